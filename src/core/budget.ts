@@ -1,0 +1,30 @@
+import type { Instant } from './bundle.ts'
+
+const HOUR_MS = 3_600_000
+const PER_HOUR = 6
+const PER_WINDOW = 5
+
+/**
+ * How many certificates may be issued without a person asking: 6 an hour, and 5 in a third of a lifetime. Certificates
+ * so short that 6 an hour could not keep them alive are bound by the second rule only.
+ */
+export function budgetLeft(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number | undefined): number {
+  const within = (windowMs: number) => issuedAt.filter((at) => at > now - windowMs && at <= now).length
+  const windowMs = Math.min(lifetimeMs === undefined ? HOUR_MS : lifetimeMs / 3, HOUR_MS * 24)
+  const perWindow = PER_WINDOW - within(windowMs)
+  return windowMs < HOUR_MS ? perWindow : Math.min(perWindow, PER_HOUR - within(HOUR_MS))
+}
+
+/** When a spent budget has room again. */
+export function budgetFreeAt(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number | undefined): Instant {
+  const ends = issuedAt.flatMap((at) => [
+    at + HOUR_MS,
+    at + Math.min(lifetimeMs === undefined ? HOUR_MS : lifetimeMs / 3, HOUR_MS * 24),
+  ])
+  const free = ends.filter((at) => at > now && budgetLeft(issuedAt, at, lifetimeMs) > 0)
+  return Math.min(...free, now + HOUR_MS * 24)
+}
+
+/** Those issuances that still count. */
+export const recentIssues = (issuedAt: readonly Instant[], now: Instant): Instant[] =>
+  issuedAt.filter((at) => at > now - 24 * HOUR_MS && at <= now).slice(-50)

@@ -1,0 +1,215 @@
+import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { SidecarError } from '../errors.ts'
+import { pem } from './csr.ts'
+import { describeKey, type KeyAlgorithm } from './key.ts'
+import { differences, type Names, namesOf } from './names.ts'
+
+/** Milliseconds since 1970. */
+export type Instant = number
+
+/** A certificate with all it needs to be served: parsed, its key matching, its chain in order. */
+export interface Bundle {
+  readonly leaf: X509Certificate
+  /** The issuers of the leaf in order, nearest first, without the root. */
+  readonly intermediates: readonly X509Certificate[]
+  /** Self-signed certificates that came along: the trust anchors a peer needs. */
+  readonly roots: readonly X509Certificate[]
+  readonly key: KeyObject
+  /** SHA-256 of the leaf's DER, lower-case hex. */
+  readonly fingerprint: string
+  /** Serial number, lower-case hex. */
+  readonly serial: string
+  readonly notBefore: Instant
+  readonly notAfter: Instant
+  readonly receivedAt: Instant
+  /** Where it came from, such as `vault-pki https://vault:8200 pki`; a certificate of another origin is due. */
+  readonly origin: string
+}
+
+/** What a bundle must fulfil before it is written. */
+export interface Expectation {
+  /** Names asked for; undefined where the source decides. */
+  readonly names?: Names
+  readonly algorithm?: KeyAlgorithm
+  /** Less is refused: it would be renewed without end. */
+  readonly minTtlMs: number
+  /** Trust anchors besides the roots that the bundle brings; when given, only these count. */
+  readonly anchors?: readonly X509Certificate[]
+  /** `lenient` accepts a chain that does not reach a self-signed root. */
+  readonly chain: 'complete' | 'lenient'
+}
+
+export interface BundleParts {
+  /** PEM of the leaf, optionally followed by issuers. */
+  readonly certificate: string
+  /** PEM of issuers, any order, duplicates allowed. */
+  readonly issuers: readonly string[]
+  readonly key: KeyObject | string
+  readonly origin: string
+  readonly receivedAt: Instant
+}
+
+/**
+ * Parses and orders what a source delivered. All that is written later is encoded anew from the parsed form.
+ * Throws BAD_RESPONSE when a part is no certificate or key, KEY_MISMATCH when the key belongs to another certificate.
+ */
+export function toBundle({ certificate, issuers, key, origin, receivedAt }: BundleParts): Bundle {
+  const [leaf, ...rest] = parseCertificates(certificate)
+  if (!leaf) throw new SidecarError('BAD_RESPONSE', `the answer of ${origin} holds no certificate`)
+  const privateKey = typeof key === 'string' ? parseKey(key, origin) : key
+  if (!leaf.checkPrivateKey(privateKey)) {
+    throw new SidecarError(
+      'KEY_MISMATCH',
+      `certificate ${serialOf(leaf)} from ${origin} does not belong to its private key`,
+    )
+  }
+  const { intermediates, roots } = orderChain(leaf, [...rest, ...issuers.flatMap(parseCertificates)])
+  return {
+    leaf,
+    intermediates,
+    roots,
+    key: privateKey,
+    fingerprint: fingerprintOf(leaf),
+    serial: serialOf(leaf),
+    notBefore: leaf.validFromDate.getTime(),
+    notAfter: leaf.validToDate.getTime(),
+    receivedAt,
+    origin,
+  }
+}
+
+/** All certificates in a PEM text. Throws BAD_RESPONSE on a block that does not parse. */
+export function parseCertificates(text: string): X509Certificate[] {
+  const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? []
+  return blocks.map((block) => {
+    try {
+      return new X509Certificate(block)
+    } catch (cause) {
+      throw new SidecarError('BAD_RESPONSE', 'a certificate in the answer does not parse as X.509', { cause })
+    }
+  })
+}
+
+function parseKey(text: string, origin: string): KeyObject {
+  try {
+    return createPrivateKey(text)
+  } catch {
+    // The cause is dropped on purpose: OpenSSL errors may quote the input.
+    throw new SidecarError('BAD_RESPONSE', `the private key from ${origin} does not parse`)
+  }
+}
+
+export const fingerprintOf = (certificate: X509Certificate): string =>
+  certificate.fingerprint256.replaceAll(':', '').toLowerCase()
+export const serialOf = (certificate: X509Certificate): string => certificate.serialNumber.toLowerCase()
+
+/** Walks from the leaf to a root through `pool` (RFC 5280 §6.1: issuer name and signature). Certificates off the path are left out, roots kept. */
+function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
+  const intermediates: X509Certificate[] = []
+  const onPath = new Set([fingerprintOf(leaf)])
+  let current = leaf
+  for (;;) {
+    const issuer = pool.find(
+      (candidate) =>
+        !isSelfSigned(candidate) && !onPath.has(fingerprintOf(candidate)) && isIssuedBy(current, candidate),
+    )
+    if (!issuer || pool.some((candidate) => isSelfSigned(candidate) && isIssuedBy(current, candidate))) break
+    onPath.add(fingerprintOf(issuer))
+    intermediates.push(issuer)
+    current = issuer
+  }
+  const roots = [...new Map(pool.filter(isSelfSigned).map((root) => [fingerprintOf(root), root])).values()]
+  return { intermediates, roots }
+}
+
+const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
+  certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
+const isSelfSigned = (certificate: X509Certificate) => isIssuedBy(certificate, certificate)
+
+/**
+ * Refuses a bundle that must not be put into service. Checks, in this order: key match, names, key algorithm, weakness,
+ * validity, minimum TTL, chain to a trusted root, CA outlives leaf.
+ * Throws KEY_MISMATCH, NAMES_MISMATCH, POLICY_REJECT, CERTIFICATE_EXPIRED, NOT_YET_VALID, TTL_TOO_SHORT, CHAIN_INVALID or CA_EXPIRING.
+ */
+export function assertUsable(bundle: Bundle, expect: Expectation, now: Instant): void {
+  const name = `certificate ${bundle.serial}`
+  if (!bundle.leaf.checkPrivateKey(bundle.key))
+    throw new SidecarError('KEY_MISMATCH', `${name} does not belong to its private key`)
+  const mismatch = configMismatch(bundle, expect)
+  if (mismatch) throw new SidecarError(mismatch.code, `${name}: ${mismatch.message}`)
+  const weakness = weaknessOf(bundle.leaf)
+  if (weakness) throw new SidecarError('POLICY_REJECT', `${name} ${weakness}`)
+  if (bundle.notAfter <= now)
+    throw new SidecarError('CERTIFICATE_EXPIRED', `${name} expired at ${iso(bundle.notAfter)}`)
+  if (bundle.notBefore > now + CLOCK_TOLERANCE_MS)
+    throw new SidecarError('NOT_YET_VALID', `${name} is valid from ${iso(bundle.notBefore)} only`)
+  const ttl = bundle.notAfter - Math.max(bundle.notBefore, bundle.receivedAt)
+  if (ttl < expect.minTtlMs)
+    throw new SidecarError(
+      'TTL_TOO_SHORT',
+      `${name} lives ${Math.round(ttl / 1000)} s, less than check.minTtl of ${Math.round(expect.minTtlMs / 1000)} s`,
+    )
+  assertChain(bundle, expect)
+}
+
+/** Vault backdates notBefore by 30 s; a clock ahead of ours by as much is no reason to wait. */
+const CLOCK_TOLERANCE_MS = 30_000
+
+/** What differs between the bundle and what the config asks for now: such a certificate on disk is due. */
+export function configMismatch(
+  bundle: Bundle,
+  expect: Pick<Expectation, 'names' | 'algorithm'>,
+): { code: 'NAMES_MISMATCH' | 'POLICY_REJECT'; message: string } | undefined {
+  const found = expect.names ? differences(expect.names, namesOf(bundle.leaf)) : []
+  if (found.length > 0) return { code: 'NAMES_MISMATCH', message: found.join('; ') }
+  const algorithm = describeKey(bundle.key)
+  if (expect.algorithm && algorithm !== expect.algorithm)
+    return { code: 'POLICY_REJECT', message: `has an ${algorithm} key, wanted ${expect.algorithm}` }
+  return undefined
+}
+
+function weaknessOf(certificate: X509Certificate): string | undefined {
+  if (certificate.ca) return 'is a CA certificate (basicConstraints CA:TRUE)'
+  const bits = certificate.publicKey.asymmetricKeyDetails?.modulusLength
+  if (bits !== undefined && bits < 2048) return `has an RSA key of ${bits} bits; at least 2048 are required`
+  if (/sha1|md5|md2|md4/i.test(certificate.signatureAlgorithm ?? ''))
+    return `is signed with ${certificate.signatureAlgorithm}`
+  return undefined
+}
+
+function assertChain(bundle: Bundle, expect: Expectation): void {
+  const path = [bundle.leaf, ...bundle.intermediates]
+  const last = path.at(-1) ?? bundle.leaf
+  const anchors = expect.anchors ?? bundle.roots
+  const anchor = anchors.find(
+    (candidate) => isIssuedBy(last, candidate) || fingerprintOf(candidate) === fingerprintOf(last),
+  )
+  if (!anchor && expect.chain === 'complete') {
+    throw new SidecarError(
+      'CHAIN_INVALID',
+      `certificate ${bundle.serial}: no trusted root for issuer "${oneLine(last.issuer)}" (${path.length} certificates in the chain, ${anchors.length} trusted roots)`,
+    )
+  }
+  const short = [...bundle.intermediates, ...(anchor ? [anchor] : [])].find(
+    (ca) => ca.validToDate.getTime() < bundle.notAfter,
+  )
+  if (short) {
+    throw new SidecarError(
+      'CA_EXPIRING',
+      `certificate ${bundle.serial} ends at ${iso(bundle.notAfter)}, after its CA "${oneLine(short.subject)}" at ${iso(short.validToDate.getTime())}`,
+    )
+  }
+}
+
+/** The DER of a certificate re-encoded as PEM; nothing of the received text is passed on. */
+export const certificatePem = (certificate: X509Certificate): string => pem('CERTIFICATE', certificate.raw)
+/** The private key as PKCS#8 PEM in a Buffer, which the writer overwrites after use. */
+export function keyPem(key: KeyObject): Buffer {
+  const content = key.export({ type: 'pkcs8', format: 'pem' })
+  return Buffer.isBuffer(content) ? content : Buffer.from(content)
+}
+/** SHA-256-able identity of the key: its SubjectPublicKeyInfo in DER. */
+export const spkiOf = (key: KeyObject): Buffer => createPublicKey(key).export({ type: 'spki', format: 'der' })
+
+const iso = (instant: Instant) => new Date(instant).toISOString()
+const oneLine = (distinguishedName: string | undefined) => (distinguishedName ?? '').replaceAll('\n', ', ')

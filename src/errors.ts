@@ -1,0 +1,313 @@
+import { inspect } from 'node:util'
+
+/**
+ * How a failure is tried again (`core/backoff.ts` gives each class its base and cap):
+ * `transient` the network or a busy Vault; `auth` a login; `config` needs a person; `local` disk, reload or verify,
+ * Vault is not asked; `never` cannot get better by itself.
+ */
+export type RetryClass = 'transient' | 'auth' | 'config' | 'local' | 'never'
+
+interface ErrorKind {
+  readonly retry: RetryClass
+  /** Exit code where this error ends the process: 64 usage, 69 no certificate, 70 bug, 78 config. */
+  readonly exit: 64 | 69 | 70 | 78
+  /** What the reader can do about it. */
+  readonly hint: string
+}
+
+/** Every failure has one row here; `docs/errors.md` is generated from it. The metric label `reason` is the code in lower case. */
+export const ERRORS = {
+  // Asking Vault
+  VAULT_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check vault.address, the network path and that Vault is running.',
+  },
+  VAULT_DNS: { retry: 'transient', exit: 69, hint: 'Check the host name in vault.address and the resolver.' },
+  VAULT_TLS: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check vault.caFile (VAULT_CACERT), the name and the validity of the certificate that Vault serves.',
+  },
+  VAULT_CLIENT_CERT: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check vault.clientCertFile and vault.clientKeyFile: both readable, matching, not expired.',
+  },
+  VAULT_TIMEOUT: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Vault did not answer in time; check its load and the network path.',
+  },
+  VAULT_SEALED: { retry: 'transient', exit: 69, hint: 'Unseal Vault.' },
+  VAULT_UNUSABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'This Vault node is not initialised, or is a disaster-recovery secondary; point vault.address at an active cluster.',
+  },
+  VAULT_5XX: { retry: 'transient', exit: 69, hint: "Look into Vault's server log." },
+  VAULT_NOT_REPLICATED: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The node lags behind the leader; it is asked again shortly.',
+  },
+  VAULT_CIRCUIT_OPEN: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Vault failed repeatedly at connection level; it is left alone for a moment.',
+  },
+  RATE_LIMITED: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'A Vault rate-limit or lease-count quota is used up; raise it or spread the load.',
+  },
+  REDIRECT_REFUSED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Vault redirected to a host which is not in vault.redirectHosts, or not by https; list the host, or use the address of the active node.',
+  },
+  BAD_RESPONSE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The answer is not what the Vault API documents; check for a proxy between certferry and Vault.',
+  },
+  PERMISSION_DENIED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check the policies of this Vault token or role: the path needs the capability "update".',
+  },
+  ROLE_MISSING: { retry: 'config', exit: 69, hint: 'Create the PKI role, or correct source.role.' },
+  MOUNT_MISSING: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Enable the secrets engine at that path, or correct source.mount.',
+  },
+  REQUEST_REJECTED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Vault refused these names or this TTL; compare the request with the allowed_domains, allow_* and max_ttl of the role.',
+  },
+  AUTH_SOURCE: {
+    retry: 'auth',
+    exit: 69,
+    hint: 'The file or variable that holds the credential is missing, empty or unreadable.',
+  },
+  AUTH_FAILED: {
+    retry: 'auth',
+    exit: 69,
+    hint: 'Vault refused the login; check the auth mount, the role and the credential.',
+  },
+  AUTH_PERMANENT: { retry: 'config', exit: 69, hint: 'This credential is used up or expired; deliver a new one.' },
+  WRAP_REUSED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The wrapping token was already used or has expired. Unless you unwrapped it yourself, treat this as a security incident: revoke the secret_id and deliver a new one.',
+  },
+  BUDGET_SPENT: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Too many certificates were issued in a short time; find out why the earlier ones were not accepted, or rotate by hand with "certferry rotate".',
+  },
+
+  // What was received
+  KEY_MISMATCH: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The certificate does not belong to the key that was sent; suspect a proxy or a cache that mixes answers.',
+  },
+  STALE_RESPONSE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The answer repeats the current certificate; suspect a caching proxy.',
+  },
+  CHAIN_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Give the missing root with check.trustFile, import the full chain into the Vault issuer, or set check.chain to lenient.',
+  },
+  NAMES_MISMATCH: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The names issued differ from those asked for; check use_csr_sans, use_csr_common_name and the allowed names of the role.',
+  },
+  POLICY_REJECT: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The certificate is weaker than certferry accepts, or is a CA; correct the role.',
+  },
+  NOT_YET_VALID: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The clock here and the clock of the issuer differ; it is delivered once valid.',
+  },
+  CERTIFICATE_EXPIRED: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The certificate is past its notAfter; check the clock of this machine and of the issuer.',
+  },
+  TTL_TOO_SHORT: { retry: 'config', exit: 69, hint: 'Raise max_ttl of the role, or lower check.minTtl.' },
+  CA_EXPIRING: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The issuing CA expires before the certificate; renew the CA, or ask for a shorter ttl.',
+  },
+
+  // On disk
+  DISK_FULL: { retry: 'local', exit: 69, hint: 'Free space or inodes on the volume.' },
+  VOLUME_UNAVAILABLE: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Check that the directory exists, is mounted read-write and is writable for this user.',
+  },
+  VOLUME_REPLACED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The directory was moved or replaced while certferry ran; put it back, or restart certferry.',
+  },
+  VOLUME_UNSAFE: {
+    retry: 'local',
+    exit: 78,
+    hint: 'Give certferry a directory of its own: owned by its user, not writable by others.',
+  },
+  WRITE_FAILED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The file system reported an error; check the kernel log and the volume.',
+  },
+  FOREIGN_OBJECT: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Something other than a file of certferry stands at that path; move it away.',
+  },
+  LOCK_HELD: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Another certferry writes to this directory; this one takes over when that one ends.',
+  },
+  TAMPERED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Files were changed by someone else; they are restored. Find out who writes to this directory.',
+  },
+
+  // Telling the target, asking the target
+  TARGET_CONFIG_BROKEN: {
+    retry: 'local',
+    exit: 69,
+    hint: "The target's own configuration test fails; run it by hand and mend what it names.",
+  },
+  RELOAD_TARGET_MISSING: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Start the target, or correct pidFile or process; in Kubernetes set shareProcessNamespace: true.',
+  },
+  RELOAD_WRONG_PROCESS: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The pid does not name the target; remove the stale pid file, or correct reload.process.',
+  },
+  RELOAD_EPERM: { retry: 'local', exit: 69, hint: 'Run certferry as the user of the target, or give it CAP_KILL.' },
+  RELOAD_FAILED: { retry: 'local', exit: 69, hint: 'The reload command or request failed; its output says why.' },
+  RELOAD_TIMEOUT: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The reload did not finish in time; raise reload.timeout, or find what it waits for.',
+  },
+  RELOAD_NOT_EFFECTIVE: {
+    retry: 'local',
+    exit: 69,
+    hint: "The target still serves the old certificate after the reload; look into the target's error log.",
+  },
+  PROBE_MISMATCH: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The target serves some other certificate; check verify.address, verify.serverName and which server block answers.',
+  },
+  CHAIN_NOT_SERVED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The target does not send the intermediate certificates; point it at tls.crt, which holds the full chain.',
+  },
+  TARGET_DOWN: {
+    retry: 'local',
+    exit: 69,
+    hint: "The target does not accept connections; look into the target's log.",
+  },
+  ROLLBACK_FAILED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Neither the new nor the previous certificate could be brought into service; look at the target.',
+  },
+
+  // What the user gave
+  USAGE: { retry: 'never', exit: 64, hint: 'See certferry --help.' },
+  CONFIG_INVALID: {
+    retry: 'never',
+    exit: 78,
+    hint: 'Correct the places named above; "certferry validate" lists them all at once.',
+  },
+  CONFIG_UNREADABLE: { retry: 'never', exit: 78, hint: 'Check the path and its permissions.' },
+  CONFIG_UNSAFE: {
+    retry: 'never',
+    exit: 78,
+    hint: 'Others could change what certferry runs and where it writes: chmod go-w the file.',
+  },
+  ADDRESS_IN_USE: {
+    retry: 'never',
+    exit: 78,
+    hint: 'Another process listens there; change admin.listen or admin.socket.',
+  },
+  SIDECAR_UNREACHABLE: {
+    retry: 'never',
+    exit: 69,
+    hint: 'Is "certferry run" running with this config, and may this user open its control socket?',
+  },
+  TIMED_OUT: {
+    retry: 'never',
+    exit: 69,
+    hint: 'Raise --timeout, or look at "certferry status" for what it waits for.',
+  },
+  AUDIT_BROKEN: {
+    retry: 'never',
+    exit: 69,
+    hint: 'The audit log was changed after it was written; compare it with a copy kept elsewhere.',
+  },
+  BUG: { retry: 'config', exit: 70, hint: 'This is a defect of certferry; please report it with the stack.' },
+} as const satisfies Record<string, ErrorKind>
+
+export type ErrorCode = keyof typeof ERRORS
+
+/** A failure with a code from {@link ERRORS}. Callers branch on `code`; the message names what failed and with which value, never a secret. */
+export class SidecarError extends Error {
+  override readonly name = 'SidecarError'
+  readonly code: ErrorCode
+  /** Lower bound for the next try in ms, where the other side asked for one (Retry-After). */
+  readonly retryAfterMs: number | undefined
+
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; retryAfterMs?: number | undefined } = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = code
+    this.retryAfterMs = options.retryAfterMs
+  }
+
+  get kind(): ErrorKind {
+    return ERRORS[this.code]
+  }
+
+  get reason(): string {
+    return reasonOf(this.code)
+  }
+}
+
+export const reasonOf = (code: ErrorCode): string => code.toLowerCase()
+
+/** Any thrown value as a SidecarError; what is not one yet is a bug, with the stack kept as the cause. */
+export function toSidecarError(error: unknown): SidecarError {
+  if (error instanceof SidecarError) return error
+  const text = error instanceof Error ? error.message : inspect(error)
+  return new SidecarError('BUG', `unexpected error: ${text}`, { cause: error })
+}
+
+/** The `code` of a Node system error (`ENOENT`, `EPERM`), if it has one. */
+export const systemCode = (error: unknown): string | undefined =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined

@@ -1,0 +1,102 @@
+import type { ErrorCode } from '../errors.ts'
+
+/** Stages of a rotation, in order. */
+export type Stage = 'preflight' | 'fetch' | 'check' | 'write' | 'reload' | 'verify' | 'rollback'
+
+export type Level = 'debug' | 'info' | 'warn' | 'error'
+
+interface Failure {
+  readonly code: ErrorCode
+  /** What failed, with which value; never a secret. */
+  readonly message: string
+}
+
+/** What happens, for people and machines. Payloads hold no secret. */
+export interface EventMap {
+  'sidecar.started': { version: string; certificates: number; config: string }
+  'sidecar.stopped': { signal: string }
+  'config.loaded': { changed: readonly string[]; added: readonly string[]; removed: readonly string[] }
+  'config.rejected': Failure & { errors: readonly string[] }
+  'rotation.started': { certificate: string; why: string }
+  'rotation.stage': { certificate: string; stage: Stage; durationMs: number; ok: boolean; code?: ErrorCode | undefined }
+  'rotation.finished': {
+    certificate: string
+    serial: string
+    notAfter: number
+    renewAt: number
+    verified: boolean
+    issued: boolean
+    durationMs: number
+  }
+  'rotation.failed': Failure & { certificate: string; stage: Stage; attempt: number; nextAt: number; hint: string }
+  'rotation.waiting': Failure & { certificate: string; stage: Stage; nextAt: number }
+  'rotation.recovered': { certificate: string; failures: number }
+  'rotation.rolled-back': { certificate: string; serial: string; refused: string }
+  'certificate.resumed': { certificate: string; serial: string; notAfter: number; renewAt: number }
+  'certificate.issued': { certificate: string; serial: string; notAfter: number; forced: boolean }
+  'certificate.written': { certificate: string; serial: string; directories: readonly string[] }
+  'certificate.served': { certificate: string; serial: string; notAfter: number }
+  'certificate.phase': { certificate: string; from: string; to: string; reason?: string | undefined }
+  'certificate.probed': { certificate: string; notAfter: number | undefined; matches: boolean }
+  'certificate.removed': { certificate: string }
+  'reload.finished': {
+    kind: string
+    target: string
+    certificates: readonly string[]
+    ok: boolean
+    durationMs: number
+    code?: ErrorCode | undefined
+  }
+  'tamper.repaired': { certificate: string; path: string; what: string }
+  'clock.stepped': { byMs: number }
+  'vault.request': { operation: string; status: string; durationMs: number }
+  'vault.warning': { message: string }
+  'vault.token': { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }
+  'vault.token-failed': Failure & { nextAt: number }
+  'security.wrap-reused': { file: string }
+  'control.request': { command: string; certificates: readonly string[]; reason: string; allowed: boolean }
+}
+
+export type EventName = keyof EventMap
+
+/** Tells all observers. Never throws and never waits. */
+export type Emit = <Name extends EventName>(name: Name, event: EventMap[Name]) => void
+
+interface EventKind {
+  readonly level: Level
+  /** Constant text of the log line; the data goes in fields. */
+  readonly message: string
+  /** True where the audit log keeps a line of it. */
+  readonly audit: boolean
+}
+
+/** How each event is told; `docs/events.md` is generated from it. */
+export const EVENTS: { readonly [Name in EventName]: EventKind } = {
+  'sidecar.started': { level: 'info', message: 'certferry started', audit: true },
+  'sidecar.stopped': { level: 'info', message: 'certferry stopped', audit: true },
+  'config.loaded': { level: 'info', message: 'config loaded', audit: true },
+  'config.rejected': { level: 'error', message: 'config rejected, the old one stays', audit: true },
+  'rotation.started': { level: 'debug', message: 'rotation started', audit: false },
+  'rotation.stage': { level: 'debug', message: 'stage finished', audit: false },
+  'rotation.finished': { level: 'info', message: 'rotation finished', audit: false },
+  'rotation.failed': { level: 'warn', message: 'rotation failed', audit: true },
+  'rotation.waiting': { level: 'info', message: 'files are in place, waiting for the target', audit: false },
+  'rotation.recovered': { level: 'info', message: 'rotation recovered', audit: true },
+  'rotation.rolled-back': { level: 'error', message: 'rolled back to the last verified certificate', audit: true },
+  'certificate.resumed': { level: 'info', message: 'certificate on disk is good, nothing issued', audit: false },
+  'certificate.issued': { level: 'info', message: 'certificate issued', audit: true },
+  'certificate.written': { level: 'info', message: 'certificate written', audit: true },
+  'certificate.served': { level: 'info', message: 'certificate proven to be served', audit: true },
+  'certificate.phase': { level: 'info', message: 'phase changed', audit: false },
+  'certificate.probed': { level: 'debug', message: 'target probed', audit: false },
+  'certificate.removed': { level: 'info', message: 'certificate no longer managed, its files stay', audit: true },
+  'reload.finished': { level: 'info', message: 'reload finished', audit: true },
+  'tamper.repaired': { level: 'warn', message: 'file was changed by someone else, restored', audit: true },
+  'clock.stepped': { level: 'warn', message: 'wall clock stepped', audit: false },
+  'vault.request': { level: 'debug', message: 'Vault answered', audit: false },
+  'vault.warning': { level: 'warn', message: 'Vault warning', audit: false },
+  'vault.token': { level: 'debug', message: 'Vault token obtained', audit: false },
+  'vault.token-failed': { level: 'warn', message: 'Vault token could not be renewed', audit: false },
+  'security.wrap-reused': { level: 'error', message: 'wrapping token was already used', audit: true },
+  'control.request': { level: 'info', message: 'control request', audit: true },
+}

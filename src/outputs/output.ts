@@ -1,0 +1,61 @@
+import type { Bundle } from '../core/bundle.ts'
+import { definer } from '../registry.ts'
+
+/** How the files of one directory reach their readers; `store.ts` explains each. */
+export type Layout = 'generation' | 'nginx-include' | 'flat'
+
+/** A file of a set, complete in memory before anything touches the disk. */
+export interface OutputFile {
+  /** Name within the directory, one path segment. */
+  readonly name: string
+  readonly content: Buffer
+  /** Permission bits, such as 0o600; set before the file becomes visible. */
+  readonly mode: number
+  /** Owner to give it, where it is not this process's own. */
+  readonly uid?: number | undefined
+  readonly gid?: number | undefined
+  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both. Bare `ca` is neither. */
+  readonly role: 'certificate' | 'key' | 'ca' | 'combined'
+}
+
+/** Which files a bundle becomes in one directory. */
+export interface Output {
+  /** Absolute path. */
+  readonly directory: string
+  readonly layout: Layout
+  /** The directory as the reader sees it, where the volume is mounted elsewhere there; for paths inside files. */
+  readonly seenAs: string
+  /** Names of the files `render` gives, known without a bundle, so that a clash is found in the config. */
+  readonly names: readonly string[]
+  /** Pure: same bundle, same files. */
+  render(bundle: Bundle): readonly OutputFile[]
+}
+
+export const defineOutput = definer<object, Output>()
+
+/** All files a bundle becomes, by directory. Outputs that share a directory are one set in it. */
+export interface FileSet {
+  readonly bundle: Bundle
+  readonly directories: readonly DirectorySet[]
+}
+
+export interface DirectorySet {
+  readonly directory: string
+  readonly layout: Layout
+  readonly seenAs: string
+  readonly files: readonly OutputFile[]
+}
+
+/** Pure. The order of directories is the order of the config: the first one also keeps the state. */
+export function render(outputs: readonly Output[], bundle: Bundle): FileSet {
+  const byDirectory = Map.groupBy(outputs, (output) => output.directory)
+  return {
+    bundle,
+    directories: [...byDirectory].map(([directory, group]) => ({
+      directory,
+      layout: group[0]?.layout ?? 'generation',
+      seenAs: group[0]?.seenAs ?? directory,
+      files: group.flatMap((output) => output.render(bundle)),
+    })),
+  }
+}

@@ -1,0 +1,35 @@
+import type { Clock } from '../clock.ts'
+import { definer } from '../registry.ts'
+
+/** What a reload command may know about the set: names for its environment (`CERTFERRY_*`). No secret is among them. */
+export interface ReloadContext {
+  /** Names of the certificates of this batch. */
+  readonly certificates: readonly string[]
+  readonly serial: string
+  readonly fingerprint: string
+  readonly notAfter: number
+  /** The directories written to. */
+  readonly directories: readonly string[]
+}
+
+/** How the target is told. */
+export interface Reloader {
+  readonly kind: string
+  /** For people: `SIGHUP to nginx (pid file /run/nginx.pid)`. */
+  readonly description: string
+  /** What would be told right now, for `plan` and `doctor`: resolves with a sentence, throws what `reload` would. Tells nothing. */
+  inspect(): Promise<string>
+  /** The target's own configuration test, where one is configured: throws TARGET_CONFIG_BROKEN. Runs before files become visible. */
+  test(context: ReloadContext, signal: AbortSignal): Promise<void>
+  /**
+   * Tells the target once. Safe to repeat. Throws RELOAD_TARGET_MISSING (not there: tried again later), RELOAD_WRONG_PROCESS, RELOAD_EPERM,
+   * RELOAD_TIMEOUT, or RELOAD_FAILED when the target itself refused.
+   */
+  reload(context: ReloadContext, signal: AbortSignal): Promise<void>
+}
+
+export interface ReloaderDeps {
+  readonly clock: Clock
+}
+
+export const defineReloader = definer<ReloaderDeps, Reloader>()

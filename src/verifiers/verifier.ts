@@ -1,0 +1,28 @@
+import type { Clock } from '../clock.ts'
+import type { Bundle, Instant } from '../core/bundle.ts'
+import { definer } from '../registry.ts'
+
+/** What a target serves, asked once. */
+export type Served =
+  | { readonly up: true; readonly fingerprint: string; readonly serial: string; readonly notAfter: Instant }
+  | { readonly up: false; readonly why: string }
+
+/** Whether the target serves a bundle. */
+export interface Verifier {
+  readonly kind: string
+  /** For people: `TLS 127.0.0.1:443 (web.example.com)`. */
+  readonly description: string
+  /** One look. A target that does not answer is an answer, not an error. */
+  probe(signal: AbortSignal): Promise<Served>
+  /**
+   * Resolves once the target has served only `bundle` for long enough. `previous` is the fingerprint it served before.
+   * Throws RELOAD_NOT_EFFECTIVE (still the previous one), PROBE_MISMATCH (some other), CHAIN_NOT_SERVED, TARGET_DOWN.
+   */
+  verify(bundle: Bundle, previous: string | undefined, signal: AbortSignal): Promise<void>
+}
+
+export interface VerifierDeps {
+  readonly clock: Clock
+}
+
+export const defineVerifier = definer<VerifierDeps, Verifier>()
