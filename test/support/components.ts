@@ -1,0 +1,131 @@
+import { access, constants, stat } from 'node:fs/promises'
+import { homedir } from 'node:os'
+import { delimiter, join } from 'node:path'
+import { aptInstall, buildVault, goInstall } from './provide.ts'
+
+interface Component {
+  /** File name of the program. */
+  readonly command: string
+  /** Where the program goes when certferry builds it; a component without one is installed for the whole machine. */
+  readonly cachedAs?: string
+  /** Makes it available; `target` is the path in the cache. */
+  readonly provide: (target: string) => Promise<void>
+  /** What a person types to get it. */
+  readonly recipe: string
+}
+
+const apt = (command: string, debPackage: string): Component => ({
+  command,
+  provide: () => aptInstall(debPackage),
+  recipe: `apt-get install ${debPackage}`,
+})
+
+/** The real programs that integration tests, examples and benchmarks run. */
+const COMPONENTS = {
+  vault: {
+    command: 'vault',
+    cachedAs: 'vault-1.21.0',
+    provide: buildVault,
+    recipe: 'node tools/components.ts vault  (builds it with Go ≥ 1.26 in 8 to 10 minutes, once)',
+  },
+  'consul-template': {
+    command: 'consul-template',
+    cachedAs: 'consul-template-0.41.1',
+    provide: (target) => goInstall('github.com/hashicorp/consul-template@v0.41.1', target),
+    recipe: 'node tools/components.ts consul-template  (builds it with Go in half a minute, once)',
+  },
+  nginx: apt('nginx', 'nginx-light'),
+  haproxy: apt('haproxy', 'haproxy'),
+  strace: apt('strace', 'strace'),
+  faketime: apt('faketime', 'faketime'),
+  openssl: apt('openssl', 'openssl'),
+} satisfies Record<string, Component>
+
+export type ComponentName = keyof typeof COMPONENTS
+
+export const componentNames = Object.keys(COMPONENTS)
+export const isComponentName = (name: string): name is ComponentName => Object.hasOwn(COMPONENTS, name)
+
+/** `CERTFERRY_TEST_VAULT`, `CERTFERRY_TEST_CONSUL_TEMPLATE`, … */
+export const variableOf = (name: ComponentName) => `CERTFERRY_TEST_${name.toUpperCase().replaceAll('-', '_')}`
+
+const known = new Map<ComponentName, Promise<string>>()
+
+/**
+ * The path of a real program. Looked for in this order: the environment variable (`CERTFERRY_TEST_VAULT=/path`; `none` means do
+ * without), PATH and the sbin folders, the per-user cache, and at last it is built or installed, with progress on stderr.
+ * Safe to call from several processes at once. Throws an error that names the component and how to get it.
+ */
+export function component(name: ComponentName): Promise<string> {
+  const path = known.get(name) ?? resolve(name)
+  known.set(name, path)
+  return path
+}
+
+/**
+ * For `test('…', { skip: await skipReason('vault', 'nginx') }, …)`: false when all are there, else the reason, also printed loudly.
+ * With CI set nothing may be skipped, so it throws.
+ */
+export async function skipReason(...names: readonly ComponentName[]): Promise<false | string> {
+  for (const name of names) {
+    try {
+      await component(name)
+    } catch (error) {
+      if (isCi() || !(error instanceof Error)) throw error
+      console.error(`SKIPPED: ${error.message}`)
+      return error.message
+    }
+  }
+  return false
+}
+
+/** Where built programs are kept, by version. */
+export const cacheFolder = () => join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'certferry', 'bin')
+
+export const isCi = () => !['', '0', 'false'].includes(process.env.CI ?? '')
+
+async function resolve(name: ComponentName): Promise<string> {
+  const found = await find(name)
+  if (found) return found
+  const { provide, recipe }: Component = COMPONENTS[name]
+  const failure = await provide(cachePath(name) ?? '').then(
+    () => undefined,
+    (error: unknown) => error,
+  )
+  const provided = failure ? undefined : await find(name)
+  if (provided) return provided
+  throw missing(
+    name,
+    `and could not be had: ${failure instanceof Error ? failure.message : 'it is not on PATH after the installation'}. Get it: ${recipe}`,
+  )
+}
+
+async function find(name: ComponentName): Promise<string | undefined> {
+  const { command }: Component = COMPONENTS[name]
+  const given = process.env[variableOf(name)]
+  if (given === 'none') throw missing(name, `because ${variableOf(name)}=none says to do without`)
+  if (given) {
+    if (await isProgram(given)) return given
+    throw missing(name, `at ${given}, where ${variableOf(name)} says it is`)
+  }
+  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
+  const places = folders.filter((folder) => folder !== '').map((folder) => join(folder, command))
+  for (const path of [...places, cachePath(name)]) if (path && (await isProgram(path))) return path
+  return undefined
+}
+
+function cachePath(name: ComponentName): string | undefined {
+  const { cachedAs }: Component = COMPONENTS[name]
+  return cachedAs && join(cacheFolder(), cachedAs)
+}
+
+const missing = (name: ComponentName, detail: string) => new Error(`component ${name} is missing ${detail}`)
+
+const isProgram = async (path: string) => {
+  try {
+    await access(path, constants.X_OK)
+    return (await stat(path)).isFile()
+  } catch {
+    return false
+  }
+}
