@@ -68,6 +68,8 @@ export const Duration = z
   .string()
   .meta({ description: 'A duration such as 90s, 15m, 1h30m or 30d', examples: ['72h'] })
   .transform(parsed(parseDuration))
+/** Config: how long one attempt may take, in ms; never longer than our timers keep (`clock.ts`). */
+export const Timeout = Duration.refine((ms) => ms <= MS.h, { error: 'must be at most 1h' })
 /** Config: a fraction such as '2/3'. */
 export const Fraction = z
   .union([z.string(), z.number()])

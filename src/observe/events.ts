@@ -1,7 +1,5 @@
+import type { Stage } from '../core/state.ts'
 import type { ErrorCode } from '../errors.ts'
-
-/** Stages of a rotation, in order. */
-export type Stage = 'preflight' | 'fetch' | 'check' | 'write' | 'reload' | 'verify' | 'rollback'
 
 export type Level = 'debug' | 'info' | 'warn' | 'error'
 
@@ -55,6 +53,13 @@ export interface EventMap {
   'vault.token-failed': Failure & { nextAt: number }
   'security.wrap-reused': { file: string }
   'control.request': { command: string; certificates: readonly string[]; reason: string; allowed: boolean }
+  'admin.listening': { address: string }
+  'admin.tls-loaded': { certFile: string; fingerprint: string; notAfter: number }
+  'admin.tls-failed': Failure & { certFile: string }
+  'log.dropped': { lines: number }
+  'audit.failed': Failure & { file: string }
+  'audit.recovered': { file: string; lost: number }
+  'internal.error': Failure & { error: unknown }
 }
 
 export type EventName = keyof EventMap
@@ -62,8 +67,13 @@ export type EventName = keyof EventMap
 /** Tells all observers. Never throws and never waits. */
 export type Emit = <Name extends EventName>(name: Name, event: EventMap[Name]) => void
 
-interface EventKind {
+/** Tells one of those who watch: the log, the metrics, the audit log. May throw; `combine` in `index.ts` sees to it. */
+export type Observer = Emit
+
+interface EventKind<Name extends EventName> {
   readonly level: Level
+  /** Where the payload decides: the level instead of the one above. */
+  readonly escalate?: (event: EventMap[Name]) => Level | undefined
   /** Constant text of the log line; the data goes in fields. */
   readonly message: string
   /** True where the audit log keeps a line of it. */
@@ -71,7 +81,7 @@ interface EventKind {
 }
 
 /** How each event is told; `docs/events.md` is generated from it. */
-export const EVENTS: { readonly [Name in EventName]: EventKind } = {
+export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   'sidecar.started': { level: 'info', message: 'certferry started', audit: true },
   'sidecar.stopped': { level: 'info', message: 'certferry stopped', audit: true },
   'config.loaded': { level: 'info', message: 'config loaded', audit: true },
@@ -87,7 +97,13 @@ export const EVENTS: { readonly [Name in EventName]: EventKind } = {
   'certificate.issued': { level: 'info', message: 'certificate issued', audit: true },
   'certificate.written': { level: 'info', message: 'certificate written', audit: true },
   'certificate.served': { level: 'info', message: 'certificate proven to be served', audit: true },
-  'certificate.phase': { level: 'info', message: 'phase changed', audit: false },
+  'certificate.phase': {
+    level: 'info',
+    // The failure that led to DEGRADED has had its warning; nothing else says that a certificate has ended.
+    escalate: ({ to }) => (to === 'EXPIRED' ? 'error' : undefined),
+    message: 'phase changed',
+    audit: false,
+  },
   'certificate.probed': { level: 'debug', message: 'target probed', audit: false },
   'certificate.removed': { level: 'info', message: 'certificate no longer managed, its files stay', audit: true },
   'reload.finished': { level: 'info', message: 'reload finished', audit: true },
@@ -98,5 +114,17 @@ export const EVENTS: { readonly [Name in EventName]: EventKind } = {
   'vault.token': { level: 'debug', message: 'Vault token obtained', audit: false },
   'vault.token-failed': { level: 'warn', message: 'Vault token could not be renewed', audit: false },
   'security.wrap-reused': { level: 'error', message: 'wrapping token was already used', audit: true },
-  'control.request': { level: 'info', message: 'control request', audit: true },
+  'control.request': {
+    level: 'info',
+    escalate: ({ allowed }) => (allowed ? undefined : 'warn'),
+    message: 'control request',
+    audit: true,
+  },
+  'admin.listening': { level: 'info', message: 'admin server listens', audit: false },
+  'admin.tls-loaded': { level: 'info', message: 'certificate of the admin server loaded', audit: false },
+  'admin.tls-failed': { level: 'warn', message: 'certificate of the admin server not loaded', audit: false },
+  'log.dropped': { level: 'warn', message: 'log lines were dropped, their reader was too slow', audit: false },
+  'audit.failed': { level: 'error', message: 'audit log cannot be written', audit: false },
+  'audit.recovered': { level: 'info', message: 'audit log is written again', audit: false },
+  'internal.error': { level: 'error', message: 'internal error', audit: false },
 }

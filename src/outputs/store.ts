@@ -45,6 +45,8 @@ export interface Repair {
 export interface Store extends AsyncDisposable {
   /** Takes the locks, pins the directories, finishes or clears what a crash left. First call; after an error it may be called again. */
   open(): Promise<Held>
+  /** The bundle whose files are in place now. */
+  readonly current: Bundle | undefined
   readonly memory: Memory
   remember(change: Partial<Memory>): Promise<void>
   /** Would `apply` work now? Space, inodes, a probe file. Called before Vault is asked. */

@@ -9,6 +9,8 @@ export interface Source {
   readonly origin: string
   /** True when each fetch makes a new certificate, and so counts against the issue budget. */
   readonly issues: boolean
+  /** Lifetime asked for in ms; undefined where the issuer decides. */
+  readonly ttlMs: number | undefined
   /** Names that a bundle must carry; undefined where the source decides. */
   readonly names: Expectation['names']
   /** Key algorithm that a bundle must have; undefined where the source decides. */

@@ -1,0 +1,265 @@
+import { type ErrorCode, type RetryClass, reasonOf, type SidecarError } from '../errors.ts'
+import { delayMs } from './backoff.ts'
+import type { Bundle, Instant } from './bundle.ts'
+import { emergencyAt, lifetimeOf, type RenewalPolicy, renewAt } from './renewal.ts'
+
+/** Stages of a rotation, in order; `rollback` in place of success. */
+export type Stage = 'preflight' | 'fetch' | 'check' | 'write' | 'reload' | 'verify' | 'rollback'
+
+export type Phase = 'PENDING' | 'ACTIVE' | 'DEGRADED' | 'EXPIRED'
+export const PHASES: readonly Phase[] = ['PENDING', 'ACTIVE', 'DEGRADED', 'EXPIRED']
+
+/** Whether the target serves the set on disk: `none` nobody is asked, `pending` not known yet. */
+export type Verification = 'none' | 'pending' | 'verified' | 'failed'
+
+/** A failure since the last complete success. */
+export interface Failure {
+  readonly code: ErrorCode
+  readonly retry: RetryClass
+  readonly message: string
+  readonly hint: string
+  readonly stage: Stage
+  readonly at: Instant
+}
+
+/** Facts about one certificate; what follows from them and the time (its phase, what to do next) is derived, never stored. */
+export interface RotationState {
+  /** The set on disk. */
+  readonly serving: Bundle | undefined
+  /** When it is due by the wall clock, and by the monotonic clock, which a clock set back does not hold off. */
+  readonly renewAt: Instant | undefined
+  readonly renewElapsed: number | undefined
+  /** Fetched and good, not in service yet: tried again before anything is issued. */
+  readonly pending: Bundle | undefined
+  readonly verification: Verification
+  readonly verifiedAt: Instant | undefined
+  /** Failed passes since the last complete success. */
+  readonly failures: number
+  readonly failure: Failure | undefined
+  /** Passes that found no target yet; not failures. */
+  readonly waits: number
+  /** Nothing is tried before this time, unless forced. */
+  readonly nextAt: Instant
+  /** The target answered at least once in this process's life. */
+  readonly targetSeen: boolean
+  /** Until here a target that never answered is no failure. */
+  readonly graceEndsAt: Instant
+  readonly rotatedAt: Instant | undefined
+}
+
+/** What one pass of the flow came to. */
+export type Outcome =
+  | { readonly kind: 'served'; readonly bundle: Bundle; readonly verified: boolean; readonly targetUp: boolean }
+  | {
+      readonly kind: 'failed'
+      readonly error: SidecarError
+      readonly stage: Stage
+      /** Fetched and good: worth another try. */
+      readonly inHand: Bundle | undefined
+      /** The set now on disk, where the pass changed it. */
+      readonly onDisk: Bundle | undefined
+      readonly targetUp: boolean
+    }
+
+/** What to do next. */
+export type Task =
+  | { readonly kind: 'wait'; readonly until: Instant }
+  /** Write, reload and verify a bundle that is there already. Nothing is issued. */
+  | { readonly kind: 'deliver'; readonly bundle: Bundle; readonly why: string }
+  /** Fetch a new one. */
+  | { readonly kind: 'renew'; readonly why: string }
+
+/** Both clocks, read once: wall in ms since 1970, monotonic in ms. */
+export interface Times {
+  readonly now: Instant
+  readonly elapsed: number
+}
+
+export interface Policy {
+  readonly renewal: RenewalPolicy
+  /** Random, made once per certificate and persisted. */
+  readonly seed: string
+}
+
+/** Stages after the commit: a failure there leaves it open what the target serves. */
+const DELIVERING: ReadonlySet<Stage> = new Set(['reload', 'verify', 'rollback'])
+
+/** The state of a certificate whose store was just opened. What is on disk is delivered (verified) first, before anything is issued. */
+export function initialState(
+  held: { current: Bundle | undefined; pending: Bundle | undefined },
+  policy: Policy,
+  times: Times,
+  graceMs: number,
+): RotationState {
+  return {
+    ...dueTimes(undefined, held.current, policy, times),
+    pending: held.pending,
+    verification: 'pending',
+    verifiedAt: undefined,
+    failures: 0,
+    failure: undefined,
+    waits: 0,
+    nextAt: times.now,
+    targetSeen: false,
+    graceEndsAt: times.now + graceMs,
+    rotatedAt: undefined,
+  }
+}
+
+/** The set on disk and when it is due; kept as it is while the set stays the same. */
+function dueTimes(
+  state: RotationState | undefined,
+  serving: Bundle | undefined,
+  policy: Policy,
+  { now, elapsed }: Times,
+): Pick<RotationState, 'serving' | 'renewAt' | 'renewElapsed'> {
+  if (!serving) return { serving, renewAt: undefined, renewElapsed: undefined }
+  if (state?.serving?.fingerprint === serving.fingerprint)
+    return { serving, renewAt: state.renewAt, renewElapsed: state.renewElapsed }
+  const at = renewAt(serving, policy.renewal, policy.seed)
+  return { serving, renewAt: at, renewElapsed: elapsed + (at - now) }
+}
+
+export const phase = (state: RotationState, now: Instant): Phase =>
+  !state.serving
+    ? 'PENDING'
+    : now >= state.serving.notAfter
+      ? 'EXPIRED'
+      : isDegraded(state, now)
+        ? 'DEGRADED'
+        : 'ACTIVE'
+
+const OVERDUE_MS = 60_000
+const FAILURES_TOLERATED = 3
+
+/** Local trouble (disk, reload, verify) counts at once; Vault may fail a while before anyone needs to hear of it. */
+function isDegraded({ failure, failures, renewAt, serving }: RotationState, now: Instant): boolean {
+  if (!failure || !serving) return false
+  if (failure.code === 'NOT_YET_VALID') return false
+  if (failure.retry === 'local' || failure.code === 'CA_EXPIRING' || failures >= FAILURES_TOLERATED) return true
+  return renewAt !== undefined && now >= renewAt + Math.min(OVERDUE_MS, lifetimeOf(serving) / 20)
+}
+
+/** Why a certificate is not simply ACTIVE, as metric label and for people; undefined where all is well. */
+export const reasonFor = (state: RotationState): string | undefined => state.failure && reasonOf(state.failure.code)
+
+/** What to do now. `mismatch` says in words why the set on disk is not what the config asks for, if it is not. */
+export function decide(state: RotationState, { now, elapsed }: Times, mismatch: string | undefined): Task {
+  if (now < state.nextAt) return { kind: 'wait', until: state.nextAt }
+  if (state.pending && isWorthServing(state.pending, now))
+    return { kind: 'deliver', bundle: state.pending, why: 'retry' }
+  const { serving, renewAt, renewElapsed } = state
+  if (!serving || renewAt === undefined || renewElapsed === undefined) return { kind: 'renew', why: 'missing' }
+  if (mismatch) return { kind: 'renew', why: `config: ${mismatch}` }
+  if (now >= serving.notAfter) return { kind: 'renew', why: 'expired' }
+  const isUnproven = state.verification === 'pending' || state.verification === 'failed'
+  if (isUnproven && isWorthServing(serving, now))
+    return { kind: 'deliver', bundle: serving, why: state.failures > 0 ? 'retry' : 'verify' }
+  if (now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
+  if (now >= renewAt || elapsed >= renewElapsed) return { kind: 'renew', why: 'due' }
+  if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
+  return { kind: 'wait', until: Math.min(renewAt, now + renewElapsed - elapsed) }
+}
+
+/** Material in hand is used while at least a third of its life is left; after that a new one is asked for. */
+const isWorthServing = (bundle: Bundle, now: Instant) => bundle.notAfter - now >= lifetimeOf(bundle) / 3
+
+export function evolve(
+  state: RotationState,
+  outcome: Outcome,
+  policy: Policy,
+  { random, ...times }: Times & { random: () => number },
+): RotationState {
+  const { now } = times
+  const targetSeen = state.targetSeen || outcome.targetUp
+  if (outcome.kind === 'served') return served(state, outcome, policy, times)
+  const { error, stage, inHand, onDisk } = outcome
+  const serving = onDisk ?? state.serving
+  const common = {
+    ...state,
+    targetSeen,
+    ...dueTimes(state, serving, policy, times),
+    pending: inHand && inHand.fingerprint !== serving?.fingerprint ? inHand : undefined,
+    rotatedAt: onDisk && onDisk.fingerprint !== state.serving?.fingerprint ? now : state.rotatedAt,
+  }
+  const remainingMs = serving && Math.max(serving.notAfter - now, 0)
+  if (isAwaited(error, { ...state, targetSeen }, now) && serving) {
+    const waits = state.waits + 1
+    const pause = Math.min(delayMs({ retry: 'local', failures: waits, remainingMs }, random), 5_000)
+    return {
+      ...common,
+      verification: 'pending',
+      waits,
+      nextAt: Math.floor(Math.min(now + pause, Math.max(state.graceEndsAt, now + 500))),
+    }
+  }
+  const failures = state.failures + 1
+  const failure = failureOf(error, stage, now)
+  return {
+    ...common,
+    verification: DELIVERING.has(stage) ? 'failed' : state.verification,
+    failures,
+    failure,
+    nextAt: Math.floor(now + retryDelay(error, inHand ?? serving, failures, now, random, remainingMs)),
+  }
+}
+
+export const failureOf = (error: SidecarError, stage: Stage, at: Instant): Failure => ({
+  code: error.code,
+  retry: error.kind.retry,
+  message: error.message,
+  hint: error.kind.hint,
+  stage,
+  at,
+})
+
+function served(
+  state: RotationState,
+  { bundle, verified, targetUp }: Extract<Outcome, { kind: 'served' }>,
+  policy: Policy,
+  times: Times,
+): RotationState {
+  return {
+    ...state,
+    ...dueTimes(state, bundle, policy, times),
+    pending: undefined,
+    verification: verified ? 'verified' : 'none',
+    verifiedAt: verified ? times.now : undefined,
+    failures: 0,
+    failure: undefined,
+    waits: 0,
+    nextAt: times.now,
+    targetSeen: state.targetSeen || targetUp,
+    rotatedAt: bundle.fingerprint === state.serving?.fingerprint ? state.rotatedAt : times.now,
+  }
+}
+
+/** A target that was never there yet: not an error for the start-up grace. */
+const isAwaited = (error: SidecarError, state: Pick<RotationState, 'targetSeen' | 'graceEndsAt'>, now: Instant) =>
+  (error.code === 'TARGET_DOWN' || error.code === 'RELOAD_TARGET_MISSING') &&
+  !state.targetSeen &&
+  now < state.graceEndsAt
+
+const NOT_YET_VALID_MARGIN_MS = 5_000
+
+function retryDelay(
+  error: SidecarError,
+  bundle: Bundle | undefined,
+  failures: number,
+  now: Instant,
+  random: () => number,
+  remainingMs: number | undefined,
+): number {
+  if (error.code === 'NOT_YET_VALID' && bundle) return Math.max(bundle.notBefore + NOT_YET_VALID_MARGIN_MS - now, 1000)
+  return delayMs({ retry: error.kind.retry, failures, remainingMs, retryAfterMs: error.retryAfterMs }, random)
+}
+
+/** A look between rotations found files or target not as they should be: deliver again. Trouble already known keeps its backoff. */
+export const doubted = (state: RotationState, now: Instant): RotationState =>
+  state.verification === 'failed' ? state : { ...state, verification: 'pending', nextAt: now }
+
+/** Someone asked for a try now: backoff is put aside. */
+export const hurried = (state: RotationState, now: Instant): RotationState => ({
+  ...state,
+  nextAt: Math.min(state.nextAt, now),
+})

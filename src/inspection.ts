@@ -1,0 +1,77 @@
+import type { Clock, Instant } from './clock.ts'
+import { lifetimeOf } from './core/renewal.ts'
+import { doubted, type Outcome, type RotationState } from './core/state.ts'
+import type { Emit } from './observe/events.ts'
+import type { ManagedCertificate } from './rotation.ts'
+import type { Served } from './verifiers/verifier.ts'
+
+/** What the target was last seen to serve, and when. */
+export type Sighting = Served & { readonly at: Instant }
+
+/** The look between rotations: are the files as we left them, does the target still serve them? */
+export interface Inspection {
+  served(): Sighting | undefined
+  dueAt(state: RotationState): Instant
+  /** Repairs files and probes the target. Where either is not as it should be, the state says so, and the loop delivers again. */
+  look(state: RotationState): Promise<RotationState>
+  /** A rotation proved what is served: that was a look as well. */
+  learn(outcome: Outcome, state: RotationState): void
+}
+
+const SHORTEST_MS = 5_000
+const LONGEST_MS = 60_000
+
+export function createInspection(
+  cert: ManagedCertificate,
+  { clock, emit }: { clock: Clock; emit: Emit },
+  signal: AbortSignal,
+): Inspection {
+  let lookedAt = clock.elapsed()
+  let sighting: Sighting | undefined
+  return { served: () => sighting, dueAt, look, learn }
+
+  /** Twenty looks in a lifetime, between 5 s and 60 s apart; counted on the monotonic clock. */
+  function dueAt({ serving }: RotationState): Instant {
+    const interval = serving ? Math.min(Math.max(lifetimeOf(serving) / 20, SHORTEST_MS), LONGEST_MS) : LONGEST_MS
+    return clock.now() + (lookedAt + interval - clock.elapsed())
+  }
+
+  async function look(state: RotationState): Promise<RotationState> {
+    lookedAt = clock.elapsed()
+    if (!state.serving) return state
+    try {
+      for (const repair of await cert.store.repair()) emit('tamper.repaired', { certificate: cert.name, ...repair })
+    } catch {
+      // The delivery that follows meets the same trouble, with its stage, its report and its backoff.
+      return doubted(state, clock.now())
+    }
+    return probe(state)
+  }
+
+  /** A target that serves something else is told again. One that is down is given until the next look: it may be restarting. */
+  async function probe(state: RotationState): Promise<RotationState> {
+    const [verifier] = cert.verifiers
+    if (!verifier || !state.serving) return state
+    const wasDown = sighting?.up === false
+    sighting = { ...(await verifier.probe(signal)), at: clock.now() }
+    const matches = sighting.up && sighting.fingerprint === state.serving.fingerprint
+    emit('certificate.probed', {
+      certificate: cert.name,
+      notAfter: sighting.up ? sighting.notAfter : undefined,
+      matches,
+    })
+    return matches || (!sighting.up && !wasDown) ? state : doubted(state, clock.now())
+  }
+
+  function learn(outcome: Outcome, { serving }: RotationState): void {
+    lookedAt = clock.elapsed()
+    if (outcome.kind !== 'served' || !outcome.verified || !serving) return
+    sighting = {
+      up: true,
+      fingerprint: serving.fingerprint,
+      serial: serving.serial,
+      notAfter: serving.notAfter,
+      at: clock.now(),
+    }
+  }
+}

@@ -1,0 +1,127 @@
+import type { Clock } from './clock.ts'
+import { delayMs } from './core/backoff.ts'
+import { assertUsable, type Bundle } from './core/bundle.ts'
+import { decide, evolve, hurried, initialState, type Outcome, type Policy, type Task } from './core/state.ts'
+import { type ErrorCode, toSidecarError } from './errors.ts'
+import { createInspection } from './inspection.ts'
+import type { Emit } from './observe/events.ts'
+import type { Held } from './outputs/store.ts'
+import { createReporter, type Publish } from './report.ts'
+import { type Assignment, type ManagedCertificate, rotate } from './rotation.ts'
+import type { Alarm } from './scheduler.ts'
+
+/** What a person or an event asks of the loop: a rotation now, or only that backoff be put aside. */
+export type LoopRequest =
+  | { readonly kind: 'rotate'; readonly reason: string; readonly done: (outcome: Outcome) => void }
+  | { readonly kind: 'retry' }
+
+export interface LoopDeps {
+  readonly clock: Clock
+  readonly emit: Emit
+  readonly alarm: Alarm
+  /** Requests that arrived; whoever adds one rings the alarm. */
+  readonly requests: LoopRequest[]
+  readonly publish: Publish
+}
+
+/**
+ * Keeps one certificate fresh: waits or is woken, rotates, evolves, reports. The only place that waits and retries.
+ * Owns the store from here on. Rejects with the reason of `signal` when that aborts, and with a SidecarError of exit
+ * code 78 when a directory is not fit to be used at all.
+ */
+export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal: AbortSignal): Promise<void> {
+  await using store = cert.store
+  const { clock, alarm, requests } = deps
+  const times = () => ({ now: clock.now(), elapsed: clock.elapsed(), random: clock.random })
+  const policy = (): Policy => ({ renewal: cert.renewal, seed: store.memory.seed })
+  const mismatch = rememberLast((bundle) => mismatchOf(cert, bundle))
+  const reporter = createReporter(cert.name, deps)
+  const inspection = createInspection(cert, deps, signal)
+
+  const held = await openStore(cert, deps, reporter)
+  let state = initialState(worthKeeping(held, mismatch), policy(), times(), cert.startupGraceMs)
+  for (;;) {
+    reporter.publish(state, inspection.served())
+    const rotations = requests.splice(0).flatMap((request) => {
+      state = hurried(state, clock.now())
+      return request.kind === 'rotate' ? [request] : []
+    })
+    const [forced] = rotations
+    const task: Task = forced
+      ? { kind: 'renew', why: forced.reason }
+      : decide(state, times(), state.serving && mismatch(state.serving))
+    if (task.kind === 'wait') {
+      await alarm.until(Math.min(task.until, inspection.dueAt(state)))
+      if (clock.now() >= inspection.dueAt(state)) state = await inspection.look(state)
+      continue
+    }
+    const pass = reporter.started(task, state)
+    const outcome = await rotate(cert, assignmentOf(task, forced?.reason), deps, signal)
+    signal.throwIfAborted()
+    state = evolve(state, outcome, policy(), times())
+    inspection.learn(outcome, state)
+    pass.finished(outcome, state)
+    reporter.publish(state, inspection.served())
+    for (const rotation of rotations) rotation.done(outcome)
+  }
+}
+
+/** Opens the store, for as long as it takes: another certferry may hold the lock, the volume may be away. Nothing is asked of Vault meanwhile. */
+async function openStore(
+  cert: ManagedCertificate,
+  { clock, alarm }: LoopDeps,
+  reporter: ReturnType<typeof createReporter>,
+): Promise<Held> {
+  for (let failures = 1; ; failures++) {
+    try {
+      return await cert.store.open()
+    } catch (thrown) {
+      const error = toSidecarError(thrown)
+      if (error.kind.exit === 78) throw error
+      const nextAt =
+        clock.now() +
+        (error.code === 'LOCK_HELD' ? LOCK_RETRY_MS : delayMs({ retry: error.kind.retry, failures }, clock.random))
+      reporter.unopened(error, failures, nextAt)
+      await alarm.until(nextAt)
+    }
+  }
+}
+
+/** The lock frees itself when its holder dies; taking over should not take long. */
+const LOCK_RETRY_MS = 1_000
+
+/** Drops a bundle kept for a retry that is no longer what the config asks for. */
+const worthKeeping = ({ current, pending }: Held, mismatch: (bundle: Bundle) => string | undefined): Held => ({
+  current,
+  pending: pending && mismatch(pending) === undefined ? pending : undefined,
+})
+
+/** Failures of the check that time brings, not the config; the loop knows them by the clock. */
+const BY_TIME: ReadonlySet<ErrorCode> = new Set(['CERTIFICATE_EXPIRED', 'NOT_YET_VALID', 'TTL_TOO_SHORT'])
+
+/** Why this bundle is not what the config asks for now: another issuer, other names, another key, an untrusted chain. */
+function mismatchOf({ source, expect }: ManagedCertificate, bundle: Bundle): string | undefined {
+  if (bundle.origin !== source.origin) return `issued by ${bundle.origin}, wanted ${source.origin}`
+  try {
+    assertUsable(bundle, expect, bundle.receivedAt)
+    return undefined
+  } catch (thrown) {
+    const error = toSidecarError(thrown)
+    return BY_TIME.has(error.code) ? undefined : error.message
+  }
+}
+
+/** Remembers the answer for the last bundle asked about: it cannot change while bundle and config stay. */
+function rememberLast<T>(answer: (bundle: Bundle) => T): (bundle: Bundle) => T {
+  let last: { bundle: Bundle; value: T } | undefined
+  return (bundle) => {
+    if (last?.bundle !== bundle) last = { bundle, value: answer(bundle) }
+    return last.value
+  }
+}
+
+const assignmentOf = (task: Exclude<Task, { kind: 'wait' }>, reason: string | undefined): Assignment => ({
+  ...(task.kind === 'deliver' ? { bundle: task.bundle } : {}),
+  forced: reason !== undefined,
+  oneWay: /^compromised?\b/i.test(reason ?? ''),
+})

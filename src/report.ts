@@ -1,0 +1,98 @@
+import type { Clock, Instant } from './clock.ts'
+import {
+  initialState,
+  type Outcome,
+  type Phase,
+  phase,
+  type RotationState,
+  reasonFor,
+  type Task,
+} from './core/state.ts'
+import type { SidecarError } from './errors.ts'
+import type { Sighting } from './inspection.ts'
+import type { Emit } from './observe/events.ts'
+
+/** What the loop knows, published after every change. */
+export interface Report {
+  readonly state: RotationState
+  readonly served: Sighting | undefined
+}
+
+export type Publish = (report: Report) => void
+
+/** Tells the story of one certificate: states to whoever shows them, events to the observers. Decides nothing. */
+export function createReporter(
+  certificate: string,
+  { clock, emit, publish }: { clock: Clock; emit: Emit; publish: Publish },
+) {
+  let told: Phase = 'PENDING'
+
+  const show = (state: RotationState, served: Sighting | undefined) => {
+    const now = phase(state, clock.now())
+    publish({ state, served })
+    if (now !== told) emit('certificate.phase', { certificate, from: told, to: now, reason: reasonFor(state) })
+    told = now
+  }
+
+  return {
+    publish: show,
+    /** The store could not be opened yet. */
+    unopened(error: SidecarError, attempt: number, nextAt: Instant) {
+      const failure = failureOf(error, 'preflight', clock.now())
+      const blank = initialState(
+        { current: undefined, pending: undefined },
+        { renewal: { jitter: 0 }, seed: '' },
+        { now: clock.now(), elapsed: 0 },
+        0,
+      )
+      show({ ...blank, failures: attempt, failure, nextAt }, undefined)
+      if (attempt === 1)
+        emit('rotation.failed', {
+          certificate,
+          stage: 'preflight',
+          attempt,
+          nextAt,
+          code: error.code,
+          message: error.message,
+          hint: failure.hint,
+        })
+    },
+    started(task: Exclude<Task, { kind: 'wait' }>, before: RotationState) {
+      const startedAt = clock.elapsed()
+      emit('rotation.started', { certificate, why: task.why })
+      return {
+        finished(outcome: Outcome, after: RotationState) {
+          const durationMs = clock.elapsed() - startedAt
+          if (outcome.kind === 'failed') return failed(outcome, before, after)
+          if (before.failures > 0) emit('rotation.recovered', { certificate, failures: before.failures })
+          const { serial, notAfter } = outcome.bundle
+          const renewAt = after.renewAt ?? notAfter
+          if (task.why === 'verify' && !before.rotatedAt)
+            emit('certificate.resumed', { certificate, serial, notAfter, renewAt })
+          else
+            emit('rotation.finished', {
+              certificate,
+              serial,
+              notAfter,
+              renewAt,
+              verified: outcome.verified,
+              issued: task.kind === 'renew',
+              durationMs,
+            })
+        },
+      }
+    },
+  }
+
+  function failed({ error, stage }: Extract<Outcome, { kind: 'failed' }>, before: RotationState, after: RotationState) {
+    const failure = {
+      certificate,
+      stage,
+      nextAt: after.nextAt,
+      code: error.code,
+      message: error.message,
+    }
+    if (after.failures === before.failures) emit('rotation.waiting', failure)
+    else emit('rotation.failed', { ...failure, attempt: after.failures, hint: error.kind.hint })
+  }
+}

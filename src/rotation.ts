@@ -1,0 +1,297 @@
+import type { Clock } from './clock.ts'
+import { budgetFreeAt, budgetLeft, recentIssues } from './core/budget.ts'
+import { assertUsable, type Bundle, type Expectation } from './core/bundle.ts'
+import { lifetimeOf, type RenewalPolicy } from './core/renewal.ts'
+import type { Outcome, Stage } from './core/state.ts'
+import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
+import type { Emit } from './observe/events.ts'
+import { type Output, render } from './outputs/output.ts'
+import type { Change, Store } from './outputs/store.ts'
+import type { ReloadContext, Reloader } from './reloaders/reloader.ts'
+import type { Source } from './sources/source.ts'
+import type { Served, Verifier } from './verifiers/verifier.ts'
+
+/** A certificate that should exist, with all that serves it. */
+export interface ManagedCertificate {
+  readonly name: string
+  readonly source: Source
+  readonly expect: Expectation
+  readonly renewal: RenewalPolicy
+  readonly outputs: readonly Output[]
+  readonly store: Store
+  readonly reloaders: readonly Reloader[]
+  readonly verifiers: readonly Verifier[]
+  /** How long a target that never answered is waited for, ms. */
+  readonly startupGraceMs: number
+}
+
+/** What this pass is to do: deliver a bundle that is there, or fetch a new one. */
+export interface Assignment {
+  readonly bundle?: Bundle
+  /** Asked for by a person: outside the issue budget. */
+  readonly forced: boolean
+  /** The previous certificate must not come back into service (compromise). */
+  readonly oneWay: boolean
+}
+
+export interface RotationDeps {
+  readonly clock: Clock
+  readonly emit: Emit
+}
+
+/**
+ * One pass of the flow: preflight → fetch → check → write → reload → verify. Never throws; what went wrong, at which stage,
+ * and what is worth keeping is in the outcome. Only the loop tries again.
+ */
+export async function rotate(
+  cert: ManagedCertificate,
+  assignment: Assignment,
+  deps: RotationDeps,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const { step, stage } = startSteps(cert.name, deps)
+  const pass: Pass = {
+    cert,
+    deps,
+    step,
+    signal,
+    oneWay: assignment.oneWay,
+    targetUp: false,
+    inHand: assignment.bundle,
+    onDisk: undefined,
+  }
+  try {
+    const bundle = assignment.bundle ?? (await obtain(pass, assignment.forced))
+    pass.inHand = bundle
+    await step('check', () => assertUsable(bundle, cert.expect, deps.clock.now()))
+    const change = await step('write', () =>
+      cert.store.apply(render(cert.outputs, bundle), (directories) => test(cert, bundle, directories, signal)),
+    )
+    pass.onDisk = bundle
+    if (change.changed)
+      deps.emit('certificate.written', {
+        certificate: cert.name,
+        serial: bundle.serial,
+        directories: directoriesOf(cert),
+      })
+    await deliver(pass, bundle, change)
+    return { kind: 'served', bundle, verified: cert.verifiers.length > 0, targetUp: pass.targetUp }
+  } catch (thrown) {
+    const error = toSidecarError(thrown)
+    const inHand = error.code === 'NOT_YET_VALID' || stage() !== 'check' ? pass.inHand : undefined
+    return { kind: 'failed', error, stage: stage(), inHand, onDisk: pass.onDisk, targetUp: pass.targetUp }
+  }
+}
+
+/** What a pass learns on its way. */
+interface Pass {
+  readonly cert: ManagedCertificate
+  readonly deps: RotationDeps
+  readonly step: Step
+  readonly signal: AbortSignal
+  readonly oneWay: boolean
+  /** The target answered. */
+  targetUp: boolean
+  inHand: Bundle | undefined
+  onDisk: Bundle | undefined
+}
+
+type Step = <T>(stage: Stage, work: () => T | Promise<T>) => Promise<T>
+
+/** `step` alone times and reports, so no stage does its own logging or counting. */
+function startSteps(certificate: string, { clock, emit }: RotationDeps): { step: Step; stage: () => Stage } {
+  let failed: Stage = 'preflight'
+  const step: Step = async (stage, work) => {
+    const start = clock.elapsed()
+    const report = (code?: ErrorCode) =>
+      emit('rotation.stage', { certificate, stage, durationMs: clock.elapsed() - start, ok: code === undefined, code })
+    try {
+      const result = await work()
+      report()
+      return result
+    } catch (thrown) {
+      const error = toSidecarError(thrown)
+      failed = stage
+      report(error.code)
+      throw error
+    }
+  }
+  return { step, stage: () => failed }
+}
+
+/** A new bundle. The disk is proven writable before Vault is asked, and the issuance is on record before it happens. */
+async function obtain(pass: Pass, forced: boolean): Promise<Bundle> {
+  const { cert, deps, step, signal } = pass
+  await step('preflight', () => cert.store.preflight())
+  const bundle = await step('fetch', () =>
+    cert.source.issues && !forced ? withinBudget(pass) : cert.source.fetch(signal),
+  )
+  if (cert.source.issues)
+    deps.emit('certificate.issued', {
+      certificate: cert.name,
+      serial: bundle.serial,
+      notAfter: bundle.notAfter,
+      forced,
+    })
+  return bundle
+}
+
+/** Vault may have issued although the answer did not arrive: these failures count, as a crash here does. */
+const MAY_HAVE_ISSUED: ReadonlySet<ErrorCode> = new Set(['VAULT_TIMEOUT', 'BAD_RESPONSE', 'KEY_MISMATCH', 'BUG'])
+
+async function withinBudget({ cert, deps, signal }: Pass): Promise<Bundle> {
+  const now = deps.clock.now()
+  const lifetimeMs = lifetimeHint(cert)
+  const issuedAt = recentIssues(cert.store.memory.issuedAt, now)
+  if (budgetLeft(issuedAt, now, lifetimeMs) <= 0) {
+    const freeAt = budgetFreeAt(issuedAt, now, lifetimeMs)
+    throw new SidecarError(
+      'BUDGET_SPENT',
+      `${issuedAt.length} certificates were issued for ${cert.name} in the last day; the next one may be asked for at ${new Date(freeAt).toISOString()}`,
+      {
+        retryAfterMs: freeAt - now,
+      },
+    )
+  }
+  await cert.store.remember({ issuedAt: [...issuedAt, now] })
+  try {
+    return await cert.source.fetch(signal)
+  } catch (thrown) {
+    const error = toSidecarError(thrown)
+    if (!signal.aborted && !MAY_HAVE_ISSUED.has(error.code)) await cert.store.remember({ issuedAt })
+    throw error
+  }
+}
+
+/** The lifetime that the budget reckons with: of what is on disk, else of what is asked for. */
+const lifetimeHint = ({ store, source }: ManagedCertificate) =>
+  store.current ? lifetimeOf(store.current) : source.ttlMs
+
+/** The targets' own configuration tests. On the very first delivery there is nothing the target could run with yet. */
+async function test(
+  cert: ManagedCertificate,
+  bundle: Bundle,
+  directories: readonly string[],
+  signal: AbortSignal,
+): Promise<void> {
+  if (!cert.store.current) return
+  for (const reloader of cert.reloaders) await reloader.test({ ...contextOf(cert, bundle), directories }, signal)
+}
+
+/** Reload and verify; goes back when the target refuses. */
+async function deliver(pass: Pass, bundle: Bundle, change: Change): Promise<void> {
+  const { cert, deps, step } = pass
+  const before = await look(pass)
+  try {
+    await convince(pass, bundle, before)
+  } catch (thrown) {
+    const error = toSidecarError(thrown)
+    if (wasRefused(error, before) && change.previous && mayGoBack(pass, change.previous))
+      await step('rollback', () => goBack(pass, bundle, change.previous, error))
+    throw error
+  }
+  await cert.store.settle(deps.clock.now())
+  if (cert.verifiers.length > 0)
+    deps.emit('certificate.served', { certificate: cert.name, serial: bundle.serial, notAfter: bundle.notAfter })
+}
+
+/** Tells the target unless it serves the bundle already, then asks for proof; a target that still serves the old one is told once more. */
+async function convince(pass: Pass, bundle: Bundle, before: readonly Served[]): Promise<void> {
+  const { cert, step, signal } = pass
+  const isServed = before.length > 0 && before.every((served) => served.up && served.fingerprint === bundle.fingerprint)
+  const isTold = cert.store.memory.told === bundle.fingerprint && cert.verifiers.length === 0
+  if (!isServed && !isTold) await step('reload', () => reload(pass, bundle))
+  const previous = before.find((served) => served.up && served.fingerprint !== bundle.fingerprint)
+  const verify = () =>
+    step('verify', () =>
+      inOrder(cert.verifiers, (verifier) =>
+        verifier.verify(bundle, previous?.up ? previous.fingerprint : undefined, signal),
+      ),
+    )
+  try {
+    await verify()
+  } catch (thrown) {
+    if (toSidecarError(thrown).code !== 'RELOAD_NOT_EFFECTIVE') throw thrown
+    await step('reload', () => reload(pass, bundle))
+    await verify()
+  }
+  if (cert.verifiers.length > 0) pass.targetUp = true
+}
+
+/** What every target serves now; seeing one up is remembered. */
+async function look(pass: Pass): Promise<readonly Served[]> {
+  const seen = await Promise.all(pass.cert.verifiers.map((verifier) => verifier.probe(pass.signal)))
+  if (seen.some((served) => served.up)) pass.targetUp = true
+  return seen
+}
+
+/** A reload that a stop interrupts may still finish: the files are committed, and telling the target is quick. */
+const FINISH_MS = 3_000
+
+async function reload({ cert, signal }: Pass, bundle: Bundle): Promise<void> {
+  const context = contextOf(cert, bundle)
+  await withGrace(signal, FINISH_MS, (late) => inOrder(cert.reloaders, (reloader) => reloader.reload(context, late)))
+  if (cert.store.memory.told !== bundle.fingerprint) await cert.store.remember({ told: bundle.fingerprint })
+  signal.throwIfAborted()
+}
+
+/** The target itself said no, or fell over: the new set is not fit for it. A target that was down all along refused nothing. */
+function wasRefused(error: SidecarError, before: readonly Served[]): boolean {
+  if (error.code === 'RELOAD_NOT_EFFECTIVE' || error.code === 'RELOAD_FAILED') return true
+  return error.code === 'TARGET_DOWN' && before.some((served) => served.up)
+}
+
+/** Only to a set with a future. For certificates that live minutes, five minutes would be too much to ask. */
+function mayGoBack({ deps, oneWay }: Pass, previous: Bundle): boolean {
+  const lifetime = lifetimeOf(previous)
+  return !oneWay && previous.notAfter - deps.clock.now() > Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)
+}
+
+/** Restores the old files, reloads, verifies. Where even that fails, the newest valid set is left on disk. */
+async function goBack(pass: Pass, refused: Bundle, previous: Bundle | undefined, cause: SidecarError): Promise<void> {
+  const { cert, deps, signal } = pass
+  if (!previous) return
+  await cert.store.undo()
+  try {
+    await reload(pass, previous)
+    await inOrder(cert.verifiers, (verifier) => verifier.verify(previous, refused.fingerprint, signal))
+  } catch (thrown) {
+    if (signal.aborted) throw thrown
+    await cert.store.apply(render(cert.outputs, refused))
+    const error = toSidecarError(thrown)
+    throw new SidecarError(
+      'ROLLBACK_FAILED',
+      `the target refused certificate ${refused.serial} (${cause.message}), and the previous one, ${previous.serial}: ${error.message}`,
+      { cause },
+    )
+  }
+  pass.onDisk = previous
+  deps.emit('rotation.rolled-back', { certificate: cert.name, serial: previous.serial, refused: refused.serial })
+}
+
+const directoriesOf = (cert: ManagedCertificate) => [...new Set(cert.outputs.map((output) => output.directory))]
+
+const contextOf = (cert: ManagedCertificate, { serial, fingerprint, notAfter }: Bundle): ReloadContext => ({
+  certificates: [cert.name],
+  serial,
+  fingerprint,
+  notAfter,
+  directories: directoriesOf(cert),
+})
+
+async function inOrder<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
+  for (const item of items) await work(item)
+}
+
+/** Runs `work` with a signal that aborts `ms` after `signal` does. */
+async function withGrace(signal: AbortSignal, ms: number, work: (late: AbortSignal) => Promise<void>): Promise<void> {
+  const late = new AbortController()
+  const start = () => setTimeout(() => late.abort(signal.reason), ms).unref()
+  if (signal.aborted) start()
+  else signal.addEventListener('abort', start, { once: true })
+  try {
+    await work(late.signal)
+  } finally {
+    signal.removeEventListener('abort', start)
+  }
+}
