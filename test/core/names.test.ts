@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { promisify } from 'node:util'
+import * as z from 'zod'
+import { AltName, CommonName, differences, namesOf, requestedNames } from '../../src/core/names.ts'
+
+const run = promisify(execFile)
+
+/** A certificate by openssl with this subject and subjectAltName, as any CA could write it. */
+async function certificate(subject: string, altNames?: string): Promise<X509Certificate> {
+  const directory = await mkdtemp(join(tmpdir(), 'certferry-names-'))
+  try {
+    const path = (name: string) => join(directory, name)
+    await writeFile(path('config'), '[req]\ndistinguished_name=none\n[none]\n[directory]\nCN=foo, DNS:hidden.example\n')
+    const config = ['-config', path('config'), '-utf8', '-keyout', path('key'), '-out', path('certificate')]
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+    const extension = altNames === undefined ? [] : ['-addext', `subjectAltName=${altNames}`]
+    await run('openssl', ['req', '-x509', ...key, ...config, '-subj', subject, ...extension])
+    return new X509Certificate(await readFile(path('certificate')))
+  } finally {
+    await rm(directory, { recursive: true })
+  }
+}
+
+const asked = (altNames: readonly string[], commonName?: string, excludeCnFromSans = false) =>
+  requestedNames({ commonName, altNames, excludeCnFromSans })
+
+describe('the names of a request', () => {
+  test('are sorted into DNS names, addresses, URIs and email addresses', () => {
+    assert.deepEqual(
+      asked(
+        ['b.example.com', '10.0.0.1', '::1', 'spiffe://example.org/web', 'urn:uuid:1', 'x@example.com'],
+        'a.example.com',
+      ),
+      {
+        commonName: 'a.example.com',
+        dns: ['a.example.com', 'b.example.com'],
+        ip: ['10.0.0.1', '::1'],
+        uri: ['spiffe://example.org/web', 'urn:uuid:1'],
+        email: ['x@example.com'],
+      },
+    )
+  })
+  test('hold each name once, whatever its spelling', () => {
+    const { dns, ip } = asked(['WWW.Example.com', 'www.example.com', '2001:DB8:0:0::1', '2001:db8::1'])
+    assert.deepEqual([dns, ip], [['www.example.com'], ['2001:db8::1']])
+  })
+  test('keep the spelling of the common name in the subject', () =>
+    assert.deepEqual(asked([], 'A.Example.COM'), {
+      ...asked(['a.example.com']),
+      commonName: 'A.Example.COM',
+    }))
+  test('leave the common name out of the subjectAltName when told so', () =>
+    assert.deepEqual(asked([], 'a.example.com', true).dns, []))
+  test('leave out a common name that is free text', () => assert.deepEqual(asked([], 'Payment Service').dns, []))
+  test('put a common name that is an address among the addresses', () =>
+    assert.deepEqual(asked([], '10.0.0.1').ip, ['10.0.0.1']))
+  test('write international domain names as A-labels', () =>
+    assert.deepEqual(asked(['*.münchen.example']).dns, ['*.xn--mnchen-3ya.example']))
+  test('write an IPv4 address mapped into IPv6 as IPv4, as Vault does', () =>
+    assert.deepEqual(asked(['::ffff:1.2.3.4', '::FFFF:102:304']).ip, ['1.2.3.4']))
+})
+
+describe('the names of a certificate', () => {
+  test('equal those asked for, IPv6 addresses and international names included', async () => {
+    const wanted = asked(
+      [
+        'b.example.com',
+        '*.münchen.example',
+        '10.0.0.1',
+        '::1',
+        '2001:db8::8:800:200c:417a',
+        '::ffff:1.2.3.4',
+        'urn:uuid:1',
+        'spiffe://example.org/a;b',
+        'x@example.com',
+      ],
+      'a.example.com',
+    )
+    const found = await certificate(
+      '/CN=a.example.com',
+      'email:x@example.com,URI:spiffe://example.org/a;b,URI:urn:uuid:1,IP:1.2.3.4,IP:2001:db8:0:0:8:800:200c:417a,IP:0:0:0:0:0:0:0:1,IP:10.0.0.1,DNS:*.xn--mnchen-3ya.example,DNS:b.example.com,DNS:A.example.com',
+    )
+    assert.deepEqual(differences(wanted, namesOf(found)), [])
+  })
+  test('take the common name as it is, with commas, quotes and international letters', async () => {
+    const found = await certificate('/O=x, CN=evil.example/CN=münchen, "Inc"\\+x')
+    assert.equal(namesOf(found).commonName, 'münchen, "Inc"+x')
+  })
+  test('are not fooled by names hidden in another kind of name', async () => {
+    const found = await certificate('/CN=a.example.com', 'DNS:a.example.com,dirName:directory,RID:1.2.3.4')
+    assert.deepEqual(namesOf(found), asked([], 'a.example.com'))
+  })
+  test('are all empty where it has none', async () => assert.deepEqual(namesOf(await certificate('/O=x')), asked([])))
+})
+
+test('differences name what is missing and what came besides', () => {
+  assert.deepEqual(differences(asked(['10.0.0.1'], 'a.example.com'), asked(['b.example.com'])), [
+    'common name is (none), wanted a.example.com',
+    'dns lacks a.example.com',
+    'dns has b.example.com besides',
+    'ip lacks 10.0.0.1',
+  ])
+})
+
+describe('config refuses', () => {
+  const names: [why: string, name: string, sentence: RegExp][] = [
+    ['an empty name', '', /is not a DNS name/],
+    ['a space', 'a b.example.com', /holds white space/],
+    ['a line break', 'a.example.com\n', /control character/],
+    ['a wildcard inside', 'a.*.example.com', /is not a DNS name/],
+    ['a trailing dot', 'a.example.com.', /is not a DNS name/],
+    ['an empty label', 'a..example.com', /is not a DNS name/],
+    ['a label of 64 characters', `${'a'.repeat(64)}.example.com`, /is not a DNS name/],
+    ['a name of 254 characters', `${'a.'.repeat(126)}aa`, /is not a DNS name/],
+    ['a comma, which Vault would take for two names', 'a,b.example.com', /is not a DNS name/],
+    ['a host with a port', 'example.com:443', /is neither an IP address nor a URI/],
+    ['an address with a zone', 'fe80::1%eth0', /names a zone/],
+    ['a broken address', '2001:db8:::1', /is neither an IP address nor a URI/],
+    ['a URI beyond ASCII', 'spiffe://example.org/ü', /in ASCII/],
+    ['an email without a host', 'x@', /is not an email address/],
+    ['two emails in one', 'x@example.com,y@example.com', /is not an email address/],
+  ]
+  for (const [why, name, sentence] of names)
+    test(why, () => assert.match(z.prettifyError(AltName.safeParse(name).error ?? new z.ZodError([])), sentence))
+
+  test('a common name that is empty, too long or holds a line break', () => {
+    for (const name of ['', 'a'.repeat(65), 'a\nb']) assert.equal(CommonName.safeParse(name).success, false)
+  })
+})
+
+test('config accepts every kind of name', () => {
+  for (const name of [
+    'localhost',
+    '*.example.com',
+    '_dmarc.example.com',
+    'münchen.example',
+    '10.0.0.1',
+    '::1',
+    'spiffe://example.org/web',
+    'urn:uuid:1',
+    'x+y@example.com',
+  ])
+    assert.equal(AltName.parse(name), name)
+  for (const name of ['a.example.com', 'Payment Service', 'münchen, "Inc"']) assert.equal(CommonName.parse(name), name)
+})
