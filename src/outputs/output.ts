@@ -1,21 +1,25 @@
 import type { Bundle } from '../core/bundle.ts'
 import { definer } from '../registry.ts'
 
-/** How the files of one directory reach their readers; `store.ts` explains each. */
+/** How the files of one directory reach their readers; `layout.ts` explains each. */
 export type Layout = 'generation' | 'nginx-include' | 'flat'
+
+/** The file that layout nginx-include adds to a set: it names certificate and key of one generation. No output may use the name. */
+export const INCLUDE_FILE = 'tls.conf'
 
 /** A file of a set, complete in memory before anything touches the disk. */
 export interface OutputFile {
   /** Name within the directory, one path segment. */
   readonly name: string
+  /** The store overwrites the content of files that hold a key once it is done with them; so a rendered set serves once. */
   readonly content: Buffer
   /** Permission bits, such as 0o600; set before the file becomes visible. */
   readonly mode: number
   /** Owner to give it, where it is not this process's own. */
   readonly uid?: number | undefined
   readonly gid?: number | undefined
-  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both. Bare `ca` is neither. */
-  readonly role: 'certificate' | 'key' | 'ca' | 'combined'
+  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both. `ca` and `chain` are neither. */
+  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined'
 }
 
 /** Which files a bundle becomes in one directory. */

@@ -1,0 +1,5 @@
+import { registry } from '../registry.ts'
+import { combined } from './combined.ts'
+import { pem } from './pem.ts'
+
+export const outputs = registry(pem, combined)

@@ -1,0 +1,71 @@
+import { normalize } from 'node:path'
+import * as z from 'zod'
+import { Mode } from '../core/units.ts'
+import { INCLUDE_FILE } from './output.ts'
+
+const MAX_NAME_BYTES = 200
+const MAX_PATH_BYTES = 3000
+
+/** Paths and names end up in file names, and in nginx's configuration, which knows no escape for `$`. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+const UNWRITABLE = /[\u0000-\u001f\u007f"'\\$;{}]/
+const PLAIN = 'must not hold control characters, quotes or any of \\ $ ; { }'
+
+/** One path segment. Names that start with `..` are certferry's own. */
+export const FileName = z
+  .string()
+  .refine((name) => !UNWRITABLE.test(name), PLAIN)
+  .refine((name) => !name.includes('/'), 'must be a name without "/"; the place is given by directory')
+  .refine((name) => name !== '' && name !== '.', 'must name a file')
+  .refine((name) => !name.startsWith('..'), 'must not start with ".."; such names are certferry\'s own')
+  .refine((name) => name !== INCLUDE_FILE, `"${INCLUDE_FILE}" is the file that layout nginx-include writes`)
+  .refine((name) => Buffer.byteLength(name) <= MAX_NAME_BYTES, `must not be longer than ${MAX_NAME_BYTES} bytes`)
+
+const DirectoryPath = z
+  .string()
+  .refine((path) => !UNWRITABLE.test(path), PLAIN)
+  .refine((path) => path.startsWith('/'), 'must be an absolute path')
+  .refine((path) => path !== '/', 'must be a directory of its own')
+  .refine((path) => !path.split('/').some((part) => part === '.' || part === '..'), 'must not contain "." or ".."')
+  .refine((path) => Buffer.byteLength(path) <= MAX_PATH_BYTES, `must not be longer than ${MAX_PATH_BYTES} bytes`)
+  .transform((path) => normalize(path).replace(/(?<=.)\/$/, ''))
+
+/** Others never read a key, nobody but its owner writes it. */
+const KeyMode = Mode.refine((mode) => (mode & 0o400) !== 0, "must let its owner read it, such as '0600'").refine(
+  (mode) => (mode & 0o137) === 0,
+  "must give nothing to others, at most reading to the group, and no right to execute: '0600' or '0640'",
+)
+const CertificateMode = Mode.refine(
+  (mode) => (mode & 0o400) !== 0,
+  "must let its owner read it, such as '0644'",
+).refine(
+  (mode) => (mode & 0o133) === 0,
+  "must not let group or others write, nor anybody execute: '0600', '0640' or '0644'",
+)
+
+const Id = z
+  .int()
+  .min(0)
+  .max(2 ** 32 - 2)
+
+/** What every output that writes files has in common. */
+export const fileOptions = {
+  directory: DirectoryPath.describe('Absolute path; made if it is missing. One certificate per directory'),
+  layout: z
+    .enum(['generation', 'nginx-include', 'flat'])
+    .default('generation')
+    .describe(
+      'generation: links into a directory that is swapped as a whole. nginx-include: besides, a tls.conf which names one such directory, so that nginx never reads a mixed pair. flat: plain files',
+    ),
+  mode: KeyMode.prefault('0600').describe('Mode of the file that holds the key'),
+  uid: Id.optional().describe('Owner of the files, where it is not the user certferry runs as'),
+  gid: Id.optional().describe('Group of the files'),
+  seenAs: DirectoryPath.optional().describe(
+    'The directory as the reader sees it, where the volume is mounted elsewhere there; for the paths inside tls.conf',
+  ),
+}
+
+/** Mode of the files without a key. */
+export const certificateMode = CertificateMode.optional().describe(
+  'Mode of the files without the key; that of mode unless given',
+)
