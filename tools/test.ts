@@ -1,0 +1,125 @@
+import { spawn } from 'node:child_process'
+import { glob, readFile } from 'node:fs/promises'
+import { parseArgs } from 'node:util'
+import { component, componentNames, isCi, isComponentName, variableOf } from '../test/support/components.ts'
+import type { TestMessage } from './testing/messages.ts'
+import { type Step, showProgress, showStep, summarise } from './testing/report.ts'
+import { runSuite } from './testing/suite.ts'
+
+const USAGE = `npm test                        lint, types, unit and integration tests
+npm test -- --unit              without the integration tests
+npm test -- --only PATTERN      only test files whose path holds PATTERN, or else tests whose name matches it; no lint, no types
+npm test -- --jobs N            integration files at a time (default 2)`
+const UNIT_TIMEOUT_MS = 180_000
+const INTEGRATION_TIMEOUT_MS = 900_000
+
+const { values: options } = parseArgs({
+  options: {
+    unit: { type: 'boolean', default: false },
+    only: { type: 'string' },
+    jobs: { type: 'string', default: '2' },
+    help: { type: 'boolean', default: false },
+  },
+})
+const steps: Step[] = []
+const stopped = new AbortController()
+const counts = { total: 0, failed: 0 }
+
+if (options.help) console.log(USAGE)
+else await main()
+
+async function main() {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopped.abort(signal))
+  const { unit, integration, namePattern } = await select()
+  if (options.only === undefined) {
+    await Promise.all([check('lint', ['biome', 'check']), check('types', ['tsc'])])
+  }
+  if (unit.length > 0) await suite('unit', unit, UNIT_TIMEOUT_MS, namePattern)
+  if (integration.length > 0) {
+    await prepareComponents(integration)
+    const queue = [...integration]
+    const work = async () => {
+      for (let file = queue.shift(); file && !stopped.signal.aborted; file = queue.shift()) {
+        await suite(file, [file], INTEGRATION_TIMEOUT_MS, namePattern)
+      }
+    }
+    await Promise.all(Array.from({ length: Number(options.jobs) || 1 }, work))
+  }
+  console.log(summarise(steps))
+  const failed = steps.some(({ tests }) => tests.some(({ result }) => result === 'failed'))
+  process.exitCode = failed || counts.total === 0 || stopped.signal.aborted ? 1 : 0
+}
+
+async function select() {
+  const all = (await filesOf('test/**/*.test.ts')).sort()
+  const named = all.filter((file) => file.includes(options.only ?? ''))
+  const files = named.length > 0 ? named : all
+  const isIntegration = (file: string) => file.startsWith('test/integration/')
+  return {
+    unit: files.filter((file) => !isIntegration(file)),
+    integration: options.unit ? [] : files.filter(isIntegration),
+    namePattern: named.length > 0 ? undefined : options.only,
+  }
+}
+
+async function filesOf(pattern: string): Promise<string[]> {
+  const files: string[] = []
+  for await (const file of glob(pattern)) files.push(file)
+  return files
+}
+
+/** A program that must end with 0; what it prints is shown when it does not. */
+async function check(title: string, [program = '', ...args]: readonly string[]) {
+  const started = performance.now()
+  const child = spawn(`node_modules/.bin/${program}`, args, {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    signal: stopped.signal,
+  })
+  let detail = ''
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (detail += text))
+  const code = await new Promise((resolve) => child.on('error', resolve).on('close', resolve))
+  const durationMs = performance.now() - started
+  const result = code === 0 ? 'passed' : 'failed'
+  const place = `npm run ${title}`
+  finish({ title, tests: [{ result, name: title, place, durationMs, detail }], output: '', durationMs })
+}
+
+async function suite(title: string, files: readonly string[], timeoutMs: number, namePattern: string | undefined) {
+  const started = performance.now()
+  const onTest = ({ name, result }: TestMessage) => {
+    showProgress(
+      process.stdout,
+      { total: counts.total++, failed: result === 'failed' ? counts.failed++ : counts.failed },
+      name,
+    )
+  }
+  const done = await runSuite({ files, namePattern, timeoutMs, onTest, signal: stopped.signal })
+  if (done.tests.length === 0 && namePattern !== undefined) return
+  finish({ title, ...done, durationMs: performance.now() - started })
+}
+
+function finish(step: Step) {
+  steps.push(step)
+  showStep(process.stdout, step)
+}
+
+/**
+ * Gets the real programs that the tests name before the first of them starts, where the progress of a long build is seen.
+ * What cannot be had is handed down as `none`, so that each suite does not try again; with CI set that fails them.
+ */
+async function prepareComponents(files: readonly string[]) {
+  const helpers = await filesOf('test/support/*.ts')
+  const texts = await Promise.all([...files, ...helpers].map((file) => readFile(file, 'utf8')))
+  const calls = texts.join('\n').match(/\b(?:component|skipReason)\([^)]*\)/g) ?? []
+  const wanted = componentNames.filter((name) => calls.some((call) => call.includes(`'${name}'`)))
+  for (const name of wanted.filter(isComponentName)) {
+    try {
+      process.env[variableOf(name)] = await component(name)
+    } catch (error) {
+      process.env[variableOf(name)] = 'none'
+      console.error(
+        `${isCi() ? 'MISSING' : 'SKIPPING what needs it'}: ${error instanceof Error ? error.message : error}`,
+      )
+    }
+  }
+}

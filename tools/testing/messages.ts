@@ -1,0 +1,14 @@
+import * as z from 'zod'
+
+/** One finished test as the process that ran it tells the runner. */
+export const TestMessage = z.strictObject({
+  result: z.enum(['passed', 'failed', 'skipped']),
+  /** Names from the outermost suite down. */
+  name: z.string(),
+  /** Relative to the repository, with the line where it is known. */
+  place: z.string(),
+  durationMs: z.number(),
+  /** Why it failed or was skipped, ready to print. */
+  detail: z.string(),
+})
+export type TestMessage = z.output<typeof TestMessage>
