@@ -1,20 +1,16 @@
 import type { Writable } from 'node:stream'
 import { pino } from 'pino'
-import * as z from 'zod'
-import { EVENTS, type EventMap, type EventName, type Observer } from './events.ts'
+import { EVENTS, type EventMap, type EventName, type Level, type Observer } from './events.ts'
 import { fieldsOf, isoTime } from './fields.ts'
 import { prettyLine } from './pretty.ts'
 import { createSink } from './sink.ts'
 
-/** Config: what is logged, and how. */
-export const LogOptions = z.strictObject({
-  level: z.enum(['debug', 'info', 'warn', 'error']).default('info').meta({ description: 'Least severe level to log' }),
-  format: z
-    .enum(['auto', 'json', 'pretty'])
-    .default('auto')
-    .meta({ description: 'json: one object a line; pretty: for people; auto: pretty on a terminal, else json' }),
-})
-export type LogOptions = z.output<typeof LogOptions>
+export interface LogOptions {
+  /** Least severe level that is written. */
+  readonly level: Level
+  /** `auto`: pretty on a terminal, JSON elsewhere. */
+  readonly format: 'auto' | 'json' | 'pretty'
+}
 
 export interface LogDeps {
   /** Wall clock, ms. */

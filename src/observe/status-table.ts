@@ -1,0 +1,136 @@
+import { styleText } from 'node:util'
+import { quote } from '../core/secret.ts'
+import { formatDuration } from '../core/units.ts'
+import type { CertificateStatus, SidecarStatus } from './status.ts'
+
+export interface TableOptions {
+  readonly now: number
+  readonly colour: boolean
+  /** Columns of the terminal. */
+  readonly width: number
+}
+
+type Style = Parameters<typeof styleText>[0]
+interface Cell {
+  readonly text: string
+  readonly style?: Style
+}
+
+const GAP = '  '
+const HEADS = ['NAME', 'PHASE', 'SERIAL', 'EXPIRES IN', 'RENEWS IN', 'ROTATED', 'SERVED']
+const PHASE_STYLES = { ACTIVE: 'green', PENDING: 'yellow', DEGRADED: 'yellow', EXPIRED: 'red' } as const
+const NARROWEST_NAME = 12
+
+/** The snapshot as a table for people: one row per certificate, the reason beneath those in trouble. Ends with a newline. */
+export function renderStatus(status: SidecarStatus, { now, colour, width }: TableOptions): string {
+  const paint = ({ text, style }: Cell) => (colour && style ? styleText(style, text, { validateStream: false }) : text)
+  const rows = status.certificates.map((certificate) => rowOf(certificate, now))
+  const widths = fit([HEADS.map((text) => ({ text })), ...rows], width)
+  const line = (cells: readonly Cell[]) =>
+    cells
+      .map((cell, column) =>
+        // The last column needs no padding, which colours would hide from trimEnd.
+        paint(column === HEADS.length - 1 ? cell : { ...cell, text: pad(cell.text, widths[column] ?? 0) }),
+      )
+      .join(GAP)
+  const table = status.certificates.flatMap((certificate, index) => [
+    line(rows[index] ?? []),
+    ...troubleOf(certificate, now).flatMap((cell) =>
+      wrap(cell.text.split(' '), width - 4).map((text) => `    ${paint({ ...cell, text })}`),
+    ),
+  ])
+  const head = wrap(headline(status, now), width, ' · ').map((text) => paint({ text, style: 'dim' }))
+  const notes = notesOf(status, now).flatMap((cell) =>
+    wrap(cell.text.split(' '), width).map((text) => paint({ ...cell, text })),
+  )
+  const heads = line(HEADS.map((text): Cell => ({ text, style: 'bold' })))
+  return [...head, ...notes, '', heads, ...table, ''].join('\n')
+}
+
+/** `certferry 0.1.0 · up 3h 2m · 2 active, 1 degraded · Vault https://vault:8200 (token for 45m)`, in its parts. */
+function headline({ version, startedAt, vault, certificates }: SidecarStatus, now: number): string[] {
+  const phases = Map.groupBy(certificates, ({ phase }) => phase.toLowerCase())
+  const counts = [...phases].map(([phase, group]) => `${group.length} ${phase}`).join(', ')
+  const token = vault?.tokenExpiresAt ? ` (token for ${formatDuration(Math.max(vault.tokenExpiresAt - now, 0))})` : ''
+  return [
+    `certferry ${version}`,
+    `up ${formatDuration(Math.max(now - startedAt, 0))}`,
+    counts || 'no certificates',
+    ...(vault ? [`Vault ${vault.address}${token}`] : []),
+  ]
+}
+
+const notesOf = ({ config }: SidecarStatus, now: number): Cell[] =>
+  config.lastReloadOk
+    ? []
+    : [
+        {
+          text: `config ${config.file} was rejected, the one loaded ${ago(config.loadedAt, now)} stays: ${quote(config.error ?? 'unknown reason')}`,
+          style: 'yellow',
+        },
+      ]
+
+function rowOf(certificate: CertificateStatus, now: number): Cell[] {
+  const { name, phase, serial, notAfter, renewAt, lastRotationAt } = certificate
+  return [
+    { text: name },
+    { text: phase, style: PHASE_STYLES[phase] },
+    { text: shortSerial(serial) },
+    notAfter === null ? NOTHING : left(notAfter, now, { text: 'expired', style: 'red' }),
+    renewAt === null ? NOTHING : left(renewAt, now, { text: 'due' }),
+    lastRotationAt === null ? NOTHING : { text: ago(lastRotationAt, now) },
+    servedCell(certificate),
+  ]
+}
+
+const NOTHING: Cell = { text: '–', style: 'dim' }
+
+/** Serials are 20 bytes; the two ends tell them apart. */
+const shortSerial = (serial: string | null): string =>
+  serial === null ? '–' : serial.length <= 9 ? serial : `${serial.slice(0, 4)}…${serial.slice(-4)}`
+
+/** Whether clients get what is on disk. */
+function servedCell({ servedEqualsDisk, served, verified }: CertificateStatus): Cell {
+  if (servedEqualsDisk === true) return { text: '✓', style: 'green' }
+  if (servedEqualsDisk === false) return { text: '✗ another', style: 'red' }
+  if (served && !served.up) return { text: verified === 'pending' ? '… waiting' : '✗ down', style: 'yellow' }
+  return verified === 'pending' ? { text: '… pending', style: 'yellow' } : NOTHING
+}
+
+/** Beneath a certificate: what is wrong, when it is tried again, what to do. */
+function troubleOf({ lastError, reason, failures, nextAt }: CertificateStatus, now: number): Cell[] {
+  if (!lastError) return []
+  const next = nextAt === null ? '' : nextAt <= now ? ', next try now' : `, next try in ${formatDuration(nextAt - now)}`
+  const tries = failures > 1 ? `, ${failures} failures` : ''
+  const what = `${reason ?? lastError.code.toLowerCase()}: ${quote(lastError.message)}`
+  return [
+    { text: `${what} (${lastError.stage}, ${ago(lastError.at, now)}${tries}${next})`, style: 'yellow' },
+    { text: quote(lastError.hint), style: 'dim' },
+  ]
+}
+
+const left = (instant: number, now: number, over: Cell): Cell =>
+  instant <= now ? over : { text: formatDuration(instant - now) }
+const ago = (instant: number, now: number) => `${formatDuration(Math.max(now - instant, 0))} ago`
+
+/** Widths of the columns; names give way first where the terminal is narrow. */
+function fit(rows: readonly (readonly Cell[])[], width: number): number[] {
+  const widths = HEADS.map((_, column) => Math.max(...rows.map((row) => row[column]?.text.length ?? 0)))
+  const excess = widths.reduce((sum, each) => sum + each, GAP.length * (widths.length - 1)) - width
+  const [name = 0, ...others] = widths
+  return excess > 0 ? [Math.max(name - excess, Math.min(name, NARROWEST_NAME)), ...others] : widths
+}
+
+const pad = (text: string, width: number) =>
+  (text.length > width ? `${text.slice(0, Math.max(width - 1, 0))}…` : text).padEnd(width)
+
+/** Fills lines with `parts` so that none is longer than `width`, where the parts allow it. */
+function wrap(parts: readonly string[], width: number, separator = ' '): string[] {
+  const lines: string[] = []
+  for (const part of parts) {
+    const longer = `${lines.at(-1)}${separator}${part}`
+    if (lines.length > 0 && longer.length <= width) lines.splice(-1, 1, longer)
+    else lines.push(part)
+  }
+  return lines
+}

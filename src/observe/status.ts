@@ -1,0 +1,86 @@
+import * as z from 'zod'
+import { PHASES } from '../core/state.ts'
+
+/** ms since 1970 inside, ISO 8601 in JSON. */
+const Timestamp = z.codec(z.iso.datetime(), z.number(), {
+  decode: (iso) => Date.parse(iso),
+  encode: (instant) => new Date(instant).toISOString(),
+})
+
+/** What went wrong last, until the next complete success. */
+export const LastError = z.object({
+  /** Row of `docs/errors.md`. */
+  code: z.string(),
+  message: z.string(),
+  hint: z.string(),
+  stage: z.string(),
+  at: Timestamp,
+})
+export type LastError = z.output<typeof LastError>
+
+/** What the target was last seen to serve. */
+export const ServedStatus = z.object({
+  up: z.boolean(),
+  /** Null while the target does not answer. */
+  notAfter: Timestamp.nullable(),
+  serial: z.string().nullable(),
+  fingerprint: z.string().nullable(),
+  at: Timestamp,
+})
+export type ServedStatus = z.output<typeof ServedStatus>
+
+/** One certificate as it stands: facts and what follows from them now. No secret. Null: not known, or there is none yet. */
+export const CertificateStatus = z.object({
+  name: z.string(),
+  phase: z.enum(PHASES),
+  /** Why it is not ACTIVE: an error code in lower case. */
+  reason: z.string().nullable(),
+  lastError: LastError.nullable(),
+  /** Of the set on disk, lower-case hex. */
+  serial: z.string().nullable(),
+  /** SHA-256 of the leaf on disk, lower-case hex. */
+  fingerprint: z.string().nullable(),
+  notBefore: Timestamp.nullable(),
+  notAfter: Timestamp.nullable(),
+  /** Negative once expired. */
+  expiresInSeconds: z.number().nullable(),
+  renewAt: Timestamp.nullable(),
+  /** Nothing is tried before: the end of a backoff, or the next renewal. */
+  nextAt: Timestamp.nullable(),
+  lastRotationAt: Timestamp.nullable(),
+  /** `none`: no verifier is configured, so nobody asks the target. */
+  verified: z.enum(['none', 'pending', 'verified', 'failed']),
+  verifiedAt: Timestamp.nullable(),
+  served: ServedStatus.nullable(),
+  /** Null while the target was not seen. */
+  servedEqualsDisk: z.boolean().nullable(),
+  /** Failed tries since the last complete success. */
+  failures: z.number(),
+  /** Certificates asked for in the last hour. */
+  issuedRecently: z.number(),
+  /** How many may still be issued now without a person asking. */
+  budgetLeft: z.number(),
+  directories: z.array(z.string()).readonly(),
+  /** Names in the certificate. */
+  names: z.array(z.string()).readonly(),
+})
+export type CertificateStatus = z.output<typeof CertificateStatus>
+
+/** The whole sidecar at one moment; the body of GET /status. */
+export const SidecarStatus = z.object({
+  version: z.string(),
+  startedAt: Timestamp,
+  config: z.object({
+    file: z.string(),
+    loadedAt: Timestamp,
+    lastReloadOk: z.boolean(),
+    /** Why the last reload was rejected. */
+    error: z.string().nullable(),
+  }),
+  vault: z.object({ address: z.string(), tokenExpiresAt: Timestamp.nullable() }).nullable(),
+  certificates: z.array(CertificateStatus).readonly(),
+})
+export type SidecarStatus = z.output<typeof SidecarStatus>
+
+/** The JSON of a snapshot; `SidecarStatus.parse` is the way back. */
+export const statusJson = (status: SidecarStatus): z.input<typeof SidecarStatus> => z.encode(SidecarStatus, status)

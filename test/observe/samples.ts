@@ -1,0 +1,77 @@
+import type { CertificateStatus, SidecarStatus } from '../../src/observe/status.ts'
+
+export const NOW = Date.UTC(2026, 0, 2, 3, 4, 5)
+const HOUR = 3_600_000
+
+/** A certificate in best order. */
+export const active = (name: string, change: Partial<CertificateStatus> = {}): CertificateStatus => ({
+  name,
+  phase: 'ACTIVE',
+  reason: null,
+  lastError: null,
+  serial: '3fa2b1c09d8e7f60123456789abcdef012349c01',
+  fingerprint: 'ab'.repeat(32),
+  notBefore: NOW - 24 * HOUR,
+  notAfter: NOW + 48 * HOUR,
+  expiresInSeconds: 172_800,
+  renewAt: NOW + 24 * HOUR,
+  nextAt: NOW + 24 * HOUR,
+  lastRotationAt: NOW - 24 * HOUR,
+  verified: 'verified',
+  verifiedAt: NOW - 24 * HOUR,
+  served: {
+    up: true,
+    notAfter: NOW + 48 * HOUR,
+    serial: '3fa2b1c09d8e7f60123456789abcdef012349c01',
+    fingerprint: 'ab'.repeat(32),
+    at: NOW - 30_000,
+  },
+  servedEqualsDisk: true,
+  failures: 0,
+  issuedRecently: 0,
+  budgetLeft: 5,
+  directories: ['/tls'],
+  names: [`${name}.example.com`],
+  ...change,
+})
+
+/** One that has nothing on disk yet. */
+export const pending = (name: string, change: Partial<CertificateStatus> = {}): CertificateStatus =>
+  active(name, {
+    phase: 'PENDING',
+    reason: 'vault_unreachable',
+    lastError: {
+      code: 'VAULT_UNREACHABLE',
+      message: 'cannot connect to https://vault.example.com:8200 (ECONNREFUSED)',
+      hint: 'Check vault.address, the network path and that Vault is running.',
+      stage: 'fetch',
+      at: NOW - 4000,
+    },
+    serial: null,
+    fingerprint: null,
+    notBefore: null,
+    notAfter: null,
+    expiresInSeconds: null,
+    renewAt: null,
+    nextAt: NOW + 8000,
+    lastRotationAt: null,
+    verified: 'pending',
+    verifiedAt: null,
+    served: null,
+    servedEqualsDisk: null,
+    failures: 3,
+    names: [],
+    ...change,
+  })
+
+export const sidecar = (
+  certificates: readonly CertificateStatus[],
+  change: Partial<SidecarStatus> = {},
+): SidecarStatus => ({
+  version: '0.1.0',
+  startedAt: NOW - 26 * HOUR,
+  config: { file: '/etc/certferry.yaml', loadedAt: NOW - 26 * HOUR, lastReloadOk: true, error: null },
+  vault: { address: 'https://vault.example.com:8200', tokenExpiresAt: NOW + 45 * 60_000 },
+  certificates,
+  ...change,
+})
