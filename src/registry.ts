@@ -32,7 +32,9 @@ export function registry<Deps, Made>(...definitions: readonly AnyDefinition<Deps
   const [first, ...rest] = members
   if (!first) throw new TypeError('a registry needs at least one definition')
   return {
-    schema: z.discriminatedUnion('kind', [first, ...rest]),
+    schema: z.discriminatedUnion('kind', [first, ...rest], {
+      error: () => `unknown kind; known here: ${[...byKind.keys()].join(', ')}`,
+    }),
     definitions,
     create: ({ kind, ...options }, deps) => {
       const definition = byKind.get(kind)

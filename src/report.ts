@@ -1,5 +1,6 @@
 import type { Clock, Instant } from './clock.ts'
 import {
+  failureOf,
   initialState,
   type Outcome,
   type Phase,

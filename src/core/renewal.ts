@@ -45,10 +45,10 @@ export function renewAt(validity: Validity, policy: RenewalPolicy, seed: string)
   const spread = unit(`${seed}\0${validity.serial}`) * policy.jitter * lifetime
   const fraction = policy.after ?? (lifetime <= TEN_DAYS_MS ? 1 / 2 : 2 / 3)
   const point = policy.beforeMs === undefined ? start + fraction * lifetime : validity.notAfter - policy.beforeMs
-  if (policy.cron === undefined) return Math.floor(Math.max(Math.min(point - spread, latest), start))
+  const within = (at: number) => Math.floor(Math.max(Math.min(at, latest), start))
+  if (policy.cron === undefined) return within(point - spread)
   const alone = policy.after === undefined && policy.beforeMs === undefined
-  const run = nextRun(policy.cron, policy.timezone, alone ? start : point)
-  return Math.floor(Math.min(run ?? latest, latest))
+  return within(nextRun(policy.cron, policy.timezone, alone ? start : Math.max(point, start)) ?? latest)
 }
 
 /** The first run of a cron pattern after `from`; undefined when there is none. Throws a TypeError on a bad pattern or zone. */

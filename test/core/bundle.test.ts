@@ -1,0 +1,230 @@
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { describe, it } from 'node:test'
+import {
+  assertUsable,
+  certificatePem,
+  configMismatch,
+  type Expectation,
+  parseCertificates,
+  toBundle,
+} from '../../src/core/bundle.ts'
+import { requestedNames } from '../../src/core/names.ts'
+import { type ErrorCode, SidecarError } from '../../src/errors.ts'
+import { createTestCa } from '../support/ca.ts'
+
+const ca = await createTestCa()
+const lenient: Expectation = { minTtlMs: 1000, chain: 'complete' }
+const failsWith = (code: ErrorCode, pattern: RegExp) => (error: unknown) =>
+  error instanceof SidecarError && error.code === code && pattern.test(error.message)
+
+describe('toBundle', () => {
+  it('orders the chain from the leaf up, drops what is off the path, and keeps roots apart', async () => {
+    const issued = await ca.issue({ commonName: 'web.test', withIntermediate: true })
+    const stranger = await (await createTestCa({ commonName: 'Stranger Root' })).issue({ withIntermediate: true })
+    const [intermediate = '', root = ''] = issued.chainPems
+    const bundle = toBundle({
+      certificate: issued.certificatePem,
+      issuers: [root, ...stranger.chainPems.slice(0, 1), intermediate, intermediate],
+      key: issued.keyPem,
+      origin: 'test',
+      receivedAt: Date.now(),
+    })
+    assert.deepEqual(bundle.intermediates.map(certificatePem), parseCertificates(intermediate).map(certificatePem))
+    assert.deepEqual(bundle.roots.map(certificatePem), parseCertificates(root).map(certificatePem))
+  })
+
+  it('refuses a key that belongs to another certificate', async () => {
+    const [one, other] = [await ca.issue(), await ca.issue()]
+    assert.throws(
+      () =>
+        toBundle({ certificate: one.certificatePem, issuers: [], key: other.keyPem, origin: 'test', receivedAt: 0 }),
+      failsWith('KEY_MISMATCH', /does not belong to its private key/),
+    )
+  })
+
+  const hostile: [string, string][] = [
+    ['nothing', ''],
+    ['no PEM', 'hello'],
+    ['PEM that is no certificate', '-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----'],
+    ['a certificate cut short', '-----BEGIN CERTIFICATE-----\nMIIB'],
+  ]
+  for (const [what, certificate] of hostile) {
+    it(`refuses ${what}`, async () => {
+      const { keyPem } = await ca.issue()
+      assert.throws(
+        () => toBundle({ certificate, issuers: [], key: keyPem, origin: 'test', receivedAt: 0 }),
+        failsWith('BAD_RESPONSE', /./),
+      )
+    })
+  }
+
+  it('does not repeat a private key that does not parse', async () => {
+    const { certificatePem: certificate } = await ca.issue()
+    const key = '-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----'
+    assert.throws(
+      () => toBundle({ certificate, issuers: [], key, origin: 'test', receivedAt: 0 }),
+      (error: unknown) => {
+        assert.ok(error instanceof SidecarError && error.code === 'BAD_RESPONSE')
+        assert.doesNotMatch(`${error.stack}${String(error.cause)}`, /canary/)
+        return true
+      },
+    )
+  })
+
+  it('passes on nothing of the received text: headers, comments and blank lines around a PEM are gone', async () => {
+    const { certificatePem: clean, keyPem } = await ca.issue()
+    const bundle = toBundle({
+      certificate: `evil: header\r\n\r\n${clean.replaceAll('\n', '\r\n')}\n# comment`,
+      issuers: [],
+      key: keyPem,
+      origin: 'test',
+      receivedAt: 0,
+    })
+    assert.equal(certificatePem(bundle.leaf), clean.endsWith('\n') ? clean : `${clean}\n`)
+  })
+})
+
+describe('assertUsable', () => {
+  const now = Date.now()
+  const names = (commonName: string, altNames: string[] = []) =>
+    requestedNames({ commonName, altNames, excludeCnFromSans: false })
+
+  it('accepts a good bundle, with and without an intermediate', async () => {
+    for (const withIntermediate of [false, true]) {
+      const { bundle } = await ca.issue({
+        commonName: 'web.test',
+        altNames: ['web.test', '127.0.0.1', 'api.test'],
+        withIntermediate,
+      })
+      assertUsable(
+        bundle,
+        { ...lenient, names: names('web.test', ['API.test', '127.0.0.1']), algorithm: 'ecdsa-p256' },
+        now,
+      )
+    }
+  })
+
+  const rows: [string, ErrorCode, RegExp, Parameters<typeof ca.issue>[0], Partial<Expectation>][] = [
+    [
+      'a name is missing',
+      'NAMES_MISMATCH',
+      /dns lacks api\.test/,
+      { commonName: 'web.test' },
+      { names: names('web.test', ['api.test']) },
+    ],
+    [
+      'a name is there that nobody asked for',
+      'NAMES_MISMATCH',
+      /dns has evil\.test besides/,
+      { commonName: 'web.test', altNames: ['web.test', 'evil.test'] },
+      { names: names('web.test') },
+    ],
+    [
+      'the common name differs',
+      'NAMES_MISMATCH',
+      /common name is web\.test, wanted api\.test/,
+      { commonName: 'web.test', altNames: ['api.test'] },
+      { names: names('api.test') },
+    ],
+    [
+      'the key algorithm differs',
+      'POLICY_REJECT',
+      /has an ecdsa-p256 key, wanted rsa-2048/,
+      {},
+      { algorithm: 'rsa-2048' },
+    ],
+    [
+      'it has expired',
+      'CERTIFICATE_EXPIRED',
+      /expired at/,
+      { notBefore: new Date(now - 7_200_000), notAfter: new Date(now - 1000) },
+      {},
+    ],
+    ['it is not valid yet', 'NOT_YET_VALID', /is valid from/, { notBefore: new Date(now + 60_000) }, {}],
+    [
+      'it lives too short',
+      'TTL_TOO_SHORT',
+      /lives \d+ s, less than check\.minTtl of 7200 s/,
+      {},
+      { minTtlMs: 7_200_000 },
+    ],
+  ]
+  for (const [claim, code, message, request, expectation] of rows) {
+    it(`refuses when ${claim}`, async () => {
+      const { bundle } = await ca.issue({ commonName: 'web.test', ...request })
+      assert.throws(() => assertUsable(bundle, { ...lenient, ...expectation }, now), failsWith(code, message))
+    })
+  }
+
+  it('tolerates a notBefore up to 30 s ahead: clocks differ', async () => {
+    const { bundle } = await ca.issue({ notBefore: new Date(now + 20_000) })
+    assertUsable(bundle, lenient, now)
+  })
+
+  it('refuses a chain without its root, unless lenient; and an unknown root, when anchors are given', async () => {
+    const issued = await ca.issue({ withIntermediate: true })
+    const rootless = { ...issued.bundle, roots: [] }
+    assert.throws(() => assertUsable(rootless, lenient, now), failsWith('CHAIN_INVALID', /no trusted root/))
+    assertUsable(rootless, { ...lenient, chain: 'lenient' }, now)
+    assertUsable(rootless, { ...lenient, anchors: [ca.root] }, now)
+    const foreign = (await createTestCa()).root
+    assert.throws(
+      () => assertUsable(issued.bundle, { ...lenient, anchors: [foreign] }, now),
+      failsWith('CHAIN_INVALID', /no trusted root/),
+    )
+    assert.throws(
+      () => assertUsable({ ...issued.bundle, intermediates: [] }, lenient, now),
+      failsWith('CHAIN_INVALID', /no trusted root/),
+    )
+  })
+
+  it('refuses a certificate that outlives its CA', async () => {
+    const { bundle } = await ca.issue({ notAfter: new Date(Date.now() + 20 * 365 * 86_400_000) })
+    assert.throws(() => assertUsable(bundle, lenient, now), failsWith('CA_EXPIRING', /after its CA "CN=Test Root"/))
+  })
+
+  it('refuses weak keys, weak signatures and CA certificates', () => {
+    const make = (...options: string[]) => {
+      const text = execFileSync(
+        'openssl',
+        [
+          'req',
+          '-x509',
+          '-newkey',
+          'rsa:2048',
+          '-nodes',
+          '-subj',
+          '/CN=weak.test',
+          '-days',
+          '2',
+          '-keyout',
+          '-',
+          ...options,
+        ],
+        { stdio: ['ignore', 'pipe', 'ignore'] },
+      ).toString()
+      return toBundle({ certificate: text, issuers: [text], key: text, origin: 'test', receivedAt: now })
+    }
+    const leaf = ['-addext', 'basicConstraints=critical,CA:FALSE']
+    assert.throws(
+      () => assertUsable(make('-newkey', 'rsa:1024', ...leaf), { ...lenient, chain: 'lenient' }, now),
+      failsWith('POLICY_REJECT', /RSA key of 1024 bits/),
+    )
+    assert.throws(
+      () => assertUsable(make('-sha1', ...leaf), { ...lenient, chain: 'lenient' }, now),
+      failsWith('POLICY_REJECT', /is signed with/),
+    )
+    assert.throws(
+      () => assertUsable(make(), { ...lenient, chain: 'lenient' }, now),
+      failsWith('POLICY_REJECT', /is a CA certificate/),
+    )
+  })
+})
+
+it('configMismatch says in words what a certificate on disk lacks', async () => {
+  const { bundle } = await ca.issue({ commonName: 'web.test' })
+  const wanted = requestedNames({ commonName: 'web.test', altNames: ['www.web.test'], excludeCnFromSans: false })
+  assert.equal(configMismatch(bundle, { names: wanted })?.message, 'dns lacks www.web.test')
+  assert.equal(configMismatch(bundle, {}), undefined)
+})

@@ -1,0 +1,175 @@
+import assert from 'node:assert/strict'
+import { describe, it } from 'node:test'
+import type { Bundle } from '../../src/core/bundle.ts'
+import {
+  decide,
+  doubted,
+  evolve,
+  hurried,
+  initialState,
+  type Outcome,
+  type Policy,
+  phase,
+  type RotationState,
+} from '../../src/core/state.ts'
+import { type ErrorCode, SidecarError } from '../../src/errors.ts'
+import { createTestCa } from '../support/ca.ts'
+
+const HOUR = 3_600_000
+const T0 = Date.UTC(2026, 0, 1)
+const ca = await createTestCa()
+/** A real bundle whose times are moved to T0: an hour to live. */
+const template = (await ca.issue()).bundle
+const bundleAt = (receivedAt: number, id = 'a', life = HOUR): Bundle => ({
+  ...template,
+  fingerprint: id,
+  serial: id,
+  notBefore: receivedAt - 30_000,
+  receivedAt,
+  notAfter: receivedAt + life,
+})
+
+const policy: Policy = { renewal: { jitter: 0 }, seed: 'seed' }
+const at = (ms: number) => ({ now: T0 + ms, elapsed: ms })
+const step = (state: RotationState, outcome: Outcome, ms: number) =>
+  evolve(state, outcome, policy, { ...at(ms), random: () => 0 })
+const served = (bundle: Bundle, verified = true): Outcome => ({ kind: 'served', bundle, verified, targetUp: verified })
+const failed = (
+  code: ErrorCode,
+  stage: Extract<Outcome, { kind: 'failed' }>['stage'],
+  more: Partial<Extract<Outcome, { kind: 'failed' }>> = {},
+): Outcome => ({
+  kind: 'failed',
+  error: new SidecarError(code, 'test'),
+  stage,
+  inHand: undefined,
+  onDisk: undefined,
+  targetUp: false,
+  ...more,
+})
+const empty = () => initialState({ current: undefined, pending: undefined }, policy, at(0), 120_000)
+const resumed = (bundle = bundleAt(T0)) => initialState({ current: bundle, pending: undefined }, policy, at(0), 120_000)
+const active = () => step(resumed(), served(bundleAt(T0)), 0)
+
+describe('phase', () => {
+  const rows: [string, RotationState, number, string][] = [
+    ['PENDING with nothing on disk', empty(), 0, 'PENDING'],
+    ['ACTIVE with a good set that nobody doubts', active(), 1000, 'ACTIVE'],
+    ['ACTIVE before the target has answered for the first time', resumed(), 0, 'ACTIVE'],
+    ['EXPIRED by the clock alone, without any event', active(), HOUR, 'EXPIRED'],
+    [
+      'ACTIVE while Vault fails for the first time',
+      step(active(), failed('VAULT_UNREACHABLE', 'fetch'), HOUR / 2),
+      HOUR / 2 + 1,
+      'ACTIVE',
+    ],
+    [
+      'DEGRADED a minute after the renewal was due',
+      step(active(), failed('VAULT_UNREACHABLE', 'fetch'), HOUR / 2),
+      HOUR / 2 + 60_001,
+      'DEGRADED',
+    ],
+    ['DEGRADED at once when the reload failed', step(active(), failed('RELOAD_FAILED', 'reload'), 1), 2, 'DEGRADED'],
+    [
+      'ACTIVE while waiting for a certificate to become valid',
+      step(active(), failed('NOT_YET_VALID', 'check'), 1),
+      2,
+      'ACTIVE',
+    ],
+  ]
+  for (const [claim, state, ms, expected] of rows)
+    it(`is ${claim}`, () => assert.equal(phase(state, T0 + ms), expected))
+
+  it('is DEGRADED after three failures of Vault, however early', () => {
+    let state = active()
+    for (let count = 0; count < 3; count++) state = step(state, failed('VAULT_5XX', 'fetch'), 1000)
+    assert.equal(phase(state, T0 + 2000), 'DEGRADED')
+    assert.equal(phase(step(state, served(bundleAt(T0 + 3000, 'b')), 3000), T0 + 3000), 'ACTIVE')
+  })
+})
+
+describe('decide', () => {
+  const task = (state: RotationState, ms: number, mismatch?: string) => decide(state, at(ms), mismatch)
+
+  it('asks for a certificate where there is none', () =>
+    assert.deepEqual(task(empty(), 0), { kind: 'renew', why: 'missing' }))
+  it('verifies what a restart finds on disk before anything is issued', () =>
+    assert.deepEqual(task(resumed(), 0), { kind: 'deliver', bundle: bundleAt(T0), why: 'verify' }))
+  it('waits until the renewal is due', () =>
+    assert.deepEqual(task(active(), 1), { kind: 'wait', until: T0 + HOUR / 2 }))
+  it('renews when due', () => assert.deepEqual(task(active(), HOUR / 2), { kind: 'renew', why: 'due' }))
+  it('renews when only the monotonic clock says so: the wall clock was set back', () => {
+    const setBack = { now: T0 - 48 * HOUR, elapsed: HOUR / 2 }
+    assert.deepEqual(decide({ ...active(), nextAt: setBack.now }, setBack, undefined), { kind: 'renew', why: 'due' })
+  })
+  it('renews what no longer matches the config', () =>
+    assert.deepEqual(task(active(), 1, 'dns lacks b.test'), { kind: 'renew', why: 'config: dns lacks b.test' }))
+  it('renews what has expired', () => assert.deepEqual(task(active(), HOUR), { kind: 'renew', why: 'expired' }))
+
+  it('holds to its backoff', () => {
+    const state = step(active(), failed('VAULT_5XX', 'fetch'), HOUR / 2)
+    assert.deepEqual(task(state, HOUR / 2 + 1), { kind: 'wait', until: T0 + HOUR / 2 + 500 })
+    assert.equal(task(hurried(state, T0 + HOUR / 2 + 1), HOUR / 2 + 1).kind, 'renew')
+  })
+
+  it('delivers again what was fetched but not served, without issuing', () => {
+    const fresh = bundleAt(T0 + HOUR / 2, 'b')
+    const state = step(
+      active(),
+      failed('RELOAD_NOT_EFFECTIVE', 'verify', { inHand: fresh, onDisk: bundleAt(T0), targetUp: true }),
+      HOUR / 2,
+    )
+    assert.equal(state.serving?.fingerprint, 'a')
+    assert.deepEqual(task(state, HOUR / 2 + 60_000), { kind: 'deliver', bundle: fresh, why: 'retry' })
+  })
+
+  it('gives up on material in hand when a third of its life is left', () => {
+    const fresh = bundleAt(T0, 'b', HOUR / 2)
+    const state = step(active(), failed('WRITE_FAILED', 'write', { inHand: fresh }), 0)
+    assert.equal(task(state, HOUR / 3 - 1).kind, 'deliver')
+    assert.deepEqual(task(state, HOUR / 2 + 1), { kind: 'renew', why: 'due' })
+  })
+
+  it('tells a target without verifier again when its reload failed', () => {
+    const state = step(
+      active(),
+      failed('RELOAD_FAILED', 'reload', { inHand: bundleAt(T0, 'b'), onDisk: bundleAt(T0, 'b') }),
+      0,
+    )
+    assert.deepEqual(task(state, 60_000), { kind: 'deliver', bundle: bundleAt(T0, 'b'), why: 'retry' })
+  })
+})
+
+describe('a target that is not there at start', () => {
+  const waiting = step(resumed(), failed('TARGET_DOWN', 'verify', { inHand: bundleAt(T0), onDisk: bundleAt(T0) }), 0)
+  it('is waited for, which is no failure', () => {
+    assert.equal(waiting.failures, 0)
+    assert.equal(waiting.verification, 'pending')
+    assert.equal(phase(waiting, T0 + 1), 'ACTIVE')
+    assert.ok(waiting.nextAt <= T0 + 5_000)
+  })
+  it('is trouble after the grace', () => {
+    const late = step(waiting, failed('TARGET_DOWN', 'verify', { inHand: bundleAt(T0), onDisk: bundleAt(T0) }), 120_001)
+    assert.equal(phase(late, T0 + 120_002), 'DEGRADED')
+  })
+  it('is trouble at once when it had answered before', () => {
+    const lost = step(active(), failed('TARGET_DOWN', 'verify', { inHand: bundleAt(T0), onDisk: bundleAt(T0) }), 1000)
+    assert.equal(phase(lost, T0 + 1001), 'DEGRADED')
+  })
+})
+
+it('a look that finds something wrong leads to a delivery, but does not cut a known backoff short', () => {
+  assert.equal(decide(doubted(active(), T0 + 5000), at(5000), undefined).kind, 'deliver')
+  const failing = step(
+    active(),
+    failed('PROBE_MISMATCH', 'verify', { inHand: bundleAt(T0), onDisk: bundleAt(T0), targetUp: true }),
+    5000,
+  )
+  assert.equal(doubted(failing, T0 + 5001), failing)
+})
+
+it('keeps the due times of a set that stays, and draws new ones for a new set', () => {
+  const state = active()
+  assert.equal(step(state, served(bundleAt(T0)), 1000).renewElapsed, state.renewElapsed)
+  assert.equal(step(state, served(bundleAt(T0 + 1000, 'b')), 1000).renewAt, T0 + 1000 + HOUR / 2)
+})
