@@ -2,13 +2,12 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import * as z from 'zod'
 
-/** `licenses` is how packages of npm's first years wrote it. */
-const Manifest = z.union([
-  z.object({ name: z.string(), version: z.string(), license: z.string() }),
-  z
-    .object({ name: z.string(), version: z.string(), licenses: z.array(z.object({ type: z.string() })) })
-    .transform(({ licenses, ...rest }) => ({ ...rest, license: licenses.map(({ type }) => type).join(' or ') })),
+/** A list of objects is how packages of npm's first years wrote it. */
+const License = z.union([
+  z.string(),
+  z.array(z.object({ type: z.string() })).transform((list) => list.map(({ type }) => type).join(' or ')),
 ])
+const Manifest = z.object({ name: z.string(), version: z.string(), license: License })
 
 /** The names, versions and licence texts of the packages that these module paths belong to. Throws when a package states no licence. */
 export function noticesOf(modulePaths: readonly string[]): string {
