@@ -1,0 +1,75 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+import { type ErrorCode, reasonOf } from '../errors.ts'
+import type { EventMap, EventName } from './events.ts'
+import { EVENT_METRICS, PREFIX } from './metric-table.ts'
+
+type Handlers = { readonly [Name in EventName]?: (event: EventMap[Name]) => void }
+
+/** Those metrics that count what happens, and how each event counts. */
+export function createEventMetrics(registry: Registry) {
+  const options = (name: keyof typeof EVENT_METRICS) => {
+    const { help, labels, buckets } = EVENT_METRICS[name]
+    return {
+      name: PREFIX + name,
+      help,
+      labelNames: [...labels],
+      registers: [registry],
+      ...(buckets ? { buckets: [...buckets] } : {}),
+    }
+  }
+  const rotations = new Counter(options('rotation_total'))
+  const stages = new Histogram(options('rotation_duration_seconds'))
+  const reloads = new Counter(options('reload_total'))
+  const reloadOk = new Gauge(options('last_reload_successful'))
+  const issued = new Counter(options('issued_total'))
+  const rollbacks = new Counter(options('rollback_total'))
+  const tampers = new Counter(options('tamper_total'))
+  const probes = new Counter(options('probe_total'))
+  const requests = new Histogram(options('vault_request_duration_seconds'))
+  const tokenFailures = new Counter(options('vault_token_failure_total'))
+  const wrapsReused = new Counter(options('wrap_reused_total'))
+  const clockSteps = new Counter(options('clock_step_total'))
+  const controls = new Counter(options('control_request_total'))
+  const bugs = new Counter(options('internal_error_total'))
+
+  const countRotation = (certificate: string, code?: ErrorCode) =>
+    rotations.inc({ certificate, result: resultOf(!code), reason: code ? reasonOf(code) : '' })
+  const handlers: Handlers = {
+    'rotation.finished': ({ certificate }) => countRotation(certificate),
+    'rotation.failed': ({ certificate, code }) => countRotation(certificate, code),
+    'rotation.stage': ({ stage, durationMs }) => stages.observe({ stage }, durationMs / 1000),
+    'rotation.rolled-back': ({ certificate }) => rollbacks.inc({ certificate }),
+    'certificate.issued': ({ certificate }) => issued.inc({ certificate }),
+    'certificate.probed': ({ certificate, notAfter, matches }) =>
+      probes.inc({ certificate, result: notAfter === undefined ? 'down' : matches ? 'match' : 'other' }),
+    'reload.finished': ({ kind, certificates, ok }) => {
+      reloads.inc({ kind, result: resultOf(ok) })
+      for (const certificate of certificates) reloadOk.set({ certificate }, Number(ok))
+    },
+    'tamper.repaired': ({ certificate }) => tampers.inc({ certificate }),
+    'vault.request': ({ operation, status, durationMs }) => requests.observe({ operation, status }, durationMs / 1000),
+    'vault.token-failed': () => tokenFailures.inc(),
+    'security.wrap-reused': () => wrapsReused.inc(),
+    'clock.stepped': () => clockSteps.inc(),
+    'control.request': ({ command, allowed }) => controls.inc({ command, result: allowed ? 'allowed' : 'denied' }),
+    'internal.error': () => bugs.inc(),
+  }
+
+  return {
+    handlers,
+    /** Drops the series of certificates that are no longer managed, and gives the others theirs. */
+    async limitTo(certificates: ReadonlySet<string>) {
+      for (const metric of [rotations, reloadOk, issued, rollbacks, tampers, probes]) {
+        for (const { labels } of (await metric.get()).values)
+          if (!certificates.has(String(labels.certificate))) metric.remove(labels)
+      }
+      // From zero, so that the first increase is seen as one.
+      for (const certificate of certificates) {
+        rotations.inc({ certificate, result: resultOf(true), reason: '' }, 0)
+        for (const counter of [issued, rollbacks, tampers]) counter.inc({ certificate }, 0)
+      }
+    },
+  }
+}
+
+const resultOf = (ok: boolean) => (ok ? 'success' : 'error')

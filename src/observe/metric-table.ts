@@ -1,0 +1,118 @@
+/** One family of series. `docs/metrics.md` is generated from these tables. */
+export interface Metric {
+  readonly type: 'counter' | 'gauge' | 'histogram'
+  readonly help: string
+  readonly labels: readonly string[]
+  /** Upper bounds in seconds, for histograms. */
+  readonly buckets?: readonly number[]
+}
+
+export const PREFIX = 'certferry_'
+
+const gauge = (help: string, ...labels: readonly string[]): Metric => ({ type: 'gauge', help, labels })
+const counter = (help: string, ...labels: readonly string[]): Metric => ({ type: 'counter', help, labels })
+const histogram = (help: string, buckets: readonly number[], ...labels: readonly string[]): Metric => ({
+  type: 'histogram',
+  help,
+  labels,
+  buckets,
+})
+
+/** Read from the snapshot of each certificate when scraped. Without a value there is no series. */
+export const CERTIFICATE_GAUGES = {
+  certificate_not_after_timestamp_seconds: gauge('End of validity of the certificate on disk.', 'certificate'),
+  certificate_not_before_timestamp_seconds: gauge('Start of validity of the certificate on disk.', 'certificate'),
+  certificate_renewal_timestamp_seconds: gauge('When the certificate is due for renewal.', 'certificate'),
+  certificate_phase: gauge(
+    '1 for the present phase (PENDING, ACTIVE, DEGRADED, EXPIRED), 0 for the others.',
+    'certificate',
+    'phase',
+  ),
+  served_not_after_timestamp_seconds: gauge(
+    'End of validity of the certificate that the target was last seen to serve.',
+    'certificate',
+  ),
+  served_matches_disk: gauge(
+    '1 when the target was last seen to serve the certificate on disk, 0 when another.',
+    'certificate',
+  ),
+  last_verified_timestamp_seconds: gauge(
+    'When the target was last proven to serve the certificate on disk.',
+    'certificate',
+  ),
+  rotation_consecutive_failures: gauge('Failed tries since the last complete success.', 'certificate'),
+  issue_budget_left: gauge('Certificates that may still be issued now without a person asking.', 'certificate'),
+}
+
+const ROTATION_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
+const VAULT_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
+
+/** Read from the snapshot of the sidecar when scraped. */
+export const SIDECAR_GAUGES = {
+  config_last_reload_successful: gauge('1 when the config in the file is in use, 0 when it was rejected.'),
+  config_last_reload_success_timestamp_seconds: gauge('When a config was last taken into use.'),
+  vault_token_expiry_timestamp_seconds: gauge('When the Vault token in use expires; no series when it does not.'),
+}
+
+/** Kept up by events. */
+export const EVENT_METRICS = {
+  rotation_total: counter(
+    'Rotations by result (success, error); reason is the error code in lower case, empty on success.',
+    'certificate',
+    'result',
+    'reason',
+  ),
+  rotation_duration_seconds: histogram('How long each stage of a rotation took.', ROTATION_BUCKETS, 'stage'),
+  reload_total: counter(
+    'Reloads of a target by kind of reloader and result (success, error); one reload may serve several certificates.',
+    'kind',
+    'result',
+  ),
+  last_reload_successful: gauge(
+    '1 when the last reload for this certificate succeeded, 0 when it failed.',
+    'certificate',
+  ),
+  issued_total: counter('Certificates issued.', 'certificate'),
+  rollback_total: counter(
+    'Returns to the last verified certificate because the target refused a new one.',
+    'certificate',
+  ),
+  tamper_total: counter('Files that someone else changed and certferry restored.', 'certificate'),
+  probe_total: counter(
+    'Looks at the target between rotations by result: match, other (serves another certificate), down.',
+    'certificate',
+    'result',
+  ),
+  vault_request_duration_seconds: histogram(
+    'Requests to Vault by operation and status: the HTTP status, or why there was none.',
+    VAULT_BUCKETS,
+    'operation',
+    'status',
+  ),
+  vault_token_failure_total: counter('Failed logins and renewals of the Vault token.'),
+  wrap_reused_total: counter('Wrapping tokens found already used: a security event.'),
+  clock_step_total: counter('Steps of the wall clock.'),
+  control_request_total: counter(
+    'Requests to change something, by command and result (allowed, denied).',
+    'command',
+    'result',
+  ),
+  internal_error_total: counter('Defects of certferry met while running.'),
+}
+
+/** What the observers know of themselves. */
+export const SELF_METRICS = {
+  log_dropped_total: counter('Log lines dropped because nobody read them.'),
+  audit_lost_total: counter('Audit lines lost because the file could not be written.'),
+  build_info: gauge('Always 1; the labels say what runs.', 'version', 'node_version'),
+}
+
+/** Read from the process when scraped; named as Prometheus clients name them everywhere, without prefix. */
+export const PROCESS_METRICS = {
+  process_cpu_seconds_total: counter('User and system CPU time in seconds.'),
+  process_resident_memory_bytes: gauge('Resident memory in bytes.'),
+  process_start_time_seconds: gauge('Start of the process since the Unix epoch in seconds.'),
+  process_open_fds: gauge('Open file descriptors.'),
+  nodejs_heap_size_used_bytes: gauge('Heap in use in bytes.'),
+  nodejs_eventloop_utilization: gauge('Share of time the event loop was busy since the last scrape.'),
+}
