@@ -82,6 +82,11 @@ export const ERRORS = {
     exit: 69,
     hint: 'Enable the secrets engine at that path, or correct source.mount.',
   },
+  ISSUER_MISSING: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Set up an issuer in that mount, or correct source.issuerRef.',
+  },
   REQUEST_REJECTED: {
     retry: 'config',
     exit: 69,
@@ -173,6 +178,11 @@ export const ERRORS = {
     retry: 'local',
     exit: 69,
     hint: 'The file system reported an error; check the kernel log and the volume.',
+  },
+  OWNER_DENIED: {
+    retry: 'local',
+    exit: 78,
+    hint: 'Only root (CAP_CHOWN) gives files away, and a group must be one of its own: drop uid and gid from the output, or run certferry as that user.',
   },
   FOREIGN_OBJECT: {
     retry: 'local',

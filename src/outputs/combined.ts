@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { keyPem } from '../core/bundle.ts'
-import { FileName, fileOptions } from './options.ts'
+import { FileName, fileOptions, isShared } from './options.ts'
 import { defineOutput } from './output.ts'
 import { servedPem } from './pem.ts'
 
@@ -16,6 +16,7 @@ export const combined = defineOutput({
     layout,
     seenAs: seenAs ?? directory,
     names: [file],
+    isShared: isShared(uid, mode),
     render: (bundle) => {
       const key = keyPem(bundle.key)
       const content = Buffer.concat([key, servedPem(bundle)])

@@ -69,3 +69,7 @@ export const fileOptions = {
 export const certificateMode = CertificateMode.optional().describe(
   'Mode of the files without the key; that of mode unless given',
 )
+
+/** Does somebody else than this process's user get to read one of the files? */
+export const isShared = (uid: number | undefined, ...modes: readonly number[]): boolean =>
+  (uid !== undefined && uid !== process.geteuid?.()) || modes.some((mode) => (mode & 0o077) !== 0)

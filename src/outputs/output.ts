@@ -31,6 +31,8 @@ export interface Output {
   readonly seenAs: string
   /** Names of the files `render` gives, known without a bundle, so that a clash is found in the config. */
   readonly names: readonly string[]
+  /** True where somebody else than this process's user may read a file: a directory made for it lets others pass through. */
+  readonly isShared?: boolean
   /** Pure: same bundle, same files. */
   render(bundle: Bundle): readonly OutputFile[]
 }
@@ -62,4 +64,13 @@ export function render(outputs: readonly Output[], bundle: Bundle): FileSet {
       files: group.flatMap((output) => output.render(bundle)),
     })),
   }
+}
+
+/** Names that readers find in the directory. */
+export const visibleNames = (layout: Layout, names: readonly string[]): string[] =>
+  layout === 'nginx-include' ? [...names, INCLUDE_FILE] : [...names]
+
+/** Overwrites the keys of rendered files, which are of no use once they are on disk. */
+export function wipeKeys(files: readonly OutputFile[]): void {
+  for (const { role, content } of files) if (role === 'key' || role === 'combined') content.fill(0)
 }

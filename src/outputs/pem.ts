@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { type Bundle, certificatePem, keyPem } from '../core/bundle.ts'
-import { certificateMode, FileName, fileOptions } from './options.ts'
+import { certificateMode, FileName, fileOptions, isShared } from './options.ts'
 import { defineOutput, type OutputFile } from './output.ts'
 
 const Files = z
@@ -27,6 +27,7 @@ export const pem = defineOutput({
       layout,
       seenAs: seenAs ?? directory,
       names: [files.ca, files.chain, files.key, files.certificate].filter((name) => name !== undefined),
+      isShared: isShared(uid, mode, certificateMode),
       render: (bundle): OutputFile[] => [
         { ...open, name: files.ca, role: 'ca', content: caPem(bundle) },
         ...(files.chain === undefined

@@ -1,0 +1,88 @@
+import { randomBytes } from 'node:crypto'
+import type { FileHandle } from 'node:fs/promises'
+import { SidecarError, systemCode } from '../errors.ts'
+import { diskError } from './disk-error.ts'
+import type { PinnedDir } from './pinned-dir.ts'
+
+/** A file as it shall be. */
+export interface NewFile {
+  readonly content: Buffer
+  readonly mode: number
+  /** Those of this process unless given. */
+  readonly uid?: number | undefined
+  readonly gid?: number | undefined
+}
+
+export const TEMPORARY = /^\.\.tmp-[0-9a-f]{16}$/
+export const temporaryName = (): string => `..tmp-${randomBytes(8).toString('hex')}`
+
+/**
+ * Writes a new file, complete and durable but for its name, which the directory's `sync` makes durable:
+ * 1. exclusive creation with 0600, following no link: a planted file or link is an error, never written through;
+ * 2. owner, then mode (by descriptor, since the umask narrows the mode given at creation, and chown may clear bits), before any content;
+ * 3. content, in a loop, since one write may be short without an error;
+ * 4. fsync: after it fails the pages count as clean, so the file is given up and never synced again;
+ * 5. size as the file system has it.
+ * What fails leaves nothing behind. Throws OWNER_DENIED where the owner may not be set.
+ */
+export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Promise<void> {
+  const path = `${dir.path}/${name}`
+  const handle = await dir.create(name)
+  try {
+    await setOwner(handle, file, path)
+    await handle.chmod(file.mode)
+    await writeAll(handle, file.content)
+    await handle.sync()
+    const { size } = await handle.stat()
+    if (size !== file.content.length)
+      throw new SidecarError('WRITE_FAILED', `${path} has ${size} bytes after writing ${file.content.length}`)
+    await handle.close()
+  } catch (cause) {
+    await handle.close().catch(() => {})
+    await dir.remove(name).catch(() => {})
+    throw diskError('write', path, cause)
+  }
+}
+
+async function setOwner(handle: FileHandle, { uid, gid }: NewFile, path: string): Promise<void> {
+  const own = await handle.stat()
+  const owner = { uid: uid ?? own.uid, gid: gid ?? own.gid }
+  if (owner.uid === own.uid && owner.gid === own.gid) return
+  await handle.chown(owner.uid, owner.gid).catch((cause) => {
+    if (systemCode(cause) !== 'EPERM') throw cause
+    throw new SidecarError('OWNER_DENIED', `cannot give ${path} to ${owner.uid}:${owner.gid} (EPERM)`, { cause })
+  })
+}
+
+async function writeAll(handle: FileHandle, content: Buffer): Promise<void> {
+  for (let done = 0; done < content.length; ) {
+    const { bytesWritten } = await handle.write(content, done, content.length - done, done)
+    if (bytesWritten === 0) throw new SidecarError('WRITE_FAILED', 'the file system took no more bytes')
+    done += bytesWritten
+  }
+}
+
+/** Puts a file at `name` at once, whatever file or link stands there, and makes it durable. */
+export async function replaceFile(dir: PinnedDir, name: string, file: NewFile): Promise<void> {
+  const temporary = temporaryName()
+  await writeNew(dir, temporary, file)
+  await renameOver(dir, temporary, name)
+  await dir.sync()
+}
+
+/** Points the symbolic link `name` to `target` at once. The caller syncs the directory. */
+export async function replaceLink(dir: PinnedDir, name: string, target: string): Promise<void> {
+  const temporary = temporaryName()
+  await dir.makeLink(target, temporary)
+  await renameOver(dir, temporary, name)
+}
+
+/** A rename that leaves no temporary name behind when it fails. */
+export async function renameOver(dir: PinnedDir, temporary: string, name: string): Promise<void> {
+  try {
+    await dir.rename(temporary, name)
+  } catch (error) {
+    await dir.remove(temporary).catch(() => {})
+    throw error
+  }
+}

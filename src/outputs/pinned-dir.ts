@@ -1,0 +1,143 @@
+import { type BigIntStats, constants } from 'node:fs'
+import * as fs from 'node:fs/promises'
+import { join } from 'node:path'
+import { systemCode } from '../errors.ts'
+import { diskError } from './disk-error.ts'
+
+/** What stands at a name, itself and not where it points to. */
+export interface Entry {
+  readonly type: 'file' | 'link' | 'directory' | 'other'
+  /** Permission bits. */
+  readonly mode: number
+  readonly uid: number
+  readonly gid: number
+  readonly size: number
+  /** Number of hard links. */
+  readonly links: number
+  readonly dev: bigint
+  readonly ino: bigint
+  /** When data or inode changed last, ms since 1970; cannot be set by anybody. */
+  readonly changedAt: number
+  /** Differs whenever the file may differ. */
+  readonly signature: string
+}
+
+/**
+ * A directory held by an open descriptor: all names are resolved in it even if its path is renamed, or replaced by a link, meanwhile.
+ * On Linux calls go through `/proc/self/fd/N/name`, which is what openat is elsewhere; on other systems through the path.
+ * Names are single segments; symbolic links are never followed. Errors: `diskError` names the call and the path.
+ */
+export interface PinnedDir extends AsyncDisposable {
+  readonly path: string
+  /** The directory itself, as it is now. */
+  self(): Promise<Entry>
+  list(): Promise<string[]>
+  /** undefined where there is nothing. */
+  look(name: string): Promise<Entry | undefined>
+  /** Target of a symbolic link; undefined where there is none. */
+  readLink(name: string): Promise<string | undefined>
+  /** Content of a regular file of at most 1 MiB; undefined where there is none. */
+  readFile(name: string): Promise<Buffer | undefined>
+  /** A new file, 0600, open for reading and writing. Throws where something stands at the name. */
+  create(name: string): Promise<fs.FileHandle>
+  makeDirectory(name: string): Promise<void>
+  /** A directory in this one. Close it after use. */
+  open(name: string): Promise<PinnedDir>
+  makeLink(target: string, name: string): Promise<void>
+  /** Atomic; replaces what stands at `to`, except a directory. */
+  rename(from: string, to: string): Promise<void>
+  /** Nothing there is fine. */
+  remove(name: string): Promise<void>
+  removeDirectory(name: string): Promise<void>
+  setMode(mode: number): Promise<void>
+  /** Makes names durable: what was created, renamed and removed here survives a power loss. */
+  sync(): Promise<void>
+  /** Free for this user; `inodes` is undefined where the file system has no such limit. */
+  space(): Promise<{ readonly bytes: number; readonly inodes: number | undefined }>
+}
+
+const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants
+const MAX_FILE_BYTES = 1024 * 1024
+
+/** Throws VOLUME_UNAVAILABLE where `path` is missing, or is no directory (nor is a symbolic link to one). */
+export const pinDirectory = (path: string): Promise<PinnedDir> => pin(path, path)
+
+async function pin(path: string, address: string): Promise<PinnedDir> {
+  const handle = await fs.open(address, O_RDONLY | O_DIRECTORY | O_NOFOLLOW).catch((cause) => {
+    throw diskError('open directory', path, cause)
+  })
+  const base = await addressOf(handle, path)
+
+  const call = <T>(doing: string, name: string, run: (address: string) => Promise<T>): Promise<T> =>
+    run(join(base, name)).catch((cause) => {
+      throw diskError(doing, join(path, name), cause)
+    })
+
+  return {
+    path,
+    self: async () => entryOf(await call('look at', '', () => handle.stat({ bigint: true }))),
+    list: () => call('list', '', (at) => fs.readdir(at)),
+    look: async (name) => {
+      const stat = await call('look at', name, (at) => unless('ENOENT', fs.lstat(at, { bigint: true })))
+      return stat && entryOf(stat)
+    },
+    readLink: (name) => call('read link', name, (at) => unless('ENOENT', unless('EINVAL', fs.readlink(at)))),
+    readFile: (name) => call('read', name, readRegular),
+    create: (name) => call('create', name, (at) => fs.open(at, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)),
+    makeDirectory: (name) => call('make directory', name, (at) => fs.mkdir(at, 0o700)),
+    open: (name) => pin(join(path, name), join(base, name)),
+    makeLink: (target, name) => call('make link', name, (at) => fs.symlink(target, at)),
+    rename: (from, to) => call('rename to', to, (at) => fs.rename(join(base, from), at)),
+    remove: (name) => call('remove', name, (at) => unless('ENOENT', fs.unlink(at))),
+    removeDirectory: (name) => call('remove directory', name, (at) => unless('ENOENT', fs.rmdir(at))),
+    setMode: (mode) => call('change the mode of', '', () => handle.chmod(mode)),
+    sync: () => call('sync', '', () => handle.sync()),
+    space: async () => {
+      const { bavail, bsize, files, ffree } = await call('ask the free space of', '', (at) => fs.statfs(at))
+      return { bytes: bavail * bsize, inodes: files > 0 ? ffree : undefined }
+    },
+    [Symbol.asyncDispose]: () => handle.close(),
+  }
+}
+
+/** The descriptor as a path, where the system has such paths. */
+async function addressOf(handle: fs.FileHandle, path: string): Promise<string> {
+  const address = `/proc/self/fd/${handle.fd}`
+  const [own, seen] = await Promise.all([
+    handle.stat({ bigint: true }),
+    fs.stat(address, { bigint: true }).catch(() => undefined),
+  ])
+  return seen?.ino === own.ino && seen.dev === own.dev ? address : path
+}
+
+/** O_NONBLOCK: opening a FIFO that somebody planted must not wait for its writer. */
+async function readRegular(address: string): Promise<Buffer | undefined> {
+  const handle = await unless('ENOENT', unless('ELOOP', fs.open(address, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)))
+  try {
+    const stat = await handle?.stat()
+    return stat?.isFile() && stat.size <= MAX_FILE_BYTES ? await handle?.readFile() : undefined
+  } finally {
+    await handle?.close()
+  }
+}
+
+const unless = <T>(code: string, work: Promise<T>): Promise<T | undefined> =>
+  work.catch((error) => {
+    if (systemCode(error) === code) return undefined
+    throw error
+  })
+
+function entryOf(stat: BigIntStats): Entry {
+  return {
+    type: stat.isFile() ? 'file' : stat.isSymbolicLink() ? 'link' : stat.isDirectory() ? 'directory' : 'other',
+    mode: Number(stat.mode & 0o7777n),
+    uid: Number(stat.uid),
+    gid: Number(stat.gid),
+    size: Number(stat.size),
+    links: Number(stat.nlink),
+    dev: stat.dev,
+    ino: stat.ino,
+    changedAt: Number(stat.ctimeMs),
+    signature: [stat.ino, stat.mode, stat.nlink, stat.uid, stat.gid, stat.size, stat.mtimeNs, stat.ctimeNs].join(':'),
+  }
+}

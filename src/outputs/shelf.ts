@@ -1,0 +1,139 @@
+import type { Bundle, Instant } from '../core/bundle.ts'
+import { replaceLink } from './atomic-file.ts'
+import type { Seen } from './check.ts'
+import {
+  buildGeneration,
+  builtAt,
+  damageOf,
+  type Generation,
+  isGenerationName,
+  nextName,
+  removeGeneration,
+} from './generation.ts'
+import { DATA_LINK, type Staged, stageEntries } from './layout.ts'
+import { identityOf } from './manifest.ts'
+import { type DirectorySet, wipeKeys } from './output.ts'
+import type { PinnedDir } from './pinned-dir.ts'
+import type { Memory } from './store.ts'
+import { newerThan, PREVIOUS_LINK, sweep } from './survey.ts'
+
+/** The generations of one directory, and which of them is what. */
+export interface Shelf {
+  readonly root: PinnedDir
+  readonly certificate: string
+  /** What a bundle becomes here, by the present config. */
+  readonly render: (bundle: Bundle) => DirectorySet
+  readonly now: () => Instant
+  /** How long a generation that nothing names any more is kept, ms. */
+  readonly keepMs: number
+  readonly seen: Seen
+  generations: readonly Generation[]
+  /** Behind `..data`. */
+  current: Generation | undefined
+  /** Behind `..prev`. */
+  previous: Generation | undefined
+  /** Names of generations whose commit may not have reached the disk: a sync that failed once proves nothing when it is repeated. */
+  readonly doubtful: Set<string>
+}
+
+/** The set of a bundle once more, by the present config. */
+export async function rebuild(shelf: Shelf, bundle: Bundle): Promise<Generation> {
+  const set = shelf.render(bundle)
+  return build(shelf, bundle, set).finally(() => wipeKeys(set.files))
+}
+
+export async function build(shelf: Shelf, bundle: Bundle, set: DirectorySet): Promise<Generation> {
+  const { root, certificate, generations, now, seen } = shelf
+  const existing = generations.map(({ name }) => name)
+  const name = nextName(existing, now())
+  const twin = generations.find(({ manifest }) => manifest.fingerprint === bundle.fingerprint)
+  const sequence = twin?.manifest.sequence ?? builtAt(name)
+  const built = await buildGeneration(root, { name, sequence, certificate, set, bundle }, seen)
+  shelf.generations = [...generations, built]
+  return built
+}
+
+/** A whole generation that holds exactly this set: the current one if it does, else the latest. */
+export async function find(shelf: Shelf, set: DirectorySet): Promise<Generation | undefined> {
+  const identity = identityOf(set)
+  const same = shelf.generations.filter((one) => one.manifest.identity === identity && !shelf.doubtful.has(one.name))
+  const rank = (one: Generation) => (one === shelf.current ? Number.POSITIVE_INFINITY : builtAt(one.name))
+  for (const generation of same.toSorted((a, b) => rank(b) - rank(a)))
+    if (await isWhole(shelf, generation)) return generation
+  return undefined
+}
+
+export const isWhole = async ({ root, seen }: Shelf, generation: Generation): Promise<boolean> =>
+  (await damageOf(root, generation, seen)).length === 0
+
+export const stage = ({ root, generations, seen }: Shelf, generation: Generation): Promise<Staged> =>
+  stageEntries(root, generation, generations, seen)
+
+/**
+ * Brings `next` into place. The steps, each of which leaves either the old or the new set in place:
+ * 1. `..prev` := the current one, if that one is proven to be served and whole;
+ * 2. `..data` := next: the commit;
+ * 3. sync;
+ * 4. the visible names, prepared before, are renamed into place; sync.
+ */
+export async function commit(shelf: Shelf, next: Generation, staged: Staged, memory: Memory): Promise<void> {
+  const { root, current } = shelf
+  if (current && isProven(current, memory) && !isProven(next, memory) && (await isWhole(shelf, current))) {
+    await replaceLink(root, PREVIOUS_LINK, current.name)
+    shelf.previous = current
+  }
+  if ((await root.readLink(DATA_LINK)) !== next.name) {
+    await replaceLink(root, DATA_LINK, next.name)
+    shelf.current = next
+    await sync(shelf, next)
+  }
+  shelf.current = next
+  await publish(shelf, next, staged)
+}
+
+const isProven = ({ manifest }: Generation, { verified }: Memory) => manifest.fingerprint === verified?.fingerprint
+
+export async function publish(shelf: Shelf, generation: Generation, staged: Staged): Promise<void> {
+  await staged.publish()
+  if (staged.differences.length > 0) await sync(shelf, generation)
+}
+
+export async function sync({ root, doubtful }: Shelf, generation: Generation): Promise<void> {
+  try {
+    await root.sync()
+  } catch (error) {
+    doubtful.add(generation.name)
+    throw error
+  }
+}
+
+/** Removes what failed writes left behind. */
+export async function clear({ root, generations }: Shelf): Promise<void> {
+  const names = (await sweep(root)).filter(isGenerationName)
+  for (const name of names) if (!generations.some((one) => one.name === name)) await removeGeneration(root, name)
+}
+
+/** The latest generation received after the current one, and refused by the target. */
+export const pendingOf = ({ current, generations }: Shelf, { rejected }: Memory): Generation | undefined =>
+  current && newerThan(current, generations).findLast(({ manifest }) => rejected.includes(manifest.fingerprint))
+
+/** Removes generations that nothing names any more, once the one built after them is old enough that no slow reader is at them still. */
+export async function collect(shelf: Shelf, memory: Memory): Promise<void> {
+  const named = [shelf.current, shelf.previous, pendingOf(shelf, memory)]
+  const inOrder = shelf.generations.toSorted((a, b) => builtAt(a.name) - builtAt(b.name))
+  for (const [index, generation] of inOrder.entries()) {
+    const successor = inOrder[index + 1]
+    if (!successor || named.includes(generation) || isYoung(shelf, successor)) continue
+    await removeGeneration(shelf.root, generation.name)
+    shelf.generations = shelf.generations.filter((one) => one !== generation)
+    forget(shelf, generation)
+  }
+}
+
+/** A number far in the future was given before the clock went back: as good as old. */
+const isYoung = ({ now, keepMs }: Shelf, { name }: Generation) => Math.abs(now() - builtAt(name)) <= keepMs
+
+function forget({ root, seen }: Shelf, { name }: Generation): void {
+  const prefix = `${root.path}/${name}/`
+  for (const path of seen.signatures.keys()) if (path.startsWith(prefix)) seen.signatures.delete(path)
+}
