@@ -30,6 +30,8 @@ export interface Reloader {
 
 export interface ReloaderDeps {
   readonly clock: Clock
+  /** Variables of this process; commands inherit only PATH, LANG, LC_ALL and TZ of them. */
+  readonly env: Readonly<Record<string, string | undefined>>
 }
 
 export const defineReloader = definer<ReloaderDeps, Reloader>()
