@@ -1,0 +1,8 @@
+import { registry } from '../registry.ts'
+import { exec } from './exec.ts'
+import { http } from './http.ts'
+import type { Reloader, ReloaderDeps } from './reloader.ts'
+import { signal } from './signal.ts'
+
+/** All kinds of reloader. */
+export const reloaders = registry<ReloaderDeps, Reloader>(signal, exec, http)
