@@ -1,0 +1,103 @@
+import { execFileSync } from 'node:child_process'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+export interface Job {
+  /** Empty folder for configuration and state. */
+  readonly folder: string
+  /** One per certificate: where `tls.crt` and `tls.key` shall appear. */
+  readonly directories: readonly string[]
+  readonly vault: { readonly address: string; readonly token: string }
+  readonly role: string
+}
+
+export interface Launch {
+  readonly program: string
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+}
+
+/** A program that takes part. */
+export interface Contender {
+  readonly name: string
+  readonly version: string
+  /** Writes the configuration that its own documentation shows for this job. */
+  prepare(job: Job): Launch
+}
+
+const BASE_ENV = { PATH: '/usr/bin:/bin' }
+
+/** The bundle with the settings of the Dockerfile: one malloc arena, a small young generation, a compile cache filled by the warm-up. */
+export function certferry(node: string, bundle: string, compileCache: string): Contender {
+  return {
+    name: 'certferry',
+    version: execFileSync(node, [bundle, '--version'], { encoding: 'utf8' }).trim(),
+    prepare: ({ folder, directories, vault, role }) => {
+      const config = join(folder, 'certferry.json')
+      const certificates = directories.map((directory, index) => ({
+        name: `bench-${index}`,
+        source: { kind: 'vault-pki', mount: 'pki', role, commonName: commonName(index) },
+        key: { algorithm: 'ecdsa-p256' },
+        outputs: [{ kind: 'pem', directory }],
+      }))
+      const admin = { listen: '127.0.0.1:0', socket: join(folder, 'control.sock') }
+      write(
+        config,
+        JSON.stringify({
+          vault: { address: vault.address, auth: { kind: 'token', token: vault.token } },
+          admin,
+          certificates,
+        }),
+      )
+      return {
+        program: node,
+        args: ['--max-semi-space-size=1', bundle, 'run', '-c', config],
+        env: { ...BASE_ENV, MALLOC_ARENA_MAX: '1', NODE_COMPILE_CACHE: compileCache },
+      }
+    },
+  }
+}
+
+/** https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/template */
+export function vaultAgent(program: string): Contender {
+  return {
+    name: 'Vault Agent',
+    version: execFileSync(program, ['version'], { encoding: 'utf8' }).split(' ')[1] ?? '',
+    prepare: ({ folder, directories, vault, role }) => {
+      const config = join(folder, 'agent.hcl')
+      const tokenFile = join(folder, 'token')
+      write(tokenFile, vault.token)
+      const auth = `auto_auth {\n  method "token_file" {\n    config = { token_file_path = "${tokenFile}" }\n  }\n}\n`
+      const templates = directories.map((directory, index) => template(directory, role, index))
+      write(config, `vault {\n  address = "${vault.address}"\n}\n${auth}${templates.join('')}`)
+      return { program, args: ['agent', `-config=${config}`], env: { ...BASE_ENV, HOME: folder } }
+    },
+  }
+}
+
+/** https://github.com/hashicorp/consul-template/blob/main/docs/configuration.md */
+export function consulTemplate(program: string): Contender {
+  return {
+    name: 'consul-template',
+    version: execFileSync(program, ['-version'], { encoding: 'utf8' }).split(' ')[1] ?? '',
+    prepare: ({ folder, directories, vault, role }) => {
+      const config = join(folder, 'consul-template.hcl')
+      const templates = directories.map((directory, index) => template(directory, role, index))
+      write(config, `vault {\n  address = "${vault.address}"\n  renew_token = false\n}\n${templates.join('')}`)
+      return { program, args: [`-config=${config}`], env: { ...BASE_ENV, HOME: folder, VAULT_TOKEN: vault.token } }
+    },
+  }
+}
+
+/** Both programs share the template language: one template writes the certificate, and the key beside it. */
+function template(directory: string, role: string, index: number): string {
+  const request = `pkiCert "pki/issue/${role}" "common_name=${commonName(index)}"`
+  const contents = `{{ with ${request} }}{{ .Cert }}{{ .CA }}{{ .Key | writeToFile "${directory}/tls.key" "" "" "0600" }}{{ end }}`
+  return `template {\n  contents = ${JSON.stringify(contents)}\n  destination = "${directory}/tls.crt"\n  perms = "0600"\n}\n`
+}
+
+const commonName = (index: number) => `bench-${index}.internal`
+
+function write(path: string, content: string) {
+  writeFileSync(path, content, { mode: 0o600 })
+}
