@@ -267,6 +267,11 @@ export const ERRORS = {
     exit: 78,
     hint: 'Another process listens there; change admin.listen or admin.socket.',
   },
+  ADMIN_TLS: {
+    retry: 'local',
+    exit: 78,
+    hint: 'Check admin.tls: certFile and keyFile must be readable PEM files that belong together, and so must clientCaFile.',
+  },
   SIDECAR_UNREACHABLE: {
     retry: 'never',
     exit: 69,

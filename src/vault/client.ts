@@ -1,29 +1,187 @@
-/** What a Vault PKI mount answers to `issue` and `sign` (https://developer.hashicorp.com/vault/api-docs/secret/pki). */
-export interface IssuedCertificate {
-  readonly certificate: string
-  readonly issuingCa: string
-  readonly caChain: readonly string[]
-  /** PEM, only from `issue`. */
-  readonly privateKey?: import('../core/secret.ts').Secret
-  /** Warnings of the reply, such as a TTL cut down to the role's maximum. */
-  readonly warnings: readonly string[]
-}
+import type * as z from 'zod'
+import type { Clock } from '../clock.ts'
+import { quote } from '../core/secret.ts'
+import { type ErrorCode, SidecarError } from '../errors.ts'
+import { type AuthDeps, loginFrom } from './auth/auth.ts'
+import { authMethods } from './auth/index.ts'
+import type { VaultOptions } from './options.ts'
+import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
+import { errorsOf, isSuccess, isVaults, parseReply, refusal } from './replies.ts'
+import { createRequests, nameOf, type VaultRequest, type Wire } from './requests.ts'
+import { Capabilities, Health, Lookup, type TokenInfo, USABLE, type VaultHealth } from './sys.ts'
+import { createTokens } from './token.ts'
+
+export { type IssuedCertificate, type PkiRequest, type PkiRole, pkiPath, type TokenInfo, type VaultHealth }
 
 /** All that certferry asks of Vault. Every call logs in when needed, fails fast with a SidecarError and stops when `signal` aborts. */
 export interface Vault extends AsyncDisposable {
   readonly address: string
   /** POST {mount}/sign/{role}: a certificate for a CSR made here. */
-  sign(
-    mount: string,
-    role: string,
-    body: Readonly<Record<string, unknown>>,
-    signal: AbortSignal,
-  ): Promise<IssuedCertificate>
+  sign(request: PkiRequest, signal: AbortSignal): Promise<IssuedCertificate>
   /** POST {mount}/issue/{role}: certificate and key made by Vault. */
-  issue(
-    mount: string,
-    role: string,
-    body: Readonly<Record<string, unknown>>,
-    signal: AbortSignal,
-  ): Promise<IssuedCertificate>
+  issue(request: PkiRequest, signal: AbortSignal): Promise<IssuedCertificate>
+  /** GET {mount}/issuer/{ref}/json: an issuer and its issuers as far as the mount knows them, in PEM. Needs no token. */
+  caChain(mount: string, issuerRef: string, signal: AbortSignal): Promise<readonly string[]>
+  /** GET sys/health, advice only: no attempt depends on it. Needs no token. */
+  health(signal: AbortSignal): Promise<VaultHealth>
+  /** GET auth/token/lookup-self: the token in use, after a login where there is none. */
+  lookupSelf(signal: AbortSignal): Promise<TokenInfo>
+  /** POST sys/capabilities-self: what the token may do with a path, such as `update`; `root` for all, `deny` for nothing. */
+  capabilities(path: readonly string[], signal: AbortSignal): Promise<readonly string[]>
+  /** GET {mount}/roles/{role}; undefined where the policy does not let us read it. Throws ROLE_MISSING, MOUNT_MISSING. */
+  readRole(mount: string, role: string, signal: AbortSignal): Promise<PkiRole | undefined>
+}
+
+export interface VaultDeps {
+  readonly clock: Clock
+  readonly onRequest: (event: { operation: string; status: string; durationMs: number }) => void
+  /** Something a person should know; the same text is told once. */
+  readonly onWarning: (event: { message: string }) => void
+  readonly onToken: (event: { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }) => void
+  readonly onTokenFailed: (event: { code: ErrorCode; message: string; nextAt: number }) => void
+  readonly onWrapReused: (event: { file: string }) => void
+  /** How far Vault's clock is ahead of ours, ms, from the Date of each answer; accurate to a second. */
+  readonly onClockSkew: (skewMs: number) => void
+}
+
+/** One client per Vault, shared by all certificates: one login, one connection pool, one circuit breaker. Opens nothing before the first call. */
+export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
+  const { clock } = deps
+  let wire: Promise<Wire> | undefined
+  const send = createRequests(options, deps, () => {
+    wire ??= openWire(options)
+    return wire
+  })
+  const ask = asker(send, clock)
+  const tokens = createTokens({
+    auth: authMethods.create(options.auth, { ask, onWrapReused: deps.onWrapReused }),
+    clock,
+    renew: async (token, signal) => {
+      const path = 'auth/token/renew-self'
+      const reply = await ask({ operation: 'renew-self', method: 'POST', path, body: {}, token }, signal)
+      return reply.ok ? loginFrom(reply) : undefined
+    },
+    onToken: deps.onToken,
+    onTokenFailed: deps.onTokenFailed,
+  })
+  const warn = warner(deps.onWarning)
+  if (new URL(options.address).protocol === 'http:')
+    warn(`vault.address is ${options.address}: plain http is accepted on a loopback address only, and meant for tests`)
+
+  /** With the token; after a 403 exactly once more, with a new one. */
+  const call = async <T>(request: VaultRequest, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> => {
+    const token = await tokens.get(signal)
+    const first = await send({ ...request, token }, signal)
+    const denied = first.status === 403 && isVaults(first)
+    return granted(denied ? await send({ ...request, token: await tokens.replace(token, signal) }, signal) : first)
+
+    function granted(reply: typeof first): T {
+      if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      return parseReply(reply, schema, nameOf(request))
+    }
+  }
+
+  const certificate = (verb: 'sign' | 'issue') => async (request: PkiRequest, signal: AbortSignal) => {
+    const path = pkiPath(verb, request)
+    const issued = await call({ operation: verb, method: 'POST', path, body: request.body }, IssuedReply, signal)
+    for (const warning of issued.warnings) warn(`${path.join('/')}: ${warning}`)
+    return issued
+  }
+
+  return {
+    address: options.address,
+    sign: certificate('sign'),
+    issue: certificate('issue'),
+    caChain: async (mount, issuerRef, signal) => {
+      const path = [...mount.split('/'), 'issuer', issuerRef, 'json']
+      const request = { operation: 'ca-chain', method: 'GET', path } as const
+      const reply = await send(request, signal)
+      if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      return parseReply(reply, IssuerReply, nameOf(request))
+    },
+    health: async (signal) => {
+      const request = { operation: 'health', method: 'GET', path: ['sys', 'health'] } as const
+      const reply = await send(request, signal)
+      return { ...parseReply(reply, Health, nameOf(request)), usable: USABLE.includes(reply.status) }
+    },
+    lookupSelf: (signal) =>
+      call({ operation: 'lookup-self', method: 'GET', path: ['auth', 'token', 'lookup-self'] }, Lookup, signal),
+    capabilities: (path, signal) => {
+      const body = { paths: [path.join('/')] }
+      const request = { operation: 'capabilities', method: 'POST', path: ['sys', 'capabilities-self'], body } as const
+      return call(request, Capabilities, signal)
+    },
+    readRole: async (mount, role, signal) => {
+      const path = [...mount.split('/'), 'roles', role]
+      try {
+        return await call({ operation: 'read-role', method: 'GET', path }, PkiRole, signal)
+      } catch (error) {
+        if (error instanceof SidecarError && error.code === 'PERMISSION_DENIED') return undefined
+        throw error
+      }
+    },
+    [Symbol.asyncDispose]: async () => {
+      await tokens[Symbol.asyncDispose]()
+      await (await wire)?.close()
+    },
+  }
+}
+
+/** Those with which Vault refuses a login; anything else is trouble on the way. */
+const REFUSED: readonly number[] = [400, 403, 404, 405]
+
+/** The requests that auth methods send: their own token or none, and a refusal is theirs to judge. */
+const asker =
+  (send: ReturnType<typeof createRequests>, clock: Clock): AuthDeps['ask'] =>
+  async ({ path, ...rest }, signal) => {
+    const request = { ...rest, path: path.split('/') }
+    const name = nameOf(request)
+    const reply = await send(request, signal)
+    const refused = REFUSED.includes(reply.status) && isVaults(reply)
+    if (!refused && !isSuccess(reply)) throw refusal(reply, name, clock.now())
+    return {
+      ok: !refused,
+      told: `Vault refused ${name} (${reply.status}): ${errorsOf(reply) || 'without a reason'}`,
+      parse: (schema) => parseReply(reply, schema, name),
+    }
+  }
+
+/** Tells each text once, as it may come with every certificate. */
+function warner(onWarning: VaultDeps['onWarning']): (message: string) => void {
+  const told = new Set<string>()
+  return (message) => {
+    if (told.has(message) || told.size >= 100) return
+    told.add(message)
+    onWarning({ message: quote(message) })
+  }
+}
+
+/**
+ * node-vault over our transport. Loaded at the first request: a restart with good certificates on disk needs neither. Of node-vault only
+ * `request` is used; its own transport ignores signals, its renewal timers overflow, and its debug output and errors hold secrets.
+ */
+async function openWire(options: VaultOptions): Promise<Wire> {
+  const [{ default: nodeVault }, { createTransport }] = await Promise.all([
+    import('node-vault'),
+    import('./transport.ts'),
+  ])
+  const transport = createTransport(options)
+  type Sent = Parameters<Wire['send']>[0] & { readonly uri: string }
+  // Told 200 whatever the status is, node-vault hands the reply through, headers and all.
+  const carry = async ({ uri: url, ...request }: Sent) => ({
+    statusCode: 200,
+    body: await transport.request({ ...request, url }),
+    request: { path: '' },
+  })
+  const api = nodeVault({
+    endpoint: options.address,
+    'request-promise': { defaults: () => carry },
+    debug: () => undefined,
+  })
+  // It falls back to VAULT_TOKEN, VAULT_NAMESPACE and VAULT_PREFIX; but here the config alone decides.
+  Object.assign(api, { token: '', namespace: '', pathPrefix: '' })
+  return {
+    send: ({ path, ...rest }) => api.request({ ...rest, path: `/${path}` }),
+    close: () => transport.close(),
+  }
 }

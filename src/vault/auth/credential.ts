@@ -1,0 +1,40 @@
+import { createHash } from 'node:crypto'
+import { open } from 'node:fs/promises'
+import * as z from 'zod'
+import { Secret } from '../../core/secret.ts'
+import { SidecarError, systemCode } from '../../errors.ts'
+
+/** Longer than any token, JWT or secret_id. */
+const MAX_BYTES = 64 * 1024
+
+/** Config: path of a file; absolute, because the working directory of a sidecar is nobody's concern. */
+export const AbsolutePath = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path')
+
+/** Config: a credential in the config itself, such as `${VAULT_TOKEN}`; never printed. */
+export const SecretText = z
+  .string()
+  .trim()
+  .min(1, 'must not be empty')
+  .transform((text) => new Secret(text))
+
+/** A credential in a file, without surrounding white space. Throws AUTH_SOURCE when it is missing, empty, unreadable or no plain file. */
+export async function readCredential(path: string): Promise<Secret> {
+  const text = await readStart(path).catch((cause: unknown) => {
+    throw cause instanceof SidecarError
+      ? cause
+      : new SidecarError('AUTH_SOURCE', `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
+  })
+  if (text === '') throw new SidecarError('AUTH_SOURCE', `${path} is empty`)
+  return new Secret(text)
+}
+
+async function readStart(path: string): Promise<string> {
+  await using file = await open(path)
+  const { buffer, bytesRead } = await file.read(Buffer.alloc(MAX_BYTES + 1), 0)
+  if (bytesRead > MAX_BYTES) throw new SidecarError('AUTH_SOURCE', `${path} is too long for a credential`)
+  return buffer.toString('utf8', 0, bytesRead).trim()
+}
+
+/** Tells credentials apart without keeping them. */
+export const fingerprintOf = (...secrets: readonly (string | undefined)[]): string =>
+  createHash('sha256').update(JSON.stringify(secrets)).digest('hex')

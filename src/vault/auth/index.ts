@@ -1,0 +1,7 @@
+import { registry } from '../../registry.ts'
+import { approle } from './approle.ts'
+import type { AuthDeps, AuthMethod } from './auth.ts'
+import { token } from './token.ts'
+
+/** All ways to log in to Vault. */
+export const authMethods = registry<AuthDeps, AuthMethod>(token, approle)

@@ -1,0 +1,38 @@
+import { quote } from '../core/secret.ts'
+import { type ErrorCode, SidecarError, systemCode } from '../errors.ts'
+
+/** What a system, TLS or undici error of `request` means: while connecting and sending, or while reading the answer. */
+export function connectionFailure(error: unknown, request: string, phase: 'connecting' | 'reading'): SidecarError {
+  if (error instanceof SidecarError) return error
+  const code = systemCode(error) ?? 'unknown'
+  const found = codeOf(code)
+  const kept = phase === 'connecting' || found === 'VAULT_TIMEOUT'
+  const text = error instanceof Error && error.message !== '' ? `${quote(error.message)} (${code})` : code
+  return new SidecarError(kept ? found : 'BAD_RESPONSE', `${request}: ${text}`, { cause: error })
+}
+
+function codeOf(code: string): ErrorCode {
+  const known = BY_CODE.get(code)
+  if (known) return known
+  if (code.startsWith('EAI_')) return 'VAULT_DNS'
+  if (code.startsWith('HPE_')) return 'BAD_RESPONSE'
+  // An alert is what the other side says of us.
+  if (/ALERT_(?:\w+_)?(?:CERTIFICATE|CERT|CA)(?:_|$)/.test(code)) return 'VAULT_CLIENT_CERT'
+  if (/^(?:ERR_TLS_|ERR_SSL_|ERR_OSSL_|CERT_|UNABLE_TO_|INVALID_|PATH_LENGTH_|CRL_)/.test(code)) return 'VAULT_TLS'
+  return 'VAULT_UNREACHABLE'
+}
+
+const BY_CODE = new Map<string, ErrorCode>([
+  ['ENOTFOUND', 'VAULT_DNS'],
+  ['ETIMEDOUT', 'VAULT_TIMEOUT'],
+  ['UND_ERR_CONNECT_TIMEOUT', 'VAULT_TIMEOUT'],
+  ['UND_ERR_HEADERS_TIMEOUT', 'VAULT_TIMEOUT'],
+  ['UND_ERR_BODY_TIMEOUT', 'VAULT_TIMEOUT'],
+  ['UND_ERR_HEADERS_OVERFLOW', 'BAD_RESPONSE'],
+  ['UND_ERR_RES_EXCEEDED_MAX_SIZE', 'BAD_RESPONSE'],
+  ['UND_ERR_RES_CONTENT_LENGTH_MISMATCH', 'BAD_RESPONSE'],
+  ['EPROTO', 'VAULT_TLS'],
+  ['DEPTH_ZERO_SELF_SIGNED_CERT', 'VAULT_TLS'],
+  ['SELF_SIGNED_CERT_IN_CHAIN', 'VAULT_TLS'],
+  ['HOSTNAME_MISMATCH', 'VAULT_TLS'],
+])

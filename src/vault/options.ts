@@ -1,0 +1,86 @@
+import { isIPv4 } from 'node:net'
+import * as z from 'zod'
+import { Timeout } from '../core/units.ts'
+import { AbsolutePath } from './auth/credential.ts'
+import { authMethods } from './auth/index.ts'
+
+/** Config: where Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
+const Address = z
+  .string()
+  .meta({ description: 'https address of Vault; http only on a loopback address', examples: ['https://vault:8200'] })
+  .transform((text, context) => {
+    const problem = problemOf(text)
+    if (problem === undefined) return text.replace(/\/+$/, '')
+    context.addIssue({ code: 'custom', message: `${problem}` })
+    return z.NEVER
+  })
+
+function problemOf(text: string): string | undefined {
+  if (!URL.canParse(text)) return `"${text}" is not an address; write for example https://vault.example.com:8200`
+  const url = new URL(text)
+  // The text may hold a password, so it is not repeated.
+  if (url.username !== '' || url.password !== '') return 'must not hold a user or password; use vault.auth'
+  if (url.search !== '' || url.hash !== '') return `"${text}" must not have a query or fragment`
+  if (url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url.hostname))) return undefined
+  return url.protocol === 'http:'
+    ? `"${text}" must use https; http is accepted on a loopback address only`
+    : `"${text}" must begin with https://`
+}
+
+/** 127.0.0.0/8, ::1, and the name that stands for them (RFC 6761 §6.3). */
+export const isLoopback = (hostname: string): boolean =>
+  hostname === 'localhost' || hostname === '[::1]' || (isIPv4(hostname) && hostname.startsWith('127.'))
+
+const RedirectHost = z
+  .string()
+  .regex(/^(?:[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i, 'must be a host, or host:port')
+  .transform((host) => host.toLowerCase())
+
+const Timeouts = z.strictObject({
+  connect: Timeout.prefault('3s').describe('TCP and TLS'),
+  headers: Timeout.prefault('10s').describe('From the request to the head of the answer'),
+  body: Timeout.prefault('10s').describe('Between two pieces of the body'),
+  total: Timeout.prefault('30s').describe('The whole request'),
+})
+
+/** Config: the Vault server and how to log in to it. */
+export const VaultOptions = z
+  .strictObject({
+    address: Address,
+    caFile: AbsolutePath.optional().describe(
+      'PEM file of the CAs that may sign for Vault, instead of those of the system; read again for each connection',
+    ),
+    clientCertFile: AbsolutePath.optional().describe(
+      'PEM certificate that certferry presents; read again for each connection',
+    ),
+    clientKeyFile: AbsolutePath.optional().describe('PEM private key of clientCertFile'),
+    serverName: z
+      .string()
+      .min(1)
+      .optional()
+      .describe("Name expected in Vault's certificate, where it is not the host of the address"),
+    namespace: z
+      .string()
+      .regex(/^[\w.-]+(?:\/[\w.-]+)*\/?$/, 'must be a namespace path such as team/web')
+      .optional()
+      .describe('Vault Enterprise namespace'),
+    redirectHosts: z
+      .array(RedirectHost)
+      .default([])
+      .describe('Hosts that Vault may redirect to, by https, such as the other nodes of the cluster'),
+    concurrency: z.int().min(1).max(256).default(8).describe('Requests to Vault at the same time'),
+    timeouts: Timeouts.prefault({}).describe('Limits of each request'),
+    auth: authMethods.schema.describe('How to log in'),
+  })
+  .check((context) => {
+    const { clientCertFile, clientKeyFile } = context.value
+    if ((clientCertFile === undefined) === (clientKeyFile === undefined)) return
+    const missing = clientCertFile === undefined ? 'clientCertFile' : 'clientKeyFile'
+    context.issues.push({
+      code: 'custom',
+      input: undefined,
+      path: [missing],
+      message: 'clientCertFile and clientKeyFile need each other',
+    })
+  })
+export type VaultOptions = z.output<typeof VaultOptions>

@@ -1,0 +1,100 @@
+import * as z from 'zod'
+import { quote } from '../core/secret.ts'
+import { type ErrorCode, SidecarError } from '../errors.ts'
+import type { Reply } from './transport.ts'
+
+const LONGEST_RETRY_AFTER_MS = 300_000
+
+/** A reply that is not what was asked for, as an error. `request` is what was asked, such as `POST pki/sign/web`. */
+export function refusal(reply: Reply, request: string, now: number): SidecarError {
+  const code = codeOf(reply)
+  const said = code === 'BAD_RESPONSE' ? notVault(reply) : errorsOf(reply)
+  return new SidecarError(code, `Vault refused ${request} (${reply.status})${said && `: ${said}`}`, {
+    retryAfterMs: code === 'RATE_LIMITED' ? retryAfterMs(reply.retryAfter, now) : undefined,
+  })
+}
+
+function codeOf(reply: Reply): ErrorCode {
+  const fixed = BY_STATUS.get(reply.status)
+  if (fixed) return fixed
+  const said = errorsOf(reply)
+  if (reply.status === 503 && /\bsealed\b/i.test(said)) return 'VAULT_SEALED'
+  if (NO_ISSUER.test(said)) return 'ISSUER_MISSING'
+  if (reply.status >= 500) return 'VAULT_5XX'
+  if (!isVaults(reply)) return 'BAD_RESPONSE'
+  switch (reply.status) {
+    case 400:
+      return BY_TEXT.find(([pattern]) => pattern.test(said))?.[1] ?? 'REQUEST_REJECTED'
+    case 403:
+      return 'PERMISSION_DENIED'
+    // Vault gives no reason where the path is served but the thing is not there: reading a role.
+    case 404:
+      return said === '' && !isKeyValue(reply) ? 'ROLE_MISSING' : 'MOUNT_MISSING'
+    // Another engine is mounted there.
+    case 405:
+      return 'MOUNT_MISSING'
+    default:
+      return 'BAD_RESPONSE'
+  }
+}
+
+/** 473 is a performance standby and 472 a disaster-recovery secondary, which `sys/health` tells; see the API docs of it. */
+const BY_STATUS = new Map<number, ErrorCode>([
+  [412, 'VAULT_NOT_REPLICATED'],
+  [429, 'RATE_LIMITED'],
+  [472, 'VAULT_UNUSABLE'],
+  [473, 'VAULT_UNUSABLE'],
+  [501, 'VAULT_UNUSABLE'],
+])
+
+/** Vault answers 500 to these, though it is the set-up that lacks something. */
+const NO_ISSUER = /unable to find PKI issuer|no default issuer/
+
+const BY_TEXT: [RegExp, ErrorCode][] = [
+  [/^unknown role/, 'ROLE_MISSING'],
+  [/beyond the expiration of the CA/, 'CA_EXPIRING'],
+]
+
+const Errors = z.object({ errors: z.array(z.string()) })
+
+/** The sentences of `errors` in one line, safe to print; empty where there are none. */
+export function errorsOf({ body }: Reply): string {
+  const { data } = Errors.safeParse(body)
+  const plain = (text: string) =>
+    text
+      .replace(/^\d+ errors? occurred:\s*/, '')
+      .split(/\s*\n\s*\*?\s*|^\*\s*/)
+      .filter((line) => line !== '')
+      .join('; ')
+  return quote((data?.errors ?? []).map(plain).join('; '))
+}
+
+/** An answer of Vault is a JSON object; pages of proxies are not. */
+export const isVaults = ({ body }: Reply) => typeof body === 'object' && body !== null && !Array.isArray(body)
+/** The key-value engine answers a path it does not know with 404 and a warning instead of errors. */
+const isKeyValue = ({ body }: Reply) => z.object({ warnings: z.array(z.string()).min(1) }).safeParse(body).success
+
+const notVault = (reply: Reply) => `the answer is not Vault's (${quote(reply.contentType, 60)})`
+
+export const isSuccess = ({ status }: Reply) => status >= 200 && status < 300
+
+/** Parses what Vault promises to answer. Throws BAD_RESPONSE that names the field, never its value. */
+export function parseReply<T>(reply: Reply, schema: z.ZodType<T>, request: string): T {
+  if (!isVaults(reply)) throw new SidecarError('BAD_RESPONSE', `${request} (${reply.status}): ${notVault(reply)}`)
+  const result = schema.safeParse(reply.body)
+  if (result.success) return result.data
+  const [issue] = result.error.issues
+  const place = quote(issue?.path.join('.') ?? '', 60)
+  const why = quote(issue?.message ?? '', 120)
+  throw new SidecarError(
+    'BAD_RESPONSE',
+    `${request} (${reply.status}): the answer is not as documented at "${place}": ${why}`,
+  )
+}
+
+/** Retry-After (RFC 9110 §10.2.3) in ms, at most 5 min: seconds, or a date. */
+function retryAfterMs(header: string | undefined, now: number): number | undefined {
+  if (header === undefined) return undefined
+  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now
+  return Number.isNaN(ms) ? undefined : Math.min(Math.max(ms, 0), LONGEST_RETRY_AFTER_MS)
+}

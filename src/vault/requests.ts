@@ -1,0 +1,102 @@
+import type { Clock } from '../clock.ts'
+import type { Secret } from '../core/secret.ts'
+import { type ErrorCode, SidecarError } from '../errors.ts'
+import { createBreaker } from './breaker.ts'
+import { limiter } from './limit.ts'
+import { encodePath } from './paths.ts'
+import type { Reply } from './transport.ts'
+
+/** One request to Vault's API. */
+export interface VaultRequest {
+  /** Its name in metrics: few, and known beforehand. */
+  readonly operation: string
+  readonly method: 'GET' | 'POST'
+  /** Segments below `/v1/`, not yet encoded. */
+  readonly path: readonly string[]
+  readonly body?: Readonly<Record<string, unknown>>
+  readonly token?: Secret
+}
+
+export const nameOf = ({ method, path }: Pick<VaultRequest, 'method' | 'path'>) => `${method} ${path.join('/')}`
+
+/** Carries a request whose path is encoded and whose headers are complete. */
+export interface Wire {
+  send(request: {
+    readonly method: 'GET' | 'POST'
+    readonly path: string
+    readonly headers: Record<string, string>
+    readonly json: unknown
+    readonly signal: AbortSignal
+  }): Promise<Reply>
+  close(): Promise<void>
+}
+
+export interface RequestDeps {
+  readonly clock: Clock
+  readonly onRequest: (event: { operation: string; status: string; durationMs: number }) => void
+  /** How far Vault's clock is ahead of ours, ms; Vault tells whole seconds. */
+  readonly onClockSkew: (skewMs: number) => void
+}
+
+/** A standby that lags behind answers 412; it is asked this often, 100 to 500 ms apart. */
+const TRIES_NOT_REPLICATED = 5
+/** Those failures at connection level that open the circuit; any answer closes it. */
+const CONNECTION_FAILURES: readonly ErrorCode[] = [
+  'VAULT_UNREACHABLE',
+  'VAULT_DNS',
+  'VAULT_TLS',
+  'VAULT_CLIENT_CERT',
+  'VAULT_TIMEOUT',
+]
+
+/** Sends requests over one wire: a bounded number at a time, none while the circuit is open, each one measured. */
+export function createRequests(
+  { concurrency, namespace }: { readonly concurrency: number; readonly namespace?: string | undefined },
+  { clock, onRequest, onClockSkew }: RequestDeps,
+  wire: () => Promise<Wire>,
+): (request: VaultRequest, signal: AbortSignal) => Promise<Reply> {
+  const limit = limiter(concurrency)
+  const breaker = createBreaker(clock, countedAs)
+
+  return async (request, signal) => {
+    for (let tries = 1; ; tries += 1) {
+      const reply = await limit(() => breaker.run(() => measured(request, signal)), signal)
+      if (reply.status !== 412 || tries === TRIES_NOT_REPLICATED) return reply
+      await clock.sleep(100 + clock.random() * 400, signal)
+    }
+  }
+
+  async function measured(request: VaultRequest, signal: AbortSignal): Promise<Reply> {
+    const { operation, method, path, body: json } = request
+    const { send } = await wire()
+    const startedAt = clock.elapsed()
+    const report = (status: string) => {
+      const durationMs = clock.elapsed() - startedAt
+      onRequest({ operation, status, durationMs })
+      return durationMs
+    }
+    try {
+      const reply = await send({ method, path: encodePath(path), headers: headersOf(request, namespace), json, signal })
+      const durationMs = report(String(reply.status))
+      const sentAt = Date.parse(reply.date ?? '')
+      if (!Number.isNaN(sentAt)) onClockSkew(sentAt + 500 - (clock.now() - durationMs / 2))
+      return reply
+    } catch (error) {
+      report(error instanceof SidecarError ? error.reason : 'aborted')
+      throw error
+    }
+  }
+}
+
+function countedAs(error: unknown): 'failure' | 'answer' | 'neither' {
+  if (!(error instanceof SidecarError)) return 'neither'
+  return CONNECTION_FAILURES.includes(error.code) ? 'failure' : 'answer'
+}
+
+/** X-Vault-Request is what a Vault Agent with `require_request_header` wants to see. */
+const headersOf = ({ token }: VaultRequest, namespace: string | undefined): Record<string, string> => ({
+  'X-Vault-Request': 'true',
+  'User-Agent': 'certferry',
+  ...(token === undefined ? {} : { 'X-Vault-Token': token.reveal() }),
+  ...(namespace === undefined ? {} : { 'X-Vault-Namespace': namespace }),
+})

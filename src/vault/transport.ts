@@ -1,0 +1,205 @@
+import { readFile } from 'node:fs/promises'
+import { createSecureContext } from 'node:tls'
+import type { buildConnector, Dispatcher } from 'undici'
+import sendRequest from 'undici/lib/api/api-request.js'
+import createConnector from 'undici/lib/core/connect.js'
+import Agent from 'undici/lib/dispatcher/agent.js'
+import { quote } from '../core/secret.ts'
+import { formatDuration } from '../core/units.ts'
+import { SidecarError, systemCode } from '../errors.ts'
+import { abortable } from './abortable.ts'
+import { connectionFailure } from './failures.ts'
+import type { VaultOptions } from './options.ts'
+
+/** No answer of the PKI or auth endpoints comes near it. */
+const MAX_BODY_BYTES = 1024 * 1024
+/** A connection idle for longer is closed, so that Vault's address and certificates are looked at anew; also when Vault offers to keep it longer. */
+const IDLE_MS = 10_000
+const MAX_IDLE_MS = 60_000
+
+export interface TransportRequest {
+  readonly method: Dispatcher.HttpMethod
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  /** Sent as JSON. */
+  readonly json?: unknown
+  readonly signal: AbortSignal
+}
+
+export interface Reply {
+  readonly status: number
+  /** Parsed JSON; undefined where the body is empty or something else. */
+  readonly body: unknown
+  readonly contentType: string
+  /** The header, as it came. */
+  readonly date: string | undefined
+  readonly retryAfter: string | undefined
+}
+
+export interface Transport {
+  /**
+   * One request, with at most one redirect. Any status is an answer. Throws VAULT_DNS, VAULT_UNREACHABLE, VAULT_TLS, VAULT_CLIENT_CERT,
+   * VAULT_TIMEOUT, REDIRECT_REFUSED or BAD_RESPONSE, or the reason of the signal.
+   */
+  request(request: TransportRequest): Promise<Reply>
+  close(): Promise<void>
+}
+
+type Options = Pick<
+  VaultOptions,
+  | 'address'
+  | 'caFile'
+  | 'clientCertFile'
+  | 'clientKeyFile'
+  | 'serverName'
+  | 'redirectHosts'
+  | 'concurrency'
+  | 'timeouts'
+>
+
+/** HTTP/1.1 over a pool of undici connections. Ignores proxies, NODE_TLS_REJECT_UNAUTHORIZED and VAULT_SKIP_VERIFY. */
+export function createTransport(options: Options): Transport {
+  const { timeouts } = options
+  const agent = new Agent({
+    connect: (target, callback) => {
+      open(target, options).then(
+        (socket) => callback(null, socket),
+        (error: Error) => callback(error, null),
+      )
+    },
+    connections: options.concurrency,
+    headersTimeout: timeouts.headers,
+    bodyTimeout: timeouts.body,
+    keepAliveTimeout: IDLE_MS,
+    keepAliveMaxTimeout: MAX_IDLE_MS,
+    maxResponseSize: MAX_BODY_BYTES,
+    allowH2: false,
+  })
+  return {
+    request: async (request) => {
+      const deadline = AbortSignal.timeout(timeouts.total)
+      const signal = AbortSignal.any([request.signal, deadline])
+      // undici looks at the signal only once the connection stands.
+      const reply = abortable(follow(agent, { ...request, signal }, options), signal)
+      return reply.catch((error: unknown) => {
+        request.signal.throwIfAborted()
+        if (!deadline.aborted) throw error
+        throw new SidecarError('VAULT_TIMEOUT', `${nameOf(request)} took longer than ${formatDuration(timeouts.total)}`)
+      })
+    },
+    close: () => agent.destroy(),
+  }
+}
+
+/** A new connection; the files are read for each, so that a replaced CA or client certificate needs no restart. */
+async function open(target: buildConnector.Options, options: Options) {
+  const { hostname } = new URL(options.address)
+  const serverName = target.hostname === hostname ? options.serverName : undefined
+  const connect = createConnector({
+    secureContext: target.protocol === 'https:' ? await secureContext(options) : undefined,
+    ...(serverName === undefined ? {} : { servername: serverName }),
+    rejectUnauthorized: true,
+    timeout: options.timeouts.connect,
+    // A resumed session would skip the check of the certificate.
+    maxCachedSessions: 0,
+    allowH2: false,
+  })
+  return new Promise<NonNullable<Parameters<buildConnector.Callback>[1]>>((resolve, reject) =>
+    connect(target, (...[error, socket]) => (error ? reject(error) : resolve(socket))),
+  )
+}
+
+async function secureContext({ caFile, clientCertFile, clientKeyFile }: Options) {
+  const ca = caFile === undefined ? undefined : await readPem(caFile, 'VAULT_TLS')
+  if (clientCertFile === undefined || clientKeyFile === undefined)
+    return createSecureContext({ ca, minVersion: 'TLSv1.2' })
+  const cert = await readPem(clientCertFile, 'VAULT_CLIENT_CERT')
+  const key = await readPem(clientKeyFile, 'VAULT_CLIENT_CERT')
+  try {
+    return createSecureContext({ ca, cert, key, minVersion: 'TLSv1.2' })
+  } catch {
+    // The cause is dropped on purpose: OpenSSL errors may quote the input.
+    throw new SidecarError(
+      'VAULT_CLIENT_CERT',
+      `${clientCertFile} and ${clientKeyFile} are not a certificate and its key`,
+    )
+  }
+}
+
+async function readPem(path: string, code: 'VAULT_TLS' | 'VAULT_CLIENT_CERT'): Promise<string> {
+  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
+    throw new SidecarError(code, `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
+  })
+  // OpenSSL takes a text without any for "trust nobody", and reports it as a fault of the server.
+  if (!text.includes('-----BEGIN ')) throw new SidecarError(code, `${path} holds nothing in PEM`)
+  return text
+}
+
+/** Redirects are followed by hand, because the token must go to no host but those allowed; and once, as a standby node does (307). */
+async function follow(agent: Agent, request: TransportRequest, options: Options): Promise<Reply> {
+  const first = await exchange(agent, request)
+  if (!isRedirect(first.status)) return first
+  const url = redirectTarget(first, request, options)
+  const second = await exchange(agent, { ...request, url })
+  if (isRedirect(second.status))
+    throw new SidecarError(
+      'REDIRECT_REFUSED',
+      `${nameOf(request)} was redirected twice, the second time by ${new URL(url).host}`,
+    )
+  return second
+}
+
+const isRedirect = (status: number) => status >= 300 && status < 400 && status !== 304
+
+function redirectTarget({ status, location }: Received, request: TransportRequest, options: Options): string {
+  const from = new URL(request.url)
+  const refuse = (why: string) =>
+    new SidecarError('REDIRECT_REFUSED', `${nameOf(request)} was redirected (${status}) ${why}`)
+  // The others change the method to GET.
+  if (status !== 307 && status !== 308) throw refuse('with a status that is not followed; only 307 and 308 are')
+  if (location === undefined || !URL.canParse(location, from.href)) throw refuse('without a usable Location')
+  const to = new URL(location, from)
+  if (to.protocol !== 'https:') throw refuse(`to ${quote(to.origin)}, which is not https`)
+  const allowed = to.host === new URL(options.address).host || options.redirectHosts.includes(to.host)
+  if (!allowed && !options.redirectHosts.includes(to.hostname))
+    throw refuse(`to ${quote(to.host)}, which is not in vault.redirectHosts`)
+  return to.href
+}
+
+type Received = Reply & { readonly location: string | undefined }
+
+async function exchange(agent: Agent, request: TransportRequest): Promise<Received> {
+  const { origin, pathname, search } = new URL(request.url)
+  const { method, signal } = request
+  const body = request.json === undefined ? null : JSON.stringify(request.json)
+  const headers = { ...request.headers, ...(body === null ? {} : { 'content-type': 'application/json' }) }
+  const options = { origin, path: `${pathname}${search}`, method, headers, body, signal }
+  const response = await sendRequest.call(agent, options).catch((error: unknown) => {
+    throw connectionFailure(error, nameOf(request), 'connecting')
+  })
+  const text = await response.body.text().catch((error: unknown) => {
+    throw connectionFailure(error, nameOf(request), 'reading')
+  })
+  const header = (name: string) => [response.headers[name]].flat()[0]
+  return {
+    status: response.statusCode,
+    body: parseJson(text),
+    contentType: header('content-type') ?? 'no content type',
+    date: header('date'),
+    retryAfter: header('retry-after'),
+    location: header('location'),
+  }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
+
+const nameOf = ({ method, url }: TransportRequest) => {
+  const { origin, pathname } = new URL(url)
+  return `${method} ${origin}${quote(pathname)}`
+}

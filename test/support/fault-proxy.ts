@@ -1,0 +1,165 @@
+import {
+  createServer as createHttpServer,
+  request as httpRequest,
+  type IncomingMessage,
+  type ServerResponse,
+} from 'node:http'
+import { createServer as createHttpsServer, type ServerOptions } from 'node:https'
+import type { Socket } from 'node:net'
+import { Readable } from 'node:stream'
+import { buffer } from 'node:stream/consumers'
+import { pipeline } from 'node:stream/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** What happens to one request instead of, or before, its way to the target. */
+export type Fault =
+  | {
+      readonly kind: 'answer'
+      readonly status: number
+      readonly body?: unknown
+      readonly headers?: Record<string, string>
+    }
+  /** Forwarded after this long. */
+  | { readonly kind: 'delay'; readonly ms: number }
+  /** TCP RST before any answer. */
+  | { readonly kind: 'reset' }
+  /** Accepted, never answered: a half-open connection. */
+  | { readonly kind: 'silence' }
+  /** Head and the first bytes of this answer, then nothing more, with the connection left open or reset. */
+  | { readonly kind: 'part'; readonly body: string; readonly length: number; readonly end: 'silence' | 'reset' }
+  /** 200 and a body without end. */
+  | { readonly kind: 'flood'; readonly headers?: Record<string, string> }
+
+export interface SeenRequest {
+  readonly method: string
+  /** Path and query. */
+  readonly url: string
+  readonly headers: IncomingMessage['headers']
+  readonly body: string
+}
+
+export interface FaultProxy extends AsyncDisposable {
+  readonly address: string
+  /** All requests so far, oldest first. */
+  readonly requests: SeenRequest[]
+  /** TCP connections accepted so far. */
+  readonly connections: () => number
+  /** Bytes sent on those that are closed. */
+  readonly bytesSent: () => number
+  /** The most requests that were under way at the same time. */
+  readonly busiest: () => number
+  /** Decides about each request; undefined forwards it. */
+  onRequest: (request: SeenRequest) => Fault | undefined | Promise<Fault | undefined>
+}
+
+/** An HTTP server on a free loopback port that forwards to `target`, or answers by itself; `tls` makes it https. */
+export async function startFaultProxy(
+  onRequest: FaultProxy['onRequest'] = () => undefined,
+  { target, tls }: { readonly target?: string; readonly tls?: ServerOptions } = {},
+): Promise<FaultProxy> {
+  let running = 0
+  let busiest = 0
+  let bytesSent = 0
+  let connections = 0
+  const handle = async (incoming: IncomingMessage, answer: ServerResponse) => {
+    running += 1
+    busiest = Math.max(busiest, running)
+    answer.once('close', () => {
+      running -= 1
+    })
+    const { method = '', url = '', headers } = incoming
+    const seen = { method, url, headers, body: String(await buffer(incoming)) }
+    proxy.requests.push(seen)
+    const fault = (await proxy.onRequest(seen)) ?? (target === undefined ? NOT_FOUND : undefined)
+    if (fault) await apply(fault, answer)
+    if (target !== undefined && (fault === undefined || fault.kind === 'delay')) await forward(target, seen, answer)
+  }
+  const listener = (incoming: IncomingMessage, answer: ServerResponse) => {
+    // A client that goes away is part of the game.
+    handle(incoming, answer).catch(() => answer.destroy())
+  }
+  const server = tls ? createHttpsServer(tls, listener) : createHttpServer(listener)
+  server.on('connection', (socket: Socket) => {
+    connections += 1
+    socket.once('close', () => {
+      bytesSent += socket.bytesWritten
+    })
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const place = server.address()
+  if (place === null || typeof place === 'string') throw new Error('no port')
+  const proxy: FaultProxy = {
+    address: `${tls ? 'https' : 'http'}://127.0.0.1:${place.port}`,
+    requests: [],
+    connections: () => connections,
+    bytesSent: () => bytesSent,
+    busiest: () => busiest,
+    onRequest,
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+  return proxy
+}
+
+/** An answer in JSON. */
+export const answer = (status: number, body?: unknown, headers?: Record<string, string>): Fault => ({
+  kind: 'answer',
+  status,
+  body,
+  ...(headers ? { headers } : {}),
+})
+
+const NOT_FOUND = answer(404, { errors: ['no handler for route "x". route entry not found.'] })
+
+async function apply(fault: Fault, answer: ServerResponse): Promise<void> {
+  switch (fault.kind) {
+    case 'delay':
+      await sleep(fault.ms)
+      return
+    case 'reset':
+      answer.socket?.resetAndDestroy()
+      return
+    case 'silence':
+      return
+    case 'answer': {
+      const { status, body, headers } = fault
+      const isRaw = typeof body === 'string' || Buffer.isBuffer(body)
+      answer.writeHead(status, {
+        ...(isRaw || body === undefined ? {} : { 'content-type': 'application/json' }),
+        ...headers,
+      })
+      answer.end(isRaw ? body : body === undefined ? undefined : JSON.stringify(body))
+      return
+    }
+    case 'part':
+      answer.writeHead(200, { 'content-type': 'application/json', 'content-length': fault.length })
+      answer.write(fault.body, () => {
+        if (fault.end === 'reset') answer.socket?.resetAndDestroy()
+      })
+      return
+    case 'flood':
+      answer.writeHead(200, { 'content-type': 'application/json', ...fault.headers })
+      // It ends when the client has had enough.
+      await pipeline(Readable.from(endless()), answer).catch(() => undefined)
+  }
+}
+
+function* endless() {
+  for (const piece = Buffer.alloc(64 * 1024, '['); ; ) yield piece
+}
+
+function forward(target: string, { method, url, headers, body }: SeenRequest, answer: ServerResponse): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const onward = httpRequest(new URL(url, target), { method, headers: { ...headers, host: new URL(target).host } })
+    onward.on('error', reject)
+    onward.on('response', (reply) => {
+      answer.writeHead(reply.statusCode ?? 502, reply.headers)
+      reply.pipe(answer)
+      reply.on('end', resolve)
+      reply.on('error', reject)
+    })
+    onward.end(body)
+  })
+}
