@@ -23,6 +23,8 @@ export interface Verifier {
 
 export interface VerifierDeps {
   readonly clock: Clock
+  /** The first DNS name of the certificate, where it is known before there is one. */
+  readonly serverName?: string | undefined
 }
 
 export const defineVerifier = definer<VerifierDeps, Verifier>()

@@ -1,0 +1,110 @@
+import type { X509Certificate } from 'node:crypto'
+import { connect, type TLSSocket } from 'node:tls'
+import { quote } from '../core/secret.ts'
+import { formatDuration } from '../core/units.ts'
+import { systemCode } from '../errors.ts'
+import type { Address } from './address.ts'
+
+export interface Endpoint extends Address {
+  /** Server name to ask for (SNI, RFC 6066 §3); undefined sends none, as clients do that connect to an IP address. */
+  readonly serverName: string | undefined
+  readonly alpn?: readonly string[] | undefined
+  /** PEM roots to judge the chain by, for `distrust`. The judgement changes nothing about the handshake. */
+  readonly ca?: readonly string[] | undefined
+  readonly timeoutMs: number
+}
+
+/** The leaf first, then whatever else the server sent, in its order. */
+export type Chain = readonly [X509Certificate, ...X509Certificate[]]
+
+/** What one fresh connection showed. */
+export type Look =
+  | {
+      readonly up: true
+      readonly chain: Chain
+      /** `TLSv1.3`; undefined when the server refused us after it had shown its certificate. */
+      readonly protocol: string | undefined
+      /** OpenSSL's verdict on the chain, such as CERT_HAS_EXPIRED; undefined when it trusts it, or never got to judge. */
+      readonly distrust: string | undefined
+    }
+  | { readonly up: false; readonly why: string }
+
+/**
+ * One TLS handshake over a new TCP connection, without a session to resume: a resumed one shows no certificate. Any certificate is
+ * accepted; the caller judges. A server that wants a client certificate has shown its own by the time it refuses ours: that counts as
+ * an answer. Rejects only with the reason of `signal`.
+ */
+export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look> {
+  const { host, port, serverName, alpn, ca = [], timeoutMs } = endpoint
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) return reject(signal.reason)
+    const socket = connect({
+      host,
+      port,
+      rejectUnauthorized: false,
+      ...(serverName === undefined ? {} : { servername: serverName }),
+      ...(alpn && { ALPNProtocols: [...alpn] }),
+      // Otherwise Node would load all its roots for each connection.
+      ca: [...ca],
+    })
+    const settle = () => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', stop)
+    }
+    const stop = () => {
+      settle()
+      socket.destroy()
+      reject(signal.reason)
+    }
+    const timer = setTimeout(() => {
+      settle()
+      socket.destroy()
+      resolve({ up: false, why: `no TLS handshake within ${formatDuration(timeoutMs)}` })
+    }, timeoutMs)
+    signal.addEventListener('abort', stop, { once: true })
+    socket.once('secureConnect', () => {
+      settle()
+      resolve(lookAt(socket) ?? { up: false, why: 'the server presented no certificate' })
+      socket.destroySoon()
+    })
+    // Stays attached: an error may follow after we have seen enough.
+    socket.on('error', (error) => {
+      settle()
+      resolve(lookAt(socket) ?? { up: false, why: explain(error) })
+    })
+  })
+}
+
+function lookAt(socket: TLSSocket): Look | undefined {
+  const [leaf, ...others] = presented(socket)
+  if (!leaf) return undefined
+  // Node's types say Error; it is the code of OpenSSL as a string, or null.
+  const error: unknown = socket.authorizationError
+  return {
+    up: true,
+    chain: [leaf, ...others],
+    protocol: socket.getProtocol() ?? undefined,
+    distrust: typeof error === 'string' ? error : systemCode(error),
+  }
+}
+
+/** `issuerCertificate` is simply the next certificate as sent, related or not. */
+function presented(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = []
+  for (let next = socket.getPeerX509Certificate(); next; next = next.issuerCertificate) chain.push(next)
+  return chain
+}
+
+function explain(error: Error): string {
+  const code = systemCode(error) ?? ''
+  const reason = 'reason' in error && typeof error.reason === 'string' ? error.reason : error.message
+  return EXPLAINED[code] ?? quote(reason === '' ? code : reason)
+}
+
+const EXPLAINED: Readonly<Record<string, string>> = {
+  ECONNREFUSED: 'connection refused',
+  ECONNRESET: 'the connection was closed during the handshake',
+  ENOTFOUND: 'the host name does not resolve',
+  EAI_AGAIN: 'the host name does not resolve at the moment',
+  ERR_SSL_WRONG_VERSION_NUMBER: 'the server does not speak TLS on this port',
+}
