@@ -1,0 +1,60 @@
+import { type CertificateStatus, type SidecarStatus, statusJson } from './status.ts'
+
+/** An answer to a probe: 200 or 503, one line for people, and the same with reasons for machines. */
+export interface Health {
+  readonly ok: boolean
+  readonly line: string
+  readonly detail: object
+}
+
+/** Whether the process works at all. Vault, target and certificates have no part in it: a restart would not mend them. */
+export const liveness = (stuck: string | undefined): Health =>
+  stuck === undefined
+    ? { ok: true, line: 'ok', detail: { ok: true } }
+    : { ok: false, line: `not live: ${stuck}`, detail: { ok: false, reason: stuck } }
+
+/** Ready as soon as every certificate has a valid set on disk. Never waits for the target, which may start only afterwards. */
+export function readiness({ certificates }: SidecarStatus): Health {
+  const missing = certificates.filter((certificate) => !isReady(certificate))
+  const ok = missing.length === 0
+  const detail = {
+    ok,
+    certificates: certificates.map((certificate) => ({
+      name: certificate.name,
+      ok: isReady(certificate),
+      phase: certificate.phase,
+      reason: certificate.reason,
+      message: certificate.lastError?.message ?? null,
+      verified: certificate.verified,
+    })),
+  }
+  return { ok, line: ok ? 'ok' : `not ready: ${list(missing)}`, detail }
+}
+
+/** Both of the above, and what is degraded. */
+export function overallHealth(stuck: string | undefined, status: SidecarStatus): Health {
+  const [live, ready] = [liveness(stuck), readiness(status)]
+  const ok = live.ok && ready.ok
+  const degraded = status.certificates.filter(({ phase }) => phase === 'DEGRADED')
+  const notes = [
+    ...[live, ready].filter((each) => !each.ok).map(({ line }) => line),
+    ...(degraded.length > 0 ? [`degraded: ${list(degraded)}`] : []),
+    ...(status.config.lastReloadOk ? [] : ['the last config was rejected']),
+  ]
+  const { config, vault, version } = statusJson(status)
+  const detail = { ok, notes, version, live: live.detail, ready: ready.detail, config, vault }
+  return { ok, line: notes.length > 0 ? `${ok ? 'ok; ' : ''}${notes.join('; ')}` : 'ok', detail }
+}
+
+const isReady = ({ phase }: CertificateStatus) => phase === 'ACTIVE' || phase === 'DEGRADED'
+
+const MAX_LISTED = 5
+
+/** `web PENDING (vault_unreachable), api EXPIRED and 3 more` */
+function list(certificates: readonly CertificateStatus[]): string {
+  const shown = certificates
+    .slice(0, MAX_LISTED)
+    .map(({ name, phase, reason }) => `${name} ${phase}${reason ? ` (${reason})` : ''}`)
+  const more = certificates.length - shown.length
+  return shown.join(', ') + (more > 0 ? ` and ${more} more` : '')
+}

@@ -1,0 +1,138 @@
+import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer as createHttpsServer,
+  type Server as HttpsServer,
+  type ServerOptions as TlsOptions,
+} from 'node:https'
+import type { Socket } from 'node:net'
+import { SidecarError, toSidecarError } from '../errors.ts'
+import { wireError } from './control.ts'
+import type { Emit } from './events.ts'
+import { answer, json, type Reply, type Routes } from './router.ts'
+
+/** What a client may take of the server. Times in ms. */
+export interface Limits {
+  /** From the start of a connection, or of the next request on it, to the end of the headers. */
+  readonly headersMs: number
+  /** To the end of the body. */
+  readonly requestMs: number
+  /** Between two requests. */
+  readonly idleMs: number
+  /** Without any traffic while a reply is due or being sent; 0: none, for replies that take their time. */
+  readonly stallMs: number
+  readonly connections: number
+  readonly headerBytes: number
+  readonly bodyBytes: number
+  /** How long requests under way may take to end when the server stops. */
+  readonly drainMs: number
+}
+
+export const PUBLIC_LIMITS: Limits = {
+  headersMs: 5_000,
+  requestMs: 10_000,
+  idleMs: 5_000,
+  stallMs: 30_000,
+  connections: 64,
+  headerBytes: 16 * 1024,
+  bodyBytes: 1024,
+  drainMs: 500,
+}
+export const CONTROL_LIMITS: Limits = { ...PUBLIC_LIMITS, stallMs: 0, bodyBytes: 16 * 1024 }
+
+export interface HttpServerOptions {
+  readonly routes: Routes
+  readonly limits: Limits
+  readonly emit: Emit
+  /** Given: serves TLS. */
+  readonly tls?: TlsOptions | undefined
+}
+
+export interface HttpServer extends AsyncDisposable {
+  readonly server: Server | HttpsServer
+}
+
+/** An HTTP server that slow, greedy and broken clients cannot hold up. The caller makes it listen. */
+export function createServer({ routes, limits, emit, tls }: HttpServerOptions): HttpServer {
+  const stop = new AbortController()
+  const sockets = new Set<Socket>()
+  const options = {
+    headersTimeout: limits.headersMs,
+    requestTimeout: limits.requestMs,
+    keepAliveTimeout: limits.idleMs,
+    // Timeouts above are looked at this often only; Node's default of 30 s would make 30 s of them.
+    connectionsCheckingInterval: Math.min(500, limits.headersMs),
+    maxHeaderSize: limits.headerBytes,
+  }
+  const listener = (request: IncomingMessage, response: ServerResponse) =>
+    void respond(request, response, { routes, limits, emit, stop: stop.signal })
+  const server = tls
+    ? createHttpsServer({ ...options, ...tls, handshakeTimeout: limits.headersMs }, listener)
+    : createHttpServer(options, listener)
+  server.timeout = limits.stallMs
+  server.maxConnections = limits.connections
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
+  return {
+    server,
+    async [Symbol.asyncDispose]() {
+      stop.abort(new SidecarError('SIDECAR_UNREACHABLE', 'certferry stops'))
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
+      server.closeIdleConnections()
+      // Also those that never sent a request, or are still shaking hands: the server does not count them as its connections.
+      const timer = setTimeout(() => {
+        for (const socket of sockets) socket.destroy()
+      }, limits.drainMs)
+      await closed
+      clearTimeout(timer)
+    },
+  }
+}
+
+/** Never rejects. */
+async function respond(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { routes, limits, emit, stop }: Pick<HttpServerOptions, 'routes' | 'limits' | 'emit'> & { stop: AbortSignal },
+): Promise<void> {
+  const gone = new AbortController()
+  response.once('close', () => gone.abort(new DOMException('the client has gone', 'AbortError')))
+  const signal = AbortSignal.any([stop, gone.signal])
+  const reply = await answer(request, routes, { maxBodyBytes: limits.bodyBytes, signal }).catch((error: unknown) => {
+    if (gone.signal.aborted || request.errored) return undefined
+    return failed(toSidecarError(stop.aborted ? stop.reason : error), emit)
+  })
+  if (reply) send(request, response, { ...reply, close: stop.aborted || (reply.status >= 400 && reply.status < 500) })
+}
+
+function failed(error: SidecarError, emit: Emit): Reply {
+  if (error.code === 'BUG') emit('internal.error', { code: error.code, message: error.message, error })
+  return json(STATUS_OF[error.code] ?? 500, { error: wireError(error) })
+}
+
+const STATUS_OF: Readonly<Partial<Record<SidecarError['code'], number>>> = {
+  USAGE: 400,
+  CONFIG_INVALID: 422,
+  CONFIG_UNREADABLE: 422,
+  CONFIG_UNSAFE: 422,
+  SIDECAR_UNREACHABLE: 503,
+}
+
+function send(
+  request: IncomingMessage,
+  response: ServerResponse,
+  { status, type, body, headers, close }: Reply & { close: boolean },
+): void {
+  // What is left of a body that was refused is thrown away unread.
+  request.resume()
+  response.writeHead(status, {
+    'Content-Type': type,
+    'Content-Length': Buffer.byteLength(body),
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+    ...(close ? { Connection: 'close' } : {}),
+    ...headers,
+  })
+  response.end(request.method === 'HEAD' ? undefined : body)
+}

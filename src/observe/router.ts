@@ -1,0 +1,74 @@
+import type { IncomingMessage } from 'node:http'
+
+export interface Reply {
+  readonly status: number
+  readonly type: string
+  readonly body: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+export interface Question {
+  readonly query: URLSearchParams
+  /** Whole, of at most `maxBodyBytes`; empty for GET. */
+  readonly body: string
+  /** Aborts when the client has gone or the server stops. */
+  readonly signal: AbortSignal
+}
+
+export type Handler = (question: Question) => Reply | Promise<Reply>
+export type Method = 'GET' | 'POST'
+/** By path. HEAD is answered as GET. */
+export type Routes = ReadonlyMap<string, Readonly<Partial<Record<Method, Handler>>>>
+
+export const text = (status: number, line: string): Reply => ({
+  status,
+  type: 'text/plain; charset=utf-8',
+  body: `${line}\n`,
+})
+export const json = (status: number, value: unknown): Reply => ({
+  status,
+  type: 'application/json',
+  body: `${JSON.stringify(value)}\n`,
+})
+
+/** Answers a request, or refuses it before anything of its body beyond `maxBodyBytes` is read. Rejects only with what a handler throws. */
+export async function answer(
+  request: IncomingMessage,
+  routes: Routes,
+  { maxBodyBytes, signal }: { maxBodyBytes: number; signal: AbortSignal },
+): Promise<Reply> {
+  if (Number(request.headers['content-length'] ?? 0) > maxBodyBytes) return tooLarge(maxBodyBytes)
+  const [path = '', query = ''] = (request.url ?? '').split('?', 2)
+  const route = routes.get(path)
+  if (!route) return text(404, 'not found')
+  const method = request.method === 'HEAD' ? 'GET' : request.method
+  const handler = method === 'GET' || method === 'POST' ? route[method] : undefined
+  if (!handler) return { ...text(405, 'method not allowed'), headers: { Allow: allowed(route) } }
+  if (method === 'GET' && hasBody(request)) return text(400, `${request.method} takes no body`)
+  const body = await readBody(request, maxBodyBytes)
+  if (body === undefined) return tooLarge(maxBodyBytes)
+  return handler({ query: new URLSearchParams(query), body, signal })
+}
+
+const tooLarge = (limit: number) => text(413, `the body may have ${limit} bytes at most`)
+
+const allowed = (route: Readonly<Partial<Record<Method, Handler>>>) =>
+  [...(route.GET ? ['GET', 'HEAD'] : []), ...(route.POST ? ['POST'] : [])].join(', ')
+
+const hasBody = ({ headers }: IncomingMessage) =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+
+/** Undefined when it is longer than `limit`; what is left is then not kept. Rejects when the client goes away. */
+function readBody(request: IncomingMessage, limit: number): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = []
+    let length = 0
+    request.on('data', (chunk: Buffer) => {
+      length += chunk.length
+      if (length > limit) return resolve(undefined)
+      chunks.push(chunk)
+    })
+    request.once('end', () => resolve(Buffer.concat(chunks).toString('utf8')))
+    request.once('error', reject)
+  })
+}

@@ -1,0 +1,67 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { test } from 'node:test'
+import { createServer, PUBLIC_LIMITS } from '../../src/observe/http-server.ts'
+import { type Question, type Reply, text } from '../../src/observe/router.ts'
+import { dial } from './admin-kit.ts'
+
+const ASK = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
+
+test('a client that does not read its reply is cut off', async () => {
+  const cutOff = Promise.withResolvers<unknown>()
+  await using server = await serve({ stallMs: 50 }, ({ signal }) => {
+    signal.addEventListener('abort', () => cutOff.resolve(signal.reason), { once: true })
+    return text(200, 'x'.repeat(32 * 1024 * 1024))
+  })
+  const socket = dial(server.port)
+  socket.on('error', () => {})
+  socket.pause()
+  socket.write(ASK)
+  assert.match(String(await cutOff.promise), /AbortError/)
+  socket.destroy()
+})
+
+test('a handler learns that its client has gone', async () => {
+  const asked = Promise.withResolvers<AbortSignal>()
+  await using server = await serve({}, async ({ signal }) => {
+    asked.resolve(signal)
+    await once(signal, 'abort')
+    throw signal.reason
+  })
+  const socket = dial(server.port)
+  socket.write(ASK)
+  const signal = await asked.promise
+  socket.destroy()
+  if (!signal.aborted) await once(signal, 'abort')
+  assert.deepEqual(server.heard, [])
+})
+
+test('a handler that waits learns that the server stops, and its client gets an answer', async () => {
+  const asked = Promise.withResolvers<void>()
+  const server = await serve({}, async ({ signal }) => {
+    asked.resolve()
+    await once(signal, 'abort')
+    throw signal.reason
+  })
+  const response = fetch(`http://127.0.0.1:${server.port}/`)
+  await asked.promise
+  await server[Symbol.asyncDispose]()
+  assert.equal((await response).status, 503)
+  assert.equal((await response).headers.get('connection'), 'close')
+  assert.match(await (await response).text(), /"code":"SIDECAR_UNREACHABLE"/)
+  assert.deepEqual(server.heard, [])
+})
+
+async function serve(limits: Partial<typeof PUBLIC_LIMITS>, handler: (question: Question) => Reply | Promise<Reply>) {
+  const heard: string[] = []
+  const http = createServer({
+    routes: new Map([['/', { GET: handler }]]),
+    limits: { ...PUBLIC_LIMITS, ...limits },
+    emit: (name) => void heard.push(name),
+  })
+  http.server.listen(0, '127.0.0.1')
+  await once(http.server, 'listening')
+  const address = http.server.address()
+  assert.ok(address && typeof address === 'object')
+  return { port: address.port, heard, [Symbol.asyncDispose]: () => http[Symbol.asyncDispose]() }
+}
