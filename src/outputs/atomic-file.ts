@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { FileHandle } from 'node:fs/promises'
+import { formatMode } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
 import { diskError } from './disk-error.ts'
 import type { PinnedDir } from './pinned-dir.ts'
@@ -22,10 +23,10 @@ export const temporaryName = (): string => `..tmp-${randomBytes(8).toString('hex
  * 2. owner, then mode (by descriptor, since the umask narrows the mode given at creation, and chown may clear bits), before any content;
  * 3. content, in a loop, since one write may be short without an error;
  * 4. fsync: after it fails the pages count as clean, so the file is given up and never synced again;
- * 5. size as the file system has it.
- * What fails leaves nothing behind. Throws OWNER_DENIED where the owner may not be set.
+ * 5. size, mode and content read back as the file system has them.
+ * What fails leaves nothing behind. Resolves with the owner it got. Throws OWNER_DENIED where the owner may not be set.
  */
-export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Promise<void> {
+export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Promise<Owner> {
   const path = `${dir.path}/${name}`
   const handle = await dir.create(name)
   try {
@@ -33,10 +34,9 @@ export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Pro
     await handle.chmod(file.mode)
     await writeAll(handle, file.content)
     await handle.sync()
-    const { size } = await handle.stat()
-    if (size !== file.content.length)
-      throw new SidecarError('WRITE_FAILED', `${path} has ${size} bytes after writing ${file.content.length}`)
+    const owner = await readBack(handle, file, path)
     await handle.close()
+    return owner
   } catch (cause) {
     await handle.close().catch(() => {})
     await dir.remove(name).catch(() => {})
@@ -44,7 +44,13 @@ export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Pro
   }
 }
 
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
 async function setOwner(handle: FileHandle, { uid, gid }: NewFile, path: string): Promise<void> {
+  if (uid === undefined && gid === undefined) return
   const own = await handle.stat()
   const owner = { uid: uid ?? own.uid, gid: gid ?? own.gid }
   if (owner.uid === own.uid && owner.gid === own.gid) return
@@ -60,6 +66,21 @@ async function writeAll(handle: FileHandle, content: Buffer): Promise<void> {
     if (bytesWritten === 0) throw new SidecarError('WRITE_FAILED', 'the file system took no more bytes')
     done += bytesWritten
   }
+}
+
+async function readBack(handle: FileHandle, { content, mode }: NewFile, path: string): Promise<Owner> {
+  const stat = await handle.stat()
+  const found = Buffer.alloc(content.length)
+  const { bytesRead } = await handle.read(found, 0, found.length, 0)
+  const isSame = stat.size === content.length && bytesRead === content.length && found.equals(content)
+  found.fill(0)
+  if (!isSame) throw new SidecarError('WRITE_FAILED', `${path} does not read back as it was written`)
+  if ((stat.mode & 0o7777) !== mode)
+    throw new SidecarError(
+      'WRITE_FAILED',
+      `${path} has mode ${formatMode(stat.mode)}, not the ${formatMode(mode)} it was given`,
+    )
+  return { uid: stat.uid, gid: stat.gid }
 }
 
 /** Puts a file at `name` at once, whatever file or link stands there, and makes it durable. */

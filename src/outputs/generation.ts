@@ -51,24 +51,17 @@ export interface Plan {
 /**
  * Builds a generation that nothing refers to yet:
  * 1. its directory, for us alone;
- * 2. each file, complete and synced, with its final mode and owner;
+ * 2. each file, complete, synced and read back, with its final mode and owner;
  * 3. the bundle itself, from which a restart goes on whatever the outputs are;
  * 4. the manifest, last;
- * 5. the directory's final mode; sync of the directory, then of the one above;
- * 6. everything read back and compared.
+ * 5. the directory's final mode; sync of the directory, then of the one above.
  * What fails is removed as far as possible; recovery clears the rest.
  */
-export async function buildGeneration(root: PinnedDir, plan: Plan, seen: Seen): Promise<Generation> {
+export async function buildGeneration(root: PinnedDir, plan: Plan): Promise<Generation> {
   await root.makeDirectory(plan.name)
   try {
-    await fill(root, plan)
+    const built = await fill(root, plan)
     await root.sync()
-    const built = await loadGeneration(root, plan.name)
-    const [damage] = built ? await damageOf(root, built, seen) : []
-    if (!built || damage) {
-      const what = damage ? `${damage.path} (${damage.what})` : plan.name
-      throw new SidecarError('WRITE_FAILED', `what was written to ${root.path} does not read back: ${what}`)
-    }
     return built
   } catch (error) {
     await removeGeneration(root, plan.name).catch(() => {})
@@ -76,41 +69,43 @@ export async function buildGeneration(root: PinnedDir, plan: Plan, seen: Seen): 
   }
 }
 
-async function fill(root: PinnedDir, { name, sequence, certificate, set, bundle }: Plan): Promise<void> {
+async function fill(root: PinnedDir, { name, sequence, certificate, set, bundle }: Plan): Promise<Generation> {
   await using dir = await root.open(name)
   const include = includeFile(set, name)
   const files: ManifestFile[] = []
   for (const file of [...set.files, ...(include ? [include] : [])]) files.push(await add(dir, file))
   files.push(await addBundle(dir, bundle))
-  const { fingerprint, serial, notBefore, notAfter, receivedAt, origin } = bundle
+  const { layout, seenAs } = set
   const manifest: Manifest = {
     schema: 1,
     certificate,
-    layout: set.layout,
-    seenAs: set.seenAs,
-    fingerprint,
-    serial,
-    notBefore,
-    notAfter,
-    receivedAt,
-    origin,
+    layout,
+    seenAs,
+    ...factsOf(bundle),
     sequence,
     identity: identityOf(set),
     files,
   }
-  await writeNew(dir, MANIFEST_FILE, { content: formatManifest(manifest), mode: 0o600 })
+  const self = await add(dir, { name: MANIFEST_FILE, role: 'bundle', content: formatManifest(manifest), mode: 0o600 })
   await dir.setMode(directoryMode(files) | ((await dir.self()).mode & SETGID))
   await dir.sync()
+  return { name, manifest, self, bundle }
 }
+
+const factsOf = ({ fingerprint, serial, notBefore, notAfter, receivedAt, origin }: Bundle) => ({
+  fingerprint,
+  serial,
+  notBefore,
+  notAfter,
+  receivedAt,
+  origin,
+})
 
 type AnyFile = Omit<OutputFile, 'role'> & Pick<ManifestFile, 'role'>
 
 async function add(dir: PinnedDir, { name, role, content, mode, uid, gid }: AnyFile): Promise<ManifestFile> {
-  const hash = sha256(content)
-  await writeNew(dir, name, { content, mode, uid, gid })
-  const written = await dir.look(name)
-  if (!written) throw new SidecarError('WRITE_FAILED', `${dir.path}/${name} vanished after it was written`)
-  return { name, role, size: content.length, sha256: hash, mode, uid: written.uid, gid: written.gid }
+  const owner = await writeNew(dir, name, { content, mode, uid, gid })
+  return { name, role, size: content.length, sha256: sha256(content), mode, ...owner }
 }
 
 async function addBundle(dir: PinnedDir, { key, leaf, intermediates, roots }: Bundle): Promise<ManifestFile> {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import * as z from 'zod'
-import type { DirectorySet, OutputFile } from './output.ts'
+import { type DirectorySet, LAYOUTS, type OutputFile } from './output.ts'
 
 /** Names that start with `..` are certferry's own; no output may use one. */
 export const MANIFEST_FILE = '..manifest.json'
@@ -22,7 +22,7 @@ export type ManifestFile = z.output<typeof ManifestFile>
 const Manifest = z.object({
   schema: z.literal(1),
   certificate: z.string(),
-  layout: z.enum(['generation', 'nginx-include', 'flat']),
+  layout: z.enum(LAYOUTS),
   seenAs: z.string(),
   fingerprint: z.string(),
   serial: z.string(),

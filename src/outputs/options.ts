@@ -1,7 +1,7 @@
 import { normalize } from 'node:path'
 import * as z from 'zod'
 import { Mode } from '../core/units.ts'
-import { INCLUDE_FILE } from './output.ts'
+import { INCLUDE_FILE, LAYOUTS } from './output.ts'
 
 const MAX_NAME_BYTES = 200
 const MAX_PATH_BYTES = 3000
@@ -52,7 +52,7 @@ const Id = z
 export const fileOptions = {
   directory: DirectoryPath.describe('Absolute path; made if it is missing. One certificate per directory'),
   layout: z
-    .enum(['generation', 'nginx-include', 'flat'])
+    .enum(LAYOUTS)
     .default('generation')
     .describe(
       'generation: links into a directory that is swapped as a whole. nginx-include: besides, a tls.conf which names one such directory, so that nginx never reads a mixed pair. flat: plain files',

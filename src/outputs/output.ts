@@ -2,7 +2,8 @@ import type { Bundle } from '../core/bundle.ts'
 import { definer } from '../registry.ts'
 
 /** How the files of one directory reach their readers; `layout.ts` explains each. */
-export type Layout = 'generation' | 'nginx-include' | 'flat'
+export const LAYOUTS = ['generation', 'nginx-include', 'flat'] as const
+export type Layout = (typeof LAYOUTS)[number]
 
 /** The file that layout nginx-include adds to a set: it names certificate and key of one generation. No output may use the name. */
 export const INCLUDE_FILE = 'tls.conf'

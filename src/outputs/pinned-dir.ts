@@ -60,13 +60,29 @@ const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK }
 const MAX_FILE_BYTES = 1024 * 1024
 
 /** Throws VOLUME_UNAVAILABLE where `path` is missing, or is no directory (nor is a symbolic link to one). */
-export const pinDirectory = (path: string): Promise<PinnedDir> => pin(path, path)
+export async function pinDirectory(path: string): Promise<PinnedDir> {
+  const handle = await openDirectory(path, path)
+  return pinned(path, handle, await hasAddress(handle))
+}
 
-async function pin(path: string, address: string): Promise<PinnedDir> {
-  const handle = await fs.open(address, O_RDONLY | O_DIRECTORY | O_NOFOLLOW).catch((cause) => {
+const openDirectory = (path: string, address: string): Promise<fs.FileHandle> =>
+  fs.open(address, O_RDONLY | O_DIRECTORY | O_NOFOLLOW).catch((cause) => {
     throw diskError('open directory', path, cause)
   })
-  const base = await addressOf(handle, path)
+
+const addressOf = (handle: fs.FileHandle) => `/proc/self/fd/${handle.fd}`
+
+/** Can a descriptor be used as a path on this system? */
+async function hasAddress(handle: fs.FileHandle): Promise<boolean> {
+  const [own, seen] = await Promise.all([
+    handle.stat({ bigint: true }),
+    fs.stat(addressOf(handle), { bigint: true }).catch(() => undefined),
+  ])
+  return seen?.ino === own.ino && seen.dev === own.dev
+}
+
+function pinned(path: string, handle: fs.FileHandle, byDescriptor: boolean): PinnedDir {
+  const base = byDescriptor ? addressOf(handle) : path
 
   const call = <T>(doing: string, name: string, run: (address: string) => Promise<T>): Promise<T> =>
     run(join(base, name)).catch((cause) => {
@@ -85,7 +101,10 @@ async function pin(path: string, address: string): Promise<PinnedDir> {
     readFile: (name) => call('read', name, readRegular),
     create: (name) => call('create', name, (at) => fs.open(at, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)),
     makeDirectory: (name) => call('make directory', name, (at) => fs.mkdir(at, 0o700)),
-    open: (name) => pin(join(path, name), join(base, name)),
+    open: async (name) => {
+      const inner = join(path, name)
+      return pinned(inner, await openDirectory(inner, join(base, name)), byDescriptor)
+    },
     makeLink: (target, name) => call('make link', name, (at) => fs.symlink(target, at)),
     rename: (from, to) => call('rename to', to, (at) => fs.rename(join(base, from), at)),
     remove: (name) => call('remove', name, (at) => unless('ENOENT', fs.unlink(at))),
@@ -100,22 +119,14 @@ async function pin(path: string, address: string): Promise<PinnedDir> {
   }
 }
 
-/** The descriptor as a path, where the system has such paths. */
-async function addressOf(handle: fs.FileHandle, path: string): Promise<string> {
-  const address = `/proc/self/fd/${handle.fd}`
-  const [own, seen] = await Promise.all([
-    handle.stat({ bigint: true }),
-    fs.stat(address, { bigint: true }).catch(() => undefined),
-  ])
-  return seen?.ino === own.ino && seen.dev === own.dev ? address : path
-}
-
 /** O_NONBLOCK: opening a FIFO that somebody planted must not wait for its writer. */
 async function readRegular(address: string): Promise<Buffer | undefined> {
   const handle = await unless('ENOENT', unless('ELOOP', fs.open(address, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)))
   try {
     const stat = await handle?.stat()
-    return stat?.isFile() && stat.size <= MAX_FILE_BYTES ? await handle?.readFile() : undefined
+    if (!handle || !stat?.isFile() || stat.size > MAX_FILE_BYTES) return undefined
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(stat.size), 0, stat.size, 0)
+    return buffer.subarray(0, bytesRead)
   } finally {
     await handle?.close()
   }

@@ -43,12 +43,12 @@ export async function rebuild(shelf: Shelf, bundle: Bundle): Promise<Generation>
 }
 
 export async function build(shelf: Shelf, bundle: Bundle, set: DirectorySet): Promise<Generation> {
-  const { root, certificate, generations, now, seen } = shelf
+  const { root, certificate, generations, now } = shelf
   const existing = generations.map(({ name }) => name)
   const name = nextName(existing, now())
   const twin = generations.find(({ manifest }) => manifest.fingerprint === bundle.fingerprint)
   const sequence = twin?.manifest.sequence ?? builtAt(name)
-  const built = await buildGeneration(root, { name, sequence, certificate, set, bundle }, seen)
+  const built = await buildGeneration(root, { name, sequence, certificate, set, bundle })
   shelf.generations = [...generations, built]
   return built
 }

@@ -14,7 +14,10 @@ const STICKY = 0o1000
  */
 export async function openVolume(path: string, mode: number): Promise<PinnedDir> {
   const isNew = await makeMissing(path)
-  const dir = await pinDirectory(path)
+  const dir = await pinDirectory(path).catch(async (error) => {
+    const isLink = (await fs.lstat(path).catch(() => undefined))?.isSymbolicLink()
+    throw isLink ? new SidecarError('VOLUME_UNSAFE', `${path} is a symbolic link; give the path it leads to`) : error
+  })
   try {
     // The umask may have taken from the mode at creation.
     if (isNew) await dir.setMode(mode | ((await dir.self()).mode & SETGID))
@@ -54,7 +57,7 @@ function assertSafe(path: string, { type, mode, uid, gid }: Entry): void {
       `is writable by everybody (mode ${mode.toString(8)}), as volumes often are at their top; use a directory in it, such as ${path}/certs`,
     )
   const ownGroups = [process.getegid?.(), ...(process.getgroups?.() ?? [])]
-  if (mode & 0o020 && !(mode & SETGID) && !ownGroups.includes(gid))
+  if (mode & 0o020 && !(mode & (SETGID | STICKY)) && !ownGroups.includes(gid))
     refuse(`is writable by group ${gid} (mode ${mode.toString(8)}), of which certferry is no member`)
 }
 
