@@ -10,7 +10,7 @@ const USAGE = `npm test                        lint, types, unit and integration
 npm test -- --unit              without the integration tests
 npm test -- --only PATTERN      only test files whose path holds PATTERN, or else tests whose name matches it; no lint, no types
 npm test -- --jobs N            integration files at a time (default 2)`
-const UNIT_TIMEOUT_MS = 180_000
+const UNIT_TIMEOUT_MS = 120_000
 const INTEGRATION_TIMEOUT_MS = 900_000
 
 const { values: options } = parseArgs({
@@ -93,7 +93,7 @@ async function suite(title: string, files: readonly string[], timeoutMs: number,
       name,
     )
   }
-  const done = await runSuite({ files, namePattern, timeoutMs, onTest, signal: stopped.signal })
+  const done = await runSuite({ title, files, namePattern, timeoutMs, onTest, signal: stopped.signal })
   if (done.tests.length === 0 && namePattern !== undefined) return
   finish({ title, ...done, durationMs: performance.now() - started })
 }

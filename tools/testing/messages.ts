@@ -12,3 +12,9 @@ export const TestMessage = z.strictObject({
   detail: z.string(),
 })
 export type TestMessage = z.output<typeof TestMessage>
+
+/** The tests that run at the moment, each with its place; sent whenever that changes. */
+export const RunningMessage = z.strictObject({ running: z.array(z.string()) })
+export type RunningMessage = z.output<typeof RunningMessage>
+
+export const Message = z.union([TestMessage, RunningMessage])

@@ -1,7 +1,7 @@
 import { relative } from 'node:path'
 import { run } from 'node:test'
 import { inspect } from 'node:util'
-import type { TestMessage } from './messages.ts'
+import type { RunningMessage, TestMessage } from './messages.ts'
 
 /**
  * `node tools/testing/run-files.ts [--name=PATTERN] FILE…`, started by suite.ts: runs all files in this one process and sends a message
@@ -12,11 +12,11 @@ const LEAK_AFTER_MS = 10_000
 const names = process.argv.filter((arg) => arg.startsWith('--name=')).map((arg) => arg.slice('--name='.length))
 const files = process.argv.slice(2).filter((arg) => !arg.startsWith('--name='))
 const path: string[] = []
-let running = 0
+const running = new Set<string>()
 let finished = 0
 
 const idle = setInterval(() => {
-  if (running > 0 || finished === 0) return
+  if (running.size > 0 || finished === 0) return
   const resources = process.getActiveResourcesInfo().filter((name) => name !== 'TTYWrap' && name !== 'PipeWrap')
   const detail = `All tests have finished, yet the process stays alive. Still open: ${resources.join(', ') || 'unknown'}`
   const leak = { result: 'failed', name: 'leaves nothing open', place: files.join(' '), durationMs: 0, detail } as const
@@ -29,13 +29,17 @@ for await (const { type, data } of run({
   isolation: 'none',
   ...(names.length > 0 && { testNamePatterns: names }),
 })) {
-  if (type === 'test:start') {
-    path.splice(data.nesting, path.length, data.name)
-    running += 1
-  } else if (type === 'test:pass' || type === 'test:fail') {
-    running -= 1
-    finished += 1
+  // dequeue and complete come at once; start, pass and fail come in the order of declaration, later.
+  if (type === 'test:dequeue' || type === 'test:complete') {
+    const test = `${data.name} (${placeOf(data)})`
+    if (type === 'test:dequeue') running.add(test)
+    else running.delete(test)
     idle.refresh()
+    process.send?.({ running: [...running] } satisfies RunningMessage)
+  } else if (type === 'test:start') {
+    path.splice(data.nesting, path.length, data.name)
+  } else if (type === 'test:pass' || type === 'test:fail') {
+    finished += 1
     const error = type === 'test:fail' ? data.details.error : undefined
     if (type === 'test:pass' ? data.details.type !== 'suite' : !isEcho(error)) tell(messageOf(data, error))
   } else if (type === 'test:diagnostic' && data.message.includes('asynchronous activity after the test ended')) {
@@ -43,24 +47,32 @@ for await (const { type, data } of run({
   }
 }
 
-interface Finished {
-  readonly name: string
-  readonly nesting: number
+interface Place {
   readonly file?: string | undefined
   readonly line?: number | undefined
+}
+
+interface Finished extends Place {
+  readonly name: string
+  readonly nesting: number
   readonly skip?: string | boolean | undefined
   readonly details: { readonly duration_ms: number }
 }
 
-function messageOf({ name, nesting, file, line, skip, details }: Finished, error: unknown): TestMessage {
-  const where = file ? relative(process.cwd(), file) : files.join(' ')
+function messageOf(test: Finished, error: unknown): TestMessage {
+  const { name, nesting, skip, details } = test
   return {
     result: error ? 'failed' : skip ? 'skipped' : 'passed',
     name: [...path.slice(0, nesting), name].join(' › '),
-    place: line ? `${where}:${line}` : where,
+    place: placeOf(test),
     durationMs: details.duration_ms,
     detail: error ? describe(error) : typeof skip === 'string' ? skip : '',
   }
+}
+
+function placeOf({ file, line }: Place): string {
+  const where = file ? relative(process.cwd(), file) : files.join(' ')
+  return line ? `${where}:${line}` : where
 }
 
 /** A parent fails because a child did; the child was told already. */

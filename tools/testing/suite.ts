@@ -2,12 +2,14 @@ import { spawn } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { TestMessage } from './messages.ts'
+import { Message, type TestMessage } from './messages.ts'
 
 const RUN_FILES = fileURLToPath(new URL('run-files.ts', import.meta.url))
 const LEFTOVER_GRACE_MS = 2_000
 
 export interface SuiteOptions {
+  /** What it is called in the report. */
+  readonly title: string
   readonly files: readonly string[]
   /** Only tests whose name matches. */
   readonly namePattern?: string | undefined
@@ -21,7 +23,7 @@ export interface SuiteOptions {
  * Runs test files in one new process, which leads a session of its own so that what it leaves behind can be told and ended.
  * A crash, the timeout and a process left behind count as failed tests.
  */
-export async function runSuite({ files, namePattern, timeoutMs, onTest, signal }: SuiteOptions) {
+export async function runSuite({ title, files, namePattern, timeoutMs, onTest, signal }: SuiteOptions) {
   const tests: TestMessage[] = []
   const marker = `CERTFERRY_TEST_SUITE=${process.pid}:${files[0]}`
   const args = [RUN_FILES, ...(namePattern ? [`--name=${namePattern}`] : []), ...files]
@@ -38,21 +40,26 @@ export async function runSuite({ files, namePattern, timeoutMs, onTest, signal }
     tests.push(test)
     onTest(test)
   }
-  child.on('message', (message) => add(TestMessage.parse(message)))
+  let running: readonly string[] = []
+  child.on('message', (received) => {
+    const message = Message.parse(received)
+    if ('running' in message) running = message.running
+    else add(message)
+  })
   const [code, killedBy] = await new Promise<[number | null, string | null]>((resolve, reject) => {
     child.on('error', reject)
     child.on('exit', (...how) => resolve(how))
   })
   // A process left behind may hold the pipes, so 'close' is not awaited before those are gone.
   const leftover = await endLeftovers(marker, child.pid)
-  const fail = (name: string, detail: string) =>
-    add({ result: 'failed', name, place: files.join(' '), durationMs: 0, detail })
+  const fail = (name: string, detail: string) => add({ result: 'failed', name, place: title, durationMs: 0, detail })
   for (const process of leftover) fail('leaves no process behind', process)
+  const during = () => `running then: ${running.join(', ') || 'no test'}`
   const failed = tests.some(({ result }) => result === 'failed')
   if (signal.aborted) fail('is run to its end', 'stopped by a signal')
-  else if (end.aborted) fail('ends in time', `not finished after ${timeoutMs / 1000} s, killed`)
+  else if (end.aborted) fail('ends in time', `killed after ${timeoutMs / 1000} s; ${during()}`)
   else if (code !== 0 && !(code === 1 && failed))
-    fail('does not crash', `ended with ${killedBy ?? `exit code ${code}`}`)
+    fail('does not crash', `ended with ${killedBy ?? `exit code ${code}`}; ${during()}`)
   return { tests, output }
 }
 
