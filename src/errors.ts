@@ -287,6 +287,11 @@ export const ERRORS = {
     exit: 69,
     hint: 'The audit log was changed after it was written; compare it with a copy kept elsewhere.',
   },
+  DEMO_FAILED: {
+    retry: 'never',
+    exit: 69,
+    hint: 'The demo promises that no handshake fails; please report this with the line above.',
+  },
   BUG: { retry: 'config', exit: 70, hint: 'This is a defect of certferry; please report it with the stack.' },
 } as const satisfies Record<string, ErrorKind>
 

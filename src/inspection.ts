@@ -33,7 +33,7 @@ export function createInspection(
   /** Twenty looks in a lifetime, between 5 s and 60 s apart; counted on the monotonic clock. */
   function dueAt({ serving }: RotationState): Instant {
     const interval = serving ? Math.min(Math.max(lifetimeOf(serving) / 20, SHORTEST_MS), LONGEST_MS) : LONGEST_MS
-    return clock.now() + (lookedAt + interval - clock.elapsed())
+    return Math.ceil(clock.now() + (lookedAt + interval - clock.elapsed()))
   }
 
   async function look(state: RotationState): Promise<RotationState> {
@@ -43,7 +43,7 @@ export function createInspection(
       for (const repair of await cert.store.repair()) emit('tamper.repaired', { certificate: cert.name, ...repair })
     } catch {
       // The delivery that follows meets the same trouble, with its stage, its report and its backoff.
-      return doubted(state, clock.now())
+      return doubted(state, { now: clock.now(), elapsed: clock.elapsed() })
     }
     return probe(state)
   }
@@ -60,7 +60,9 @@ export function createInspection(
       notAfter: sighting.up ? sighting.notAfter : undefined,
       matches,
     })
-    return matches || (!sighting.up && !wasDown) ? state : doubted(state, clock.now())
+    return matches || (!sighting.up && !wasDown)
+      ? state
+      : doubted(state, { now: clock.now(), elapsed: clock.elapsed() })
   }
 
   function learn(outcome: Outcome, { serving }: RotationState): void {

@@ -41,15 +41,15 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
   const held = await openStore(cert, deps, reporter)
   let state = initialState(worthKeeping(held, mismatch), policy(), times(), cert.startupGraceMs)
   for (;;) {
-    reporter.publish(state, inspection.served())
     const rotations = requests.splice(0).flatMap((request) => {
-      state = hurried(state, clock.now())
+      state = hurried(state, times())
       return request.kind === 'rotate' ? [request] : []
     })
     const [forced] = rotations
     const task: Task = forced
       ? { kind: 'renew', why: forced.reason }
       : decide(state, times(), state.serving && mismatch(state.serving))
+    reporter.publish(state, inspection.served(), task)
     if (task.kind === 'wait') {
       await alarm.until(Math.min(task.until, inspection.dueAt(state)))
       if (clock.now() >= inspection.dueAt(state)) state = await inspection.look(state)
@@ -61,7 +61,6 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     state = evolve(state, outcome, policy(), times())
     inspection.learn(outcome, state)
     pass.finished(outcome, state)
-    reporter.publish(state, inspection.served())
     for (const rotation of rotations) rotation.done(outcome)
   }
 }

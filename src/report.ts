@@ -16,7 +16,10 @@ import type { Emit } from './observe/events.ts'
 /** What the loop knows, published after every change. */
 export interface Report {
   readonly state: RotationState
+  /** What the target was last seen to serve; undefined before the first look, and without a verifier. */
   readonly served: Sighting | undefined
+  /** What the loop is about to do. */
+  readonly next: Task
 }
 
 export type Publish = (report: Report) => void
@@ -28,9 +31,9 @@ export function createReporter(
 ) {
   let told: Phase = 'PENDING'
 
-  const show = (state: RotationState, served: Sighting | undefined) => {
+  const show = (state: RotationState, served: Sighting | undefined, next: Task) => {
     const now = phase(state, clock.now())
-    publish({ state, served })
+    publish({ state, served, next })
     if (now !== told) emit('certificate.phase', { certificate, from: told, to: now, reason: reasonFor(state) })
     told = now
   }
@@ -46,7 +49,7 @@ export function createReporter(
         { now: clock.now(), elapsed: 0 },
         0,
       )
-      show({ ...blank, failures: attempt, failure, nextAt }, undefined)
+      show({ ...blank, failures: attempt, failure, nextAt }, undefined, { kind: 'wait', until: nextAt })
       if (attempt === 1)
         emit('rotation.failed', {
           certificate,

@@ -55,12 +55,12 @@ export async function rotate(
     deps,
     step,
     signal,
-    oneWay: assignment.oneWay,
     targetUp: false,
     inHand: assignment.bundle,
     onDisk: undefined,
   }
   try {
+    if (assignment.oneWay) await condemn(cert)
     const bundle = assignment.bundle ?? (await obtain(pass, assignment.forced))
     pass.inHand = bundle
     await step('check', () => assertUsable(bundle, cert.expect, deps.clock.now()))
@@ -89,7 +89,6 @@ interface Pass {
   readonly deps: RotationDeps
   readonly step: Step
   readonly signal: AbortSignal
-  readonly oneWay: boolean
   /** The target answered. */
   targetUp: boolean
   inHand: Bundle | undefined
@@ -117,6 +116,13 @@ function startSteps(certificate: string, { clock, emit }: RotationDeps): { step:
     }
   }
   return { step, stage: () => failed }
+}
+
+/** What is in service now shall not come back: on record before anything else, so that no retry and no restart forgets it. */
+async function condemn({ store }: ManagedCertificate): Promise<void> {
+  const { condemned, verified } = store.memory
+  const now = [store.current?.fingerprint, verified?.fingerprint].filter((fingerprint) => fingerprint !== undefined)
+  await store.remember({ condemned: [...new Set([...condemned, ...now])] })
 }
 
 /** A new bundle. The disk is proven writable before Vault is asked, and the issuance is on record before it happens. */
@@ -242,9 +248,10 @@ function wasRefused(error: SidecarError, before: readonly Served[]): boolean {
 }
 
 /** Only to a set with a future. For certificates that live minutes, five minutes would be too much to ask. */
-function mayGoBack({ deps, oneWay }: Pass, previous: Bundle): boolean {
+function mayGoBack({ cert, deps }: Pass, previous: Bundle): boolean {
   const lifetime = lifetimeOf(previous)
-  return !oneWay && previous.notAfter - deps.clock.now() > Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)
+  if (cert.store.memory.condemned.includes(previous.fingerprint)) return false
+  return previous.notAfter - deps.clock.now() > Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)
 }
 
 /** Restores the old files, reloads, verifies. Where even that fails, the newest valid set is left on disk. */

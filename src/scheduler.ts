@@ -7,7 +7,7 @@ const STEP_MS = 1_000
 
 /** The wake-up call of one certificate. */
 export interface Alarm {
-  /** Resolves when the wall clock reaches `at`, when the clock stepped, or on `ring`; rejects when its signal aborts. One call at a time. */
+  /** Resolves when the wall clock reaches `at`, when the clock stepped, or on `ring`, but never before other work had a turn; rejects when its signal aborts. One call at a time. */
   until(at: Instant): Promise<void>
   /** Wakes at once whoever waits, or the next to wait. */
   ring(): void
@@ -51,8 +51,13 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
         heap.pop()?.wake()
       nudge = new AbortController()
       const pause = Math.min((heap.peek()?.due ?? Number.POSITIVE_INFINITY) - elapsed, TICK_MS)
-      await clock.sleep(pause, AbortSignal.any([signal, nudge.signal])).catch(() => undefined)
+      await clock.sleep(pause, AbortSignal.any([signal, nudge.signal])).catch(() => breathe(signal))
     }
+  }
+
+  /** A nudge comes from work that just ran; everything else gets its turn before the next look. */
+  function breathe(signal: AbortSignal): Promise<void> {
+    return clock.sleep(0, signal).catch(() => undefined)
   }
 
   function alarm(signal: AbortSignal): Alarm {
@@ -65,7 +70,7 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
       until: (at) =>
         new Promise((resolve, reject) => {
           if (signal.aborted) return reject(signal.reason)
-          if (rung || at <= clock.now()) {
+          if (rung) {
             rung = false
             return resolve()
           }

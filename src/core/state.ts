@@ -38,12 +38,13 @@ export interface RotationState {
   readonly failure: Failure | undefined
   /** Passes that found no target yet; not failures. */
   readonly waits: number
-  /** Nothing is tried before this time, unless forced. */
+  /** Nothing is tried before this time, unless forced: monotonic, so that no stepped clock holds it off; and by the wall, to be shown. */
+  readonly nextElapsed: number
   readonly nextAt: Instant
   /** The target answered at least once in this process's life. */
   readonly targetSeen: boolean
-  /** Until here a target that never answered is no failure. */
-  readonly graceEndsAt: Instant
+  /** Until here, on the monotonic clock, a target that never answered is no failure. */
+  readonly graceEndsElapsed: number
   readonly rotatedAt: Instant | undefined
 }
 
@@ -99,9 +100,9 @@ export function initialState(
     failures: 0,
     failure: undefined,
     waits: 0,
-    nextAt: times.now,
+    ...after(0, times),
     targetSeen: false,
-    graceEndsAt: times.now + graceMs,
+    graceEndsElapsed: times.elapsed + graceMs,
     rotatedAt: undefined,
   }
 }
@@ -145,7 +146,7 @@ export const reasonFor = (state: RotationState): string | undefined => state.fai
 
 /** What to do now. `mismatch` says in words why the set on disk is not what the config asks for, if it is not. */
 export function decide(state: RotationState, { now, elapsed }: Times, mismatch: string | undefined): Task {
-  if (now < state.nextAt) return { kind: 'wait', until: state.nextAt }
+  if (elapsed < state.nextElapsed) return { kind: 'wait', until: Math.ceil(now + state.nextElapsed - elapsed) }
   if (state.pending && isWorthServing(state.pending, now))
     return { kind: 'deliver', bundle: state.pending, why: 'retry' }
   const { serving, renewAt, renewElapsed } = state
@@ -158,7 +159,7 @@ export function decide(state: RotationState, { now, elapsed }: Times, mismatch: 
   if (now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
   if (now >= renewAt || elapsed >= renewElapsed) return { kind: 'renew', why: 'due' }
   if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
-  return { kind: 'wait', until: Math.min(renewAt, now + renewElapsed - elapsed) }
+  return { kind: 'wait', until: Math.min(renewAt, Math.ceil(now + renewElapsed - elapsed)) }
 }
 
 /** Material in hand is used while at least a third of its life is left; after that a new one is asked for. */
@@ -183,14 +184,14 @@ export function evolve(
     rotatedAt: onDisk && onDisk.fingerprint !== state.serving?.fingerprint ? now : state.rotatedAt,
   }
   const remainingMs = serving && Math.max(serving.notAfter - now, 0)
-  if (isAwaited(error, { ...state, targetSeen }, now) && serving) {
+  if (isAwaited(error, { ...state, targetSeen }, times) && serving) {
     const waits = state.waits + 1
     const pause = Math.min(delayMs({ retry: 'local', failures: waits, remainingMs }, random), 5_000)
     return {
       ...common,
       verification: 'pending',
       waits,
-      nextAt: Math.floor(Math.min(now + pause, Math.max(state.graceEndsAt, now + 500))),
+      ...after(Math.min(pause, Math.max(state.graceEndsElapsed - times.elapsed, 500)), times),
     }
   }
   const failures = state.failures + 1
@@ -200,7 +201,7 @@ export function evolve(
     verification: DELIVERING.has(stage) ? 'failed' : state.verification,
     failures,
     failure,
-    nextAt: Math.floor(now + retryDelay(error, inHand ?? serving, failures, now, random, remainingMs)),
+    ...after(retryDelay(error, inHand ?? serving, failures, now, random, remainingMs), times),
   }
 }
 
@@ -228,17 +229,23 @@ function served(
     failures: 0,
     failure: undefined,
     waits: 0,
-    nextAt: times.now,
+    ...after(0, times),
     targetSeen: state.targetSeen || targetUp,
     rotatedAt: bundle.fingerprint === state.serving?.fingerprint ? state.rotatedAt : times.now,
   }
 }
 
 /** A target that was never there yet: not an error for the start-up grace. */
-const isAwaited = (error: SidecarError, state: Pick<RotationState, 'targetSeen' | 'graceEndsAt'>, now: Instant) =>
+const isAwaited = (
+  error: SidecarError,
+  state: Pick<RotationState, 'targetSeen' | 'graceEndsElapsed'>,
+  { elapsed }: Times,
+): boolean =>
   (error.code === 'TARGET_DOWN' || error.code === 'RELOAD_TARGET_MISSING') &&
   !state.targetSeen &&
-  now < state.graceEndsAt
+  elapsed < state.graceEndsElapsed
+
+const after = (ms: number, { now, elapsed }: Times) => ({ nextAt: Math.floor(now + ms), nextElapsed: elapsed + ms })
 
 const NOT_YET_VALID_MARGIN_MS = 5_000
 
@@ -255,11 +262,9 @@ function retryDelay(
 }
 
 /** A look between rotations found files or target not as they should be: deliver again. Trouble already known keeps its backoff. */
-export const doubted = (state: RotationState, now: Instant): RotationState =>
-  state.verification === 'failed' ? state : { ...state, verification: 'pending', nextAt: now }
+export const doubted = (state: RotationState, times: Times): RotationState =>
+  state.verification === 'failed' ? state : { ...state, verification: 'pending', ...after(0, times) }
 
 /** Someone asked for a try now: backoff is put aside. */
-export const hurried = (state: RotationState, now: Instant): RotationState => ({
-  ...state,
-  nextAt: Math.min(state.nextAt, now),
-})
+export const hurried = (state: RotationState, times: Times): RotationState =>
+  state.nextElapsed <= times.elapsed ? state : { ...state, ...after(0, times) }

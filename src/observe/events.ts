@@ -51,6 +51,7 @@ export interface EventMap {
   'vault.warning': { message: string }
   'vault.token': { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }
   'vault.token-failed': Failure & { nextAt: number }
+  'vault.clock-skew': { byMs: number }
   'security.wrap-reused': { file: string }
   'control.request': { command: string; certificates: readonly string[]; reason: string; allowed: boolean }
   'admin.listening': { address: string }
@@ -113,6 +114,7 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   'vault.warning': { level: 'warn', message: 'Vault warning', audit: false },
   'vault.token': { level: 'debug', message: 'Vault token obtained', audit: false },
   'vault.token-failed': { level: 'warn', message: 'Vault token could not be renewed', audit: false },
+  'vault.clock-skew': { level: 'debug', message: "Vault's clock differs", audit: false },
   'security.wrap-reused': { level: 'error', message: 'wrapping token was already used', audit: true },
   'control.request': {
     level: 'info',

@@ -13,6 +13,7 @@ const State = z.object({
   told: z.string().optional(),
   verified: z.object({ fingerprint: z.string(), at: z.number() }).optional(),
   rejected: z.array(z.string()),
+  condemned: z.array(z.string()).default([]),
 })
 
 /** Refusals to remember; older ones concern sets that are long gone. */
@@ -24,14 +25,15 @@ export const freshMemory = (): Memory => ({
   told: undefined,
   verified: undefined,
   rejected: [],
+  condemned: [],
 })
 
 /** undefined where there is none, or none that can be read: then a fresh one is as good as can be. */
 export async function readMemory(root: PinnedDir): Promise<Memory | undefined> {
   const content = await root.readFile(STATE_FILE)
   try {
-    const { seed, issuedAt, told, verified, rejected } = State.parse(JSON.parse(String(content)))
-    return { seed, issuedAt, told, verified, rejected }
+    const { seed, issuedAt, told, verified, rejected, condemned } = State.parse(JSON.parse(String(content)))
+    return { seed, issuedAt, told, verified, rejected, condemned }
   } catch {
     return undefined
   }
@@ -43,6 +45,7 @@ export async function writeMemory(root: PinnedDir, memory: Memory): Promise<void
     ...memory,
     issuedAt: [...memory.issuedAt],
     rejected: memory.rejected.slice(-MAX_REJECTED),
+    condemned: memory.condemned.slice(-MAX_REJECTED),
   }
   await replaceFile(root, STATE_FILE, { content: Buffer.from(`${JSON.stringify(state, null, 2)}\n`), mode: 0o600 })
 }

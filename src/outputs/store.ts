@@ -16,6 +16,8 @@ export interface Memory {
   readonly verified: { readonly fingerprint: string; readonly at: Instant } | undefined
   /** Fingerprints that the target refused; never rolled forward on their own. */
   readonly rejected: readonly string[]
+  /** Fingerprints that must not come back into service (compromise); no rollback goes to them. */
+  readonly condemned: readonly string[]
 }
 
 /** What a store holds after recovery. */

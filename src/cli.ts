@@ -1,0 +1,56 @@
+import { constants } from 'node:os'
+import { CommanderError } from 'commander'
+import type { Io } from './commands/io.ts'
+import { toSidecarError } from './errors.ts'
+import { createProgram } from './program.ts'
+
+const USAGE = 64
+
+const hangups = new Set<() => void>()
+const stop = new AbortController()
+const io: Io = {
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  self: [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
+  signal: stop.signal,
+  onHangup: (listener) => hangups.add(listener),
+}
+
+trapSignals()
+void main(process.argv)
+
+async function main(argv: readonly string[]): Promise<void> {
+  try {
+    await createProgram(io, (code) => {
+      process.exitCode = code
+    }).parseAsync([...argv])
+  } catch (thrown) {
+    process.exitCode = report(thrown)
+  }
+}
+
+/** The first SIGTERM or SIGINT ends cleanly, the second at once. SIGUSR1 is held, or Node would open its inspector. */
+function trapSignals(): void {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      if (stop.signal.aborted) process.exit(128 + constants.signals[signal])
+      stop.abort(new DOMException(signal, 'AbortError'))
+    })
+  }
+  process.on('SIGHUP', () => {
+    for (const listener of hangups) listener()
+  })
+  process.on('SIGUSR1', () => {})
+}
+
+/** Tells why a command failed, and with which exit code it ends. Commander has told its own errors already. */
+function report(thrown: unknown): number {
+  if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : USAGE
+  if (io.signal.aborted && thrown === io.signal.reason) return 0
+  const error = toSidecarError(thrown)
+  io.stderr.write(`certferry: ${error.message}\n`)
+  io.stderr.write(`  ${error.kind.hint}\n`)
+  if (error.code === 'BUG' && error.cause instanceof Error) io.stderr.write(`${error.cause.stack}\n`)
+  return error.kind.exit
+}

@@ -1,0 +1,21 @@
+import type { Writable } from 'node:stream'
+
+/** What a command sees of the process it runs in; tests give their own. */
+export interface Io {
+  readonly stdout: Writable & { readonly isTTY?: boolean; readonly columns?: number }
+  readonly stderr: Writable & { readonly isTTY?: boolean; readonly columns?: number }
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Program and arguments that start this program again. */
+  readonly self: readonly string[]
+  /** Aborts on the first SIGTERM or SIGINT, and when the time given with --timeout is up. */
+  readonly signal: AbortSignal
+  /** Calls back at each SIGHUP. */
+  readonly onHangup: (listener: () => void) => void
+}
+
+export const print = (io: Io, text: string): void => {
+  io.stdout.write(text.endsWith('\n') ? text : `${text}\n`)
+}
+
+/** `1 certificate`, `2 certificates`. */
+export const count = (amount: number, thing: string): string => `${amount} ${thing}${amount === 1 ? '' : 's'}`

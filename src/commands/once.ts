@@ -1,0 +1,73 @@
+import { styleText } from 'node:util'
+import { systemClock } from '../clock.ts'
+import { loadConfig } from '../config/config.ts'
+import { formatDuration } from '../core/units.ts'
+import { SidecarError } from '../errors.ts'
+import type { Loop } from '../loop.ts'
+import { combine } from '../observe/index.ts'
+import { createLog } from '../observe/log.ts'
+import { startSidecar } from '../sidecar.ts'
+import { count, type Io, print } from './io.ts'
+
+/**
+ * Obtains what is missing or due, delivers it, and ends: for an init container or cron. A target that is not there yet is
+ * not waited for. Throws TIMED_OUT with what each certificate still lacks when the time is up.
+ */
+export async function once(file: string, timeoutMs: number, io: Io): Promise<void> {
+  const config = loadConfig(file, io.env)
+  const signal = AbortSignal.any([io.signal, AbortSignal.timeout(timeoutMs)])
+  await using log = createLog(
+    { ...config.log, level: config.log.level === 'debug' ? 'debug' : 'warn' },
+    { now: systemClock.now, destination: io.stderr },
+  )
+  const settled = new Set<string>()
+  const all = Promise.withResolvers<void>()
+  await using sidecar = startSidecar(config, {
+    clock: systemClock,
+    emit: combine(log.observe),
+    env: io.env,
+    changed: (loop) => {
+      if (!isSettled(loop) || settled.has(loop.config.name)) return
+      settled.add(loop.config.name)
+      print(io, line(loop, io))
+      if (settled.size === config.certificates.length) all.resolve()
+    },
+  })
+  const stopped = Promise.withResolvers<never>()
+  signal.addEventListener('abort', () => stopped.reject(whyStopped(io, timeoutMs, sidecar.certificates, settled)), {
+    once: true,
+  })
+  await Promise.race([all.promise, stopped.promise, sidecar.failed])
+}
+
+/** A valid set is on disk, nothing is due, and the target was told, as far as it is there. */
+function isSettled({ report }: Loop): boolean {
+  if (!report?.state.serving || report.next.kind !== 'wait' || report.state.failure) return false
+  return report.state.verification !== 'pending' || report.state.waits > 0
+}
+
+function line({ config, cert, report }: Loop, io: Io): string {
+  const { serving, rotatedAt, verification } = report?.state ?? {}
+  const fate = rotatedAt === undefined ? 'still good' : 'obtained'
+  const proof = {
+    none: 'not verified: no verifier',
+    pending: 'target not there yet',
+    verified: 'verified',
+    failed: '',
+  }[verification ?? 'pending']
+  const left = serving ? formatDuration(serving.notAfter - systemClock.now()) : ''
+  const places = [...new Set(cert.outputs.map((output) => output.directory))].join(', ')
+  return `${styleText('green', '✓', { stream: io.stdout })} ${config.name}  ${fate}, expires in ${left}, ${proof}  ${styleText('dim', places, { stream: io.stdout })}`
+}
+
+function whyStopped(io: Io, timeoutMs: number, loops: readonly Loop[], settled: ReadonlySet<string>): SidecarError {
+  if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before every certificate was there')
+  const open = loops.filter(({ config }) => !settled.has(config.name))
+  const reasons = open.map(
+    ({ config, report }) => `\n  ${config.name}: ${report?.state.failure?.message ?? 'no answer yet'}`,
+  )
+  return new SidecarError(
+    'TIMED_OUT',
+    `${count(open.length, 'certificate')} not there after ${formatDuration(timeoutMs)}:${reasons.join('')}`,
+  )
+}

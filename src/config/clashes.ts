@@ -1,0 +1,71 @@
+import { isAbsolute, relative } from 'node:path'
+import type { Output } from '../outputs/output.ts'
+import type { Path } from './file.ts'
+
+/** A certificate as far as clashes go; `index` is its place in the config. */
+export interface Claim {
+  readonly index: number
+  readonly name: string
+  readonly outputs: readonly Output[]
+}
+
+export interface Clash {
+  readonly path: Path
+  readonly message: string
+}
+
+/** What no field can know alone: names, directories and files that two want, and outputs outside `volumes`. */
+export function findClashes(claims: readonly Claim[], volumes: readonly string[] | undefined): Clash[] {
+  const byName = new Map<string, number>()
+  const byDirectory = new Map<string, Claim>()
+  return claims.flatMap((claim) => {
+    const { index, name, outputs } = claim
+    const twin = byName.get(name)
+    byName.set(name, index)
+    const clashes = outputs.flatMap((output, position) => {
+      const owner = byDirectory.get(output.directory)
+      byDirectory.set(output.directory, claim)
+      const at = (key: string, message: string): Clash => ({
+        path: ['certificates', index, 'outputs', position, key],
+        message,
+      })
+      return [
+        ...(owner && owner !== claim
+          ? [
+              at(
+                'directory',
+                `is the directory of certificate "${owner.name}" already; its files are swapped as one set, so give each certificate a directory of its own`,
+              ),
+            ]
+          : []),
+        ...(volumes && !volumes.some((volume) => isWithin(output.directory, volume))
+          ? [at('directory', `is outside volumes (${volumes.join(', ')})`)]
+          : []),
+        ...withinDirectory(output, outputs.slice(0, position)).map(({ key, message }) => at(key, message)),
+      ]
+    })
+    return twin === undefined
+      ? clashes
+      : [{ path: ['certificates', index, 'name'], message: `is the name of certificates[${twin}] already` }, ...clashes]
+  })
+}
+
+/** Outputs that share a directory are one set: one layout, and no file twice. */
+function withinDirectory(output: Output, earlier: readonly Output[]): { key: string; message: string }[] {
+  const mates = earlier.filter((mate) => mate.directory === output.directory)
+  const twice = output.names.find((name) => mates.some((mate) => mate.names.includes(name)))
+  const layout = mates.find((mate) => mate.layout !== output.layout)?.layout
+  return [
+    ...(twice === undefined
+      ? []
+      : [{ key: 'directory', message: `another output writes ${output.directory}/${twice} already` }]),
+    ...(layout === undefined
+      ? []
+      : [{ key: 'layout', message: `differs from the layout "${layout}" of another output in ${output.directory}` }]),
+  ]
+}
+
+function isWithin(path: string, directory: string): boolean {
+  const way = relative(directory, path)
+  return way === '' || (way !== '..' && !way.startsWith('../') && !isAbsolute(way))
+}

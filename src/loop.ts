@@ -1,0 +1,95 @@
+import type { Clock } from './clock.ts'
+import type { CertificateConfig } from './config/config.ts'
+import { toSidecarError } from './errors.ts'
+import { keepFresh, type LoopRequest } from './keep-fresh.ts'
+import type { Emit } from './observe/events.ts'
+import type { Report } from './report.ts'
+import type { ManagedCertificate } from './rotation.ts'
+import type { Scheduler } from './scheduler.ts'
+
+/** A certificate being kept fresh by a loop of its own. */
+export interface Loop {
+  readonly config: CertificateConfig
+  readonly cert: ManagedCertificate
+  /** The last report; undefined until the store has been looked at. */
+  readonly report: Report | undefined
+  ask(request: LoopRequest): void
+  /** Ends this loop alone; resolves when its files are no longer touched. */
+  stop(): Promise<void>
+  /** Resolves when the loop has ended, for whatever cause. */
+  readonly ended: Promise<void>
+}
+
+export interface LoopParts {
+  readonly clock: Clock
+  readonly emit: Emit
+  readonly scheduler: Scheduler
+  readonly signal: AbortSignal
+  readonly changed: (loop: Loop) => void
+  /** The loop cannot go on. */
+  readonly fatal: (error: Error) => void
+}
+
+/** A defect may pass when the loop starts over with what is on disk; five in a row do not. */
+const DEFECTS_TOLERATED = 5
+const PAUSE_MS = 5_000
+
+export function startLoop(config: CertificateConfig, makeCert: () => ManagedCertificate, parts: LoopParts): Loop {
+  const own = new AbortController()
+  const signal = AbortSignal.any([parts.signal, own.signal])
+  const alarm = parts.scheduler.alarm(signal)
+  const requests: LoopRequest[] = []
+  let report: Report | undefined
+  let cert = makeCert()
+
+  const loop: Loop = {
+    config,
+    get cert() {
+      return cert
+    },
+    get report() {
+      return report
+    },
+    ask: (request) => {
+      requests.push(request)
+      alarm.ring()
+    },
+    stop: () => {
+      own.abort(new DOMException('this certificate is no longer run with this config', 'AbortError'))
+      return ended
+    },
+    get ended() {
+      return ended
+    },
+  }
+  const publish = (next: Report) => {
+    report = next
+    parts.changed(loop)
+  }
+  const ended = run()
+  return loop
+
+  async function run(): Promise<void> {
+    for (let defects = 1; ; defects++) {
+      try {
+        return await keepFresh(cert, { clock: parts.clock, emit: parts.emit, alarm, requests, publish }, signal)
+      } catch (thrown) {
+        if (signal.aborted) return
+        const error = toSidecarError(thrown)
+        if (error.code !== 'BUG' || defects >= DEFECTS_TOLERATED) return parts.fatal(error)
+        const nextAt = parts.clock.now() + PAUSE_MS
+        parts.emit('rotation.failed', {
+          certificate: config.name,
+          stage: 'preflight',
+          attempt: defects,
+          nextAt,
+          code: error.code,
+          message: error.message,
+          hint: error.kind.hint,
+        })
+        await parts.clock.sleep(PAUSE_MS, signal).catch(() => {})
+        cert = makeCert()
+      }
+    }
+  }
+}

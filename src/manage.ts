@@ -1,0 +1,112 @@
+import { readFileSync } from 'node:fs'
+import type { Clock } from './clock.ts'
+import type { CertificateConfig } from './config/config.ts'
+import { type Expectation, parseCertificates } from './core/bundle.ts'
+import { SidecarError, systemCode, toSidecarError } from './errors.ts'
+import type { Emit } from './observe/events.ts'
+import { outputs } from './outputs/index.ts'
+import { createStore } from './outputs/store.ts'
+import { coalesce, targetKey } from './reloaders/coalesce.ts'
+import { reloaders } from './reloaders/index.ts'
+import type { Reloader } from './reloaders/reloader.ts'
+import type { ManagedCertificate } from './rotation.ts'
+import { sources } from './sources/index.ts'
+import type { Vault } from './vault/client.ts'
+import { verifiers } from './verifiers/index.ts'
+
+export interface Parts {
+  readonly vault: () => Vault
+  readonly clock: Clock
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly targets: Targets
+}
+
+/** A certificate of the config with all that serves it. Throws CONFIG_INVALID when the trust file cannot be used. */
+export function manage(config: CertificateConfig, { vault, clock, targets }: Parts): ManagedCertificate {
+  const { name, key, renew, check, startupGrace } = config
+  const source = sources.create(config.source, { vault, key, now: clock.now })
+  const made = config.outputs.map((options) => outputs.create(options, {}))
+  const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
+  return {
+    name,
+    source,
+    expect: {
+      ...(source.names && { names: source.names }),
+      ...(source.algorithm && { algorithm: source.algorithm }),
+      minTtlMs: check.minTtl,
+      chain: check.chain,
+      ...anchorsOf(check.trustFile),
+    },
+    renewal: { after, beforeMs, cron, timezone, jitter },
+    outputs: made,
+    store: createStore({ certificate: name, outputs: made, now: clock.now }),
+    reloaders: config.reload.map(targets.reloader),
+    verifiers: config.verify.map((options) => verifiers.create(options, { clock })),
+    startupGraceMs: startupGrace,
+  }
+}
+
+function anchorsOf(trustFile: string | undefined): Pick<Expectation, 'anchors'> {
+  if (trustFile === undefined) return {}
+  try {
+    const anchors = parseCertificates(readFileSync(trustFile, 'utf8'))
+    if (anchors.length > 0) return { anchors }
+  } catch (cause) {
+    throw new SidecarError(
+      'CONFIG_INVALID',
+      `check.trustFile ${trustFile} cannot be used: ${systemCode(cause) ?? toSidecarError(cause).message}`,
+      { cause },
+    )
+  }
+  throw new SidecarError('CONFIG_INVALID', `check.trustFile ${trustFile} holds no certificate`)
+}
+
+/** The reloaders of one sidecar: certificates that name the same target share one, so it is told once for all of them. */
+export interface Targets {
+  reloader(options: { readonly kind: string }): Reloader
+}
+
+export function createTargets({ clock, env, emit }: Pick<Parts, 'clock' | 'env'> & { emit: Emit }): Targets {
+  const shared = new Map<string, { reloader: Reloader; users: number }>()
+  return {
+    reloader: (options) => {
+      const key = targetKey(options)
+      const known = shared.get(key)
+      if (known) {
+        known.users += 1
+        return known.reloader
+      }
+      const target = { reloader: reported(reloaders.create(options, { clock, env }), clock, emit), users: 1 }
+      // A target of one certificate has nothing to wait for.
+      const pace = {
+        get quietMs() {
+          return target.users > 1 ? 500 : 0
+        },
+        maxMs: 5_000,
+      }
+      target.reloader = coalesce(target.reloader, clock, pace)
+      shared.set(key, target)
+      return target.reloader
+    },
+  }
+}
+
+/** A reloader that tells the observers of each reload, once for all the certificates it was for. */
+function reported(reloader: Reloader, clock: Clock, emit: Emit): Reloader {
+  return {
+    ...reloader,
+    reload: async (context, signal) => {
+      const startedAt = clock.elapsed()
+      const event = { kind: reloader.kind, target: reloader.description, certificates: context.certificates }
+      try {
+        await reloader.reload(context, signal)
+        emit('reload.finished', { ...event, ok: true, durationMs: clock.elapsed() - startedAt })
+      } catch (thrown) {
+        const error = toSidecarError(thrown)
+        if (!signal.aborted)
+          emit('reload.finished', { ...event, ok: false, code: error.code, durationMs: clock.elapsed() - startedAt })
+        throw error
+      }
+    },
+  }
+}

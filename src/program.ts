@@ -1,0 +1,190 @@
+import { Command, InvalidArgumentError, Option } from 'commander'
+import type { Io } from './commands/io.ts'
+import { parseDuration } from './core/units.ts'
+import { version } from './version.ts'
+
+const DEFAULT_CONFIG = '/etc/certferry/config.yaml'
+
+/** Sets the exit code of a command that ends with more than done or failed. */
+export type Exit = (code: number) => void
+
+/** The verbs, their options and their help. Each command is loaded when it is called. */
+export function createProgram(io: Io, exit: Exit): Command {
+  const root = new Command('certferry')
+    .description(
+      'Vault-backed certificate sidecar: fetches, checks, writes atomically, reloads, and proves over TLS that the new certificate is served.',
+    )
+    .version(version, '-V, --version')
+    .exitOverride()
+    .showSuggestionAfterError()
+    .showHelpAfterError('(see certferry --help)')
+    .helpCommand(false)
+    .addHelpText(
+      'after',
+      `
+Examples:
+  certferry demo                          see it rotate, without Vault and without root
+  certferry validate -c certferry.yaml    every config error at once, with its place
+  certferry doctor -c certferry.yaml      what would fail, before it fails
+  certferry run -c certferry.yaml         the sidecar
+  certferry status -c certferry.yaml      what the running sidecar knows
+  certferry check example.com:443         expiry, chain and names of an endpoint
+
+Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defect · 78 config`,
+    )
+
+  root
+    .command('run')
+    .description('run the sidecar until SIGTERM; SIGHUP loads the config again and puts every backoff aside')
+    .addOption(configOption())
+    .addHelpText('after', '\nExample:\n  certferry run -c /etc/certferry/config.yaml')
+    .action(async ({ config }) => (await import('./commands/run.ts')).run(config, io))
+
+  root
+    .command('once')
+    .description('obtain what is missing or due, deliver it, and exit: for an init container or cron')
+    .addOption(configOption())
+    .option('--timeout <duration>', 'give up after this long', duration, 120_000)
+    .addHelpText('after', '\nExample:\n  certferry once -c certferry.yaml --timeout 2m')
+    .action(async ({ config, timeout }) => (await import('./commands/once.ts')).once(config, timeout, io))
+
+  root
+    .command('validate')
+    .description('check a config file: all errors at once, with file:line:column and what to write instead')
+    .addOption(configOption())
+    .option('--print-schema', 'print the JSON Schema of the config, for editors')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry validate -c certferry.yaml\n  certferry validate --print-schema > certferry.schema.json',
+    )
+    .action(async ({ config, printSchema }) => {
+      const commands = await import('./commands/validate.ts')
+      return printSchema ? commands.printSchema(io) : commands.validate(config, io)
+    })
+
+  root
+    .command('plan')
+    .description('say what would be renewed, when, why and who would be told; touches nothing, prints no secret')
+    .addOption(configOption())
+    .option('--json', 'for machines')
+    .addHelpText('after', '\nExample:\n  certferry plan -c certferry.yaml')
+    .action(async ({ config, json }) => (await import('./commands/plan.ts')).plan(config, { json: json === true }, io))
+
+  root
+    .command('doctor')
+    .description('look for what would fail: Vault, login, role, volume, target, probe; each with its fix')
+    .addOption(configOption())
+    .addHelpText('after', '\nExample:\n  certferry doctor -c certferry.yaml')
+    .action(async ({ config }) => {
+      exit(await (await import('./commands/doctor.ts')).doctor(config, io))
+    })
+
+  root
+    .command('status')
+    .description('ask the running sidecar: phase, serial, expiry, next renewal, served = disk?')
+    .addOption(configOption())
+    .addOption(socketOption())
+    .option('--json', 'the whole status as JSON')
+    .option('--watch', 'again every second')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry status -c certferry.yaml\n  certferry status --socket /run/certferry/control.sock --watch',
+    )
+    .action(async (options) => (await import('./commands/status.ts')).status(options, io))
+
+  root
+    .command('rotate')
+    .argument('[names...]', 'names of certificates')
+    .description('rotate now, through the control socket of the running sidecar; outside the issue budget')
+    .addOption(configOption())
+    .addOption(socketOption())
+    .option('--all', 'every certificate')
+    .option(
+      '--reason <text>',
+      'for the log and the audit log; "compromise" forbids going back to the old certificate',
+      'asked for by hand',
+    )
+    .option('--wait', 'until the new certificate is proven to be served')
+    .option('--timeout <duration>', 'how long to wait', duration, 120_000)
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry rotate web -c certferry.yaml --wait\n  certferry rotate --all --reason compromise --wait',
+    )
+    .action(async (names, options) => (await import('./commands/rotate.ts')).rotate(names, options, io))
+
+  root
+    .command('wait')
+    .argument('[names...]', 'names of certificates; all without')
+    .description(
+      'return when the certificates are ready, that is, when valid sets are on disk: for startup probes and scripts',
+    )
+    .addOption(configOption())
+    .addOption(socketOption())
+    .option('--timeout <duration>', 'give up after this long', duration, 120_000)
+    .addHelpText('after', '\nExample:\n  certferry wait -c certferry.yaml web --timeout 30s')
+    .action(async (names, options) => (await import('./commands/wait.ts')).wait(names, options, io))
+
+  root
+    .command('check')
+    .argument('<targets...>', 'HOST[:PORT] or FILE')
+    .description(
+      'expiry, chain and names of remote endpoints and local files; exits 0 ok, 1 warning, 2 critical, 3 unknown, like a Nagios plugin',
+    )
+    .option('--warn <duration>', 'warn when less is left', duration, parseDuration('30d'))
+    .option('--critical <duration>', 'critical when less is left', duration, parseDuration('7d'))
+    .option('--server-name <name>', 'name to ask for (SNI) and to expect')
+    .option('--ca-file <path>', 'PEM roots to trust, instead of those of the system')
+    .option('--json', 'for machines')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry check example.com 10.0.0.5:8443 /tls/tls.crt\n  certferry check web.internal:443 --ca-file ca.pem --warn 10d --critical 2d',
+    )
+    .action(async (targets, options) => {
+      exit(await (await import('./commands/check.ts')).check(targets, options, io))
+    })
+
+  const audit = root.command('audit').description('work with the audit log').exitOverride()
+  audit
+    .command('verify')
+    .argument('<file>', 'the audit log')
+    .description('follow the hash chain; says which line breaks it')
+    .addHelpText('after', '\nExample:\n  certferry audit verify /var/log/certferry/audit.log')
+    .action(async (file) => (await import('./commands/audit.ts')).verify(file, io))
+
+  root
+    .command('demo')
+    .description(
+      'rotate certificates of a minute under a live TLS server, with a client that hammers it: no Vault, no root',
+    )
+    .option('--seconds <n>', 'end after this many seconds with a summary; fails if a handshake failed', positive)
+    .option('--ttl <duration>', 'lifetime of the certificates', duration, 60_000)
+    .addOption(new Option('--serve <directory>').hideHelp())
+    .addOption(new Option('--port <n>').argParser(positive).hideHelp())
+    .addHelpText('after', '\nExamples:\n  certferry demo\n  certferry demo --seconds 20 --ttl 20s')
+    .action(async (options) => (await import('./commands/demo.ts')).demo(options, io))
+
+  for (const command of [root, ...root.commands, ...audit.commands])
+    command.configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'certferry: ')) })
+  return root
+}
+
+function configOption(): Option {
+  return new Option('-c, --config <file>', 'config file').env('CERTFERRY_CONFIG').default(DEFAULT_CONFIG)
+}
+
+function socketOption(): Option {
+  return new Option('--socket <path>', 'control socket, instead of the one in the config')
+}
+
+function duration(text: string): number {
+  try {
+    return parseDuration(text)
+  } catch (error) {
+    throw new InvalidArgumentError(error instanceof Error ? error.message : String(error))
+  }
+}
+
+function positive(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('must be a whole number above zero')
+  return Number(text)
+}

@@ -1,0 +1,111 @@
+import type { Clock } from './clock.ts'
+import { type Config, loadConfig } from './config/config.ts'
+import { ConfigError } from './config/file.ts'
+import { toSidecarError } from './errors.ts'
+import { type Admin, openAdmin } from './observe/admin.ts'
+import { type Control, type ReloadReply, type RotateReply, type RotateRequest, wireError } from './observe/control.ts'
+import type { Emit } from './observe/events.ts'
+import { createObservers } from './observe/index.ts'
+import type { LogDeps } from './observe/log.ts'
+import { type RotateResult, type Sidecar, startSidecar } from './sidecar.ts'
+import { createSnapshots } from './snapshot.ts'
+import { version } from './version.ts'
+
+export interface ServiceDeps {
+  readonly clock: Clock
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Where the log goes. */
+  readonly destination: LogDeps['destination']
+}
+
+/** The sidecar with everything that watches it and everything that may ask it. */
+export interface Service extends AsyncDisposable {
+  readonly admin: Admin
+  readonly control: Control
+  readonly emit: Emit
+  /** Loads the config file again; a broken one is told and changes nothing. Puts every backoff aside. */
+  refresh(): Promise<void>
+  /** Rejects when a certificate cannot be run at all. */
+  readonly failed: Promise<never>
+}
+
+/** Opens observers, loops and admin server, in that order; closes in reverse. Throws ADDRESS_IN_USE, CONFIG_INVALID and the like. */
+export async function openService(config: Config, { clock, env, destination }: ServiceDeps): Promise<Service> {
+  await using opened = new AsyncDisposableStack()
+  const snapshots = createSnapshots(version, clock)
+  const snapshot = () => snapshots.take(sidecar)
+  const options = { version, log: config.log, audit: config.audit }
+  const { emit, metrics } = opened.use(
+    createObservers(options, { now: clock.now, destination, snapshot, also: [snapshots.observe] }),
+  )
+  emit('sidecar.started', { version, certificates: config.certificates.length, config: config.file })
+  const sidecar: Sidecar = opened.use(startSidecar(config, { clock, emit, env }))
+  const control = createControl(sidecar, { emit, env, snapshot })
+  const admin = opened.use(await openAdmin(config.admin, { control, metrics, emit, now: clock.now }))
+  const held = opened.move()
+  return {
+    admin,
+    control,
+    emit,
+    failed: sidecar.failed,
+    refresh: async () => {
+      sidecar.retry()
+      await Promise.all([admin.reloadTls(), control.reloadConfig(AbortSignal.any([])).catch(() => {})])
+    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+/** The scheduler ticks at least every 5 s; this much silence means that the event loop is stuck. */
+const STUCK_MS = 30_000
+
+interface ControlParts {
+  readonly emit: Emit
+  readonly env: ServiceDeps['env']
+  readonly snapshot: Control['snapshot']
+}
+
+function createControl(sidecar: Sidecar, { emit, env, snapshot }: ControlParts): Control {
+  let reloading: Promise<unknown> = Promise.resolve()
+  return { snapshot, stuck, rotate, reloadConfig }
+
+  function stuck(): string | undefined {
+    const silentMs = sidecar.sinceTick()
+    return silentMs > STUCK_MS ? `the scheduler has not ticked for ${Math.round(silentMs / 1000)} s` : undefined
+  }
+
+  async function rotate({ certificates, reason, wait }: RotateRequest, signal: AbortSignal): Promise<RotateReply> {
+    const names =
+      certificates === 'all' ? sidecar.config.certificates.map(({ name }) => name) : [...new Set(certificates)]
+    const rotations = sidecar.rotate(names, reason || 'asked for by hand', signal)
+    if (wait) return { results: (await rotations).map(wireResult) }
+    rotations.catch(() => {})
+    return { results: names.map((certificate) => ({ certificate, ok: true, serial: null, error: null })) }
+  }
+
+  /** One after the other: two at once would stop and start the same loops. */
+  function reloadConfig(): Promise<ReloadReply> {
+    const next = reloading.then(loadAgain)
+    reloading = next.catch(() => {})
+    return next
+  }
+
+  async function loadAgain(): Promise<ReloadReply> {
+    try {
+      return await sidecar.configure(loadConfig(sidecar.config.file, env))
+    } catch (thrown) {
+      const error = toSidecarError(thrown)
+      const errors =
+        error instanceof ConfigError
+          ? error.problems.map(({ place, path, message }) => `${place} ${path}: ${message}`)
+          : [error.message]
+      emit('config.rejected', { code: error.code, message: error.message, errors })
+      throw error
+    }
+  }
+}
+
+function wireResult({ certificate, outcome }: RotateResult): RotateReply['results'][number] {
+  if (outcome.kind === 'served') return { certificate, ok: true, serial: outcome.bundle.serial, error: null }
+  return { certificate, ok: false, serial: outcome.onDisk?.serial ?? null, error: wireError(outcome.error) }
+}

@@ -1,0 +1,83 @@
+import type { Clock, Instant } from './clock.ts'
+import { budgetLeft, recentIssues } from './core/budget.ts'
+import { namesOf } from './core/names.ts'
+import { lifetimeOf } from './core/renewal.ts'
+import { phase, reasonFor } from './core/state.ts'
+import type { Loop } from './loop.ts'
+import type { Observer } from './observe/events.ts'
+import type { CertificateStatus, SidecarStatus } from './observe/status.ts'
+import type { Sidecar } from './sidecar.ts'
+
+/** The whole sidecar at one moment, put together from what the loops published and what events told. */
+export interface Snapshots {
+  take(sidecar: Pick<Sidecar, 'config' | 'certificates'>): SidecarStatus
+  /** Learns config reloads and token lifetimes. */
+  readonly observe: Observer
+}
+
+export function createSnapshots(version: string, { now }: Pick<Clock, 'now'>): Snapshots {
+  const startedAt = now()
+  let reload: Omit<SidecarStatus['config'], 'file'> = { loadedAt: startedAt, lastReloadOk: true, error: null }
+  let tokenExpiresAt: Instant | null = null
+  return {
+    observe: (name, event) => {
+      if (name === 'config.loaded') reload = { loadedAt: now(), lastReloadOk: true, error: null }
+      if (name === 'config.rejected' && 'message' in event)
+        reload = { ...reload, lastReloadOk: false, error: event.message }
+      if (name === 'vault.token' && 'expiresAt' in event) tokenExpiresAt = event.expiresAt ?? null
+    },
+    take: ({ config, certificates }) => ({
+      version,
+      startedAt,
+      config: { file: config.file, ...reload },
+      vault: config.vault ? { address: config.vault.address, tokenExpiresAt } : null,
+      certificates: certificates.map((loop) => certificateStatus(loop, now())),
+    }),
+  }
+}
+
+const HOUR_MS = 3_600_000
+
+/** One certificate: facts from its last report, and what follows from them at `now`. */
+export function certificateStatus({ cert, config, report }: Loop, now: Instant): CertificateStatus {
+  const state = report?.state
+  const serving = state?.serving
+  const served = report?.served
+  const { issuedAt } = cert.store.memory
+  return {
+    name: config.name,
+    phase: state ? phase(state, now) : 'PENDING',
+    reason: (state && reasonFor(state)) ?? null,
+    lastError: state?.failure ?? null,
+    serial: serving?.serial ?? null,
+    fingerprint: serving?.fingerprint ?? null,
+    notBefore: serving?.notBefore ?? null,
+    notAfter: serving?.notAfter ?? null,
+    expiresInSeconds: serving ? Math.floor((serving.notAfter - now) / 1000) : null,
+    renewAt: state?.renewAt ?? null,
+    nextAt: report?.next.kind === 'wait' ? report.next.until : (state?.nextAt ?? null),
+    lastRotationAt: serving ? (state?.rotatedAt ?? serving.receivedAt) : null,
+    verified: state?.verification ?? 'pending',
+    verifiedAt: state?.verifiedAt ?? null,
+    served: served
+      ? {
+          up: served.up,
+          notAfter: served.up ? served.notAfter : null,
+          serial: served.up ? served.serial : null,
+          fingerprint: served.up ? served.fingerprint : null,
+          at: served.at,
+        }
+      : null,
+    servedEqualsDisk: served?.up && serving ? served.fingerprint === serving.fingerprint : null,
+    failures: state?.failures ?? 0,
+    issuedRecently: issuedAt.filter((at) => at > now - HOUR_MS).length,
+    budgetLeft: budgetLeft(recentIssues(issuedAt, now), now, serving ? lifetimeOf(serving) : cert.source.ttlMs),
+    directories: [...new Set(cert.outputs.map((output) => output.directory))],
+    names: serving ? namesIn(serving.leaf) : [],
+  }
+}
+
+function namesIn(leaf: Parameters<typeof namesOf>[0]): string[] {
+  const { commonName, dns, ip, uri, email } = namesOf(leaf)
+  return [...new Set([...(commonName === undefined ? [] : [commonName]), ...dns, ...ip, ...uri, ...email])]
+}

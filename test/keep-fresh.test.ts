@@ -1,0 +1,304 @@
+import assert from 'node:assert/strict'
+import { afterEach, describe, it } from 'node:test'
+import type { Outcome } from '../src/core/state.ts'
+import { phase } from '../src/core/state.ts'
+import { SidecarError } from '../src/errors.ts'
+import { createWorld, type World } from './support/harness.ts'
+
+const MINUTE = 60_000
+const HOUR = 60 * MINUTE
+const DAY = 24 * HOUR
+
+const worlds: World[] = []
+function begin(options?: Parameters<typeof createWorld>[0]): World {
+  const world = createWorld(options)
+  worlds.push(world)
+  return world
+}
+afterEach(async () => {
+  for (const world of worlds.splice(0)) await world.stop()
+})
+const phaseOf = (world: World) => phase(world.report().state, world.clock.now())
+const names = (world: World) => world.events.map(({ name }) => name)
+const down = new SidecarError('VAULT_UNREACHABLE', 'connection refused')
+
+describe('the loop', () => {
+  it('obtains a certificate at start and renews it at half of an hour, again and again', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(1000)
+    assert.equal(world.issued.length, 1)
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.target.serves, 'c1')
+    await world.clock.advance(29 * MINUTE)
+    assert.equal(world.issued.length, 1)
+    await world.clock.advance(5 * HOUR)
+    assert.equal(world.issued.length, 11)
+    assert.equal(world.reloads, 11)
+    assert.equal(world.target.serves, 'c11')
+  })
+
+  it('issues nothing and tells nobody on a restart with a good set that is served', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    await world.stop()
+    for (let restart = 0; restart < 30; restart++) {
+      world.start()
+      await world.clock.advance(2000)
+      await world.stop()
+    }
+    assert.equal(world.asked, 1)
+    assert.equal(world.reloads, 1)
+    assert.ok(names(world).includes('certificate.resumed'))
+  })
+
+  it('keeps the certificate while Vault is away, and renews without a restart when it is back', async () => {
+    const world = begin({ lifeMs: 3 * DAY })
+    world.start()
+    await world.clock.advance(DAY)
+    world.fail.fetch = down
+    await world.clock.advance(DAY)
+    assert.equal(world.target.serves, 'c1')
+    assert.equal(phaseOf(world), 'DEGRADED')
+    assert.ok(world.asked < 320, `${world.asked} requests in half a day of outage`)
+    world.fail.fetch = undefined
+    await world.clock.advance(10 * MINUTE)
+    assert.equal(world.issued.length, 2)
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.ok(names(world).includes('rotation.recovered'))
+  })
+
+  it('goes from PENDING to ACTIVE when Vault comes up after the sidecar', async () => {
+    const world = begin()
+    world.fail.fetch = down
+    world.start()
+    await world.clock.advance(5 * MINUTE)
+    assert.equal(phaseOf(world), 'PENDING')
+    world.fail.fetch = undefined
+    await world.clock.advance(6 * MINUTE)
+    assert.equal(phaseOf(world), 'ACTIVE')
+  })
+
+  it('says EXPIRED when nothing helped, and recovers from there', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.fail.fetch = down
+    await world.clock.advance(HOUR)
+    assert.equal(phaseOf(world), 'EXPIRED')
+    world.fail.fetch = undefined
+    await world.clock.advance(MINUTE)
+    assert.equal(phaseOf(world), 'ACTIVE')
+  })
+})
+
+describe('a target that refuses the new certificate', () => {
+  it('gets the proven one back, and the new one again later, without another issuance', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.target.refuses = (id) => id === 'c2'
+    await world.clock.advance(31 * MINUTE)
+    assert.equal(world.disk.current?.fingerprint, 'c1')
+    assert.equal(world.target.serves, 'c1')
+    assert.equal(phaseOf(world), 'DEGRADED')
+    assert.equal(world.issued.length, 2)
+    assert.ok(names(world).includes('rotation.rolled-back'))
+    world.target.refuses = () => false
+    await world.clock.advance(2 * MINUTE)
+    assert.equal(world.target.serves, 'c2')
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.issued.length, 2)
+  })
+
+  it('is never given back a certificate that was rotated for compromise', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.target.refuses = (id) => id === 'c2'
+    world.requests.push({ kind: 'rotate', reason: 'compromise of the key', done: () => {} })
+    world.ring()
+    await world.clock.advance(MINUTE)
+    assert.equal(world.disk.current?.fingerprint, 'c2')
+    assert.ok(!names(world).includes('rotation.rolled-back'))
+  })
+
+  it('has the newest set left on disk when it refuses the old one too', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.target.refuses = () => true
+    world.target.serves = 'foreign'
+    world.requests.push({ kind: 'rotate', reason: 'test', done: () => {} })
+    world.ring()
+    await world.clock.advance(1000)
+    assert.equal(world.disk.current?.fingerprint, 'c2')
+    assert.equal(world.report().state.failure?.code, 'ROLLBACK_FAILED')
+  })
+})
+
+describe('a target that is not there', () => {
+  it('is waited for after the start: files are in place, nothing counts as failed', async () => {
+    const world = begin()
+    world.target.up = false
+    world.start()
+    await world.clock.advance(MINUTE)
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.report().state.verification, 'pending')
+    assert.ok(names(world).includes('rotation.waiting') && !names(world).includes('rotation.failed'))
+    world.target.up = true
+    await world.clock.advance(10_000)
+    assert.equal(world.report().state.verification, 'verified')
+    assert.equal(world.issued.length, 1)
+  })
+
+  it('is trouble after the grace, and healed when it comes', async () => {
+    const world = begin()
+    world.target.up = false
+    world.start()
+    await world.clock.advance(3 * MINUTE)
+    assert.equal(phaseOf(world), 'DEGRADED')
+    world.target.up = true
+    await world.clock.advance(2 * MINUTE)
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.issued.length, 1)
+  })
+
+  it('is told again when it comes back with another certificate: a foreign reload, an old image', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.target.serves = 'foreign'
+    await world.clock.advance(2 * MINUTE)
+    assert.equal(world.target.serves, 'c1')
+    assert.equal(world.issued.length, 1)
+  })
+})
+
+describe('the issue budget', () => {
+  it('stops a loop that never gets a certificate delivered, and a person may still ask', async () => {
+    const world = begin({ lifeMs: 3 * DAY })
+    world.start()
+    await world.clock.advance(MINUTE)
+    const restart = async () => {
+      await world.stop()
+      world.disk.current = undefined
+      world.start()
+      await world.clock.advance(2000)
+    }
+    for (let crash = 0; crash < 30; crash++) await restart()
+    assert.equal(world.issued.length, 5)
+    assert.equal(world.report().state.failure?.code, 'BUDGET_SPENT')
+    let outcome: Outcome | undefined
+    world.requests.push({ kind: 'rotate', reason: 'by hand', done: (result) => (outcome = result) })
+    world.ring()
+    await world.clock.advance(1000)
+    assert.equal(outcome?.kind, 'served')
+    assert.equal(world.issued.length, 6)
+  })
+
+  it('is not charged for a request that certainly issued nothing', async () => {
+    const world = begin({ lifeMs: 3 * DAY })
+    world.fail.fetch = down
+    world.start()
+    await world.clock.advance(HOUR)
+    assert.ok(world.asked > 10)
+    assert.deepEqual(world.disk.memory.issuedAt, [])
+  })
+
+  it('is charged for a request whose answer was lost', async () => {
+    const world = begin({ lifeMs: 3 * DAY })
+    world.fail.fetch = new SidecarError('VAULT_TIMEOUT', 'no answer')
+    world.start()
+    await world.clock.advance(HOUR)
+    assert.equal(world.asked, 5)
+  })
+})
+
+describe('trouble with the disk', () => {
+  it('is met before Vault is asked, and costs no certificate', async () => {
+    const world = begin()
+    world.fail.write = new SidecarError('DISK_FULL', 'no space')
+    world.start()
+    await world.clock.advance(HOUR)
+    assert.equal(world.asked, 0)
+    world.fail.write = undefined
+    await world.clock.advance(2 * MINUTE)
+    assert.equal(world.issued.length, 1)
+    assert.equal(phaseOf(world), 'ACTIVE')
+  })
+
+  it('waits for a lock and takes over when it is free', async () => {
+    const world = begin()
+    world.fail.open = new SidecarError('LOCK_HELD', 'held')
+    world.start()
+    await world.clock.advance(MINUTE)
+    assert.equal(world.report().state.failure?.code, 'LOCK_HELD')
+    assert.equal(world.asked, 0)
+    world.fail.open = undefined
+    await world.clock.advance(2000)
+    assert.equal(phaseOf(world), 'ACTIVE')
+  })
+})
+
+describe('clocks', () => {
+  it('a suspend past the renewal is noticed at the next tick', async () => {
+    const world = begin({ lifeMs: DAY })
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.clock.step(13 * HOUR)
+    await world.clock.advance(6000)
+    assert.equal(world.issued.length, 2)
+    assert.ok(names(world).includes('clock.stepped'))
+  })
+
+  it('a clock set back by two days does not put a renewal off, and causes no storm', async () => {
+    const world = begin({ lifeMs: DAY })
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.clock.step(-2 * DAY)
+    await world.clock.advance(11 * HOUR)
+    assert.equal(world.issued.length, 1)
+    await world.clock.advance(2 * HOUR)
+    assert.equal(world.issued.length, 2)
+  })
+})
+
+describe('requests', () => {
+  it('that arrive together are served by one rotation', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    let done = 0
+    for (let count = 0; count < 50; count++)
+      world.requests.push({ kind: 'rotate', reason: 'test', done: () => (done += 1) })
+    world.ring()
+    await world.clock.advance(1000)
+    assert.equal(done, 50)
+    assert.equal(world.issued.length, 2)
+  })
+
+  it('to retry put the backoff aside', async () => {
+    const world = begin({ lifeMs: 3 * DAY })
+    world.fail.fetch = new SidecarError('PERMISSION_DENIED', 'denied')
+    world.start()
+    await world.clock.advance(HOUR)
+    world.fail.fetch = undefined
+    world.requests.push({ kind: 'retry' })
+    world.ring()
+    await world.clock.advance(100)
+    assert.equal(world.issued.length, 1)
+  })
+})
+
+it('a target without verifier is told once per certificate, and the state does not pretend', async () => {
+  const world = begin({ verifies: false })
+  world.start()
+  await world.clock.advance(MINUTE)
+  assert.equal(world.report().state.verification, 'none')
+  await world.stop()
+  world.start()
+  await world.clock.advance(MINUTE)
+  assert.equal(world.reloads, 1)
+})

@@ -1,0 +1,196 @@
+import type { Bundle } from '../../src/core/bundle.ts'
+import { SidecarError } from '../../src/errors.ts'
+import { keepFresh, type LoopRequest } from '../../src/keep-fresh.ts'
+import type { EventMap, EventName } from '../../src/observe/events.ts'
+import type { FileSet } from '../../src/outputs/output.ts'
+import type { Memory, Store } from '../../src/outputs/store.ts'
+import type { Report } from '../../src/report.ts'
+import type { ManagedCertificate } from '../../src/rotation.ts'
+import { createScheduler } from '../../src/scheduler.ts'
+import { createTestCa } from './ca.ts'
+import { createFakeClock } from './clock.ts'
+
+export const T0 = Date.UTC(2026, 0, 1)
+const template = (await (await createTestCa()).issue()).bundle
+
+/** A real bundle under other times, so that thousands cost nothing. */
+export const bundleAt = (receivedAt: number, id: string, lifeMs: number): Bundle => ({
+  ...template,
+  fingerprint: id,
+  serial: id,
+  origin: 'test',
+  notBefore: receivedAt - 30_000,
+  receivedAt,
+  notAfter: receivedAt + lifeMs,
+})
+
+/** A world on a fake clock: an issuer, a disk and a target, each of which can be made to fail. */
+export interface World {
+  readonly clock: ReturnType<typeof createFakeClock>
+  readonly events: { name: EventName; event: EventMap[EventName]; at: number }[]
+  readonly requests: LoopRequest[]
+  /** Bundles issued so far. */
+  readonly issued: Bundle[]
+  /** Calls to the issuer, refused ones included. */
+  asked: number
+  reloads: number
+  /** What the disk holds, and what the target serves. */
+  disk: { current: Bundle | undefined; previous: Bundle | undefined; memory: Memory }
+  target: { up: boolean; serves: string | undefined; refuses: (id: string) => boolean }
+  fail: { fetch?: SidecarError | undefined; write?: SidecarError | undefined; open?: SidecarError | undefined }
+  lifeMs: number
+  report(): Report
+  /** Starts the loop; a second start is a restart of the process. */
+  start(): void
+  stop(): Promise<void>
+  ring(): void
+}
+
+export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World {
+  const clock = createFakeClock(T0)
+  let running: { stop: AbortController; ended: Promise<unknown>; ring: () => void } | undefined
+  let report: Report | undefined
+  const world: World = {
+    clock,
+    events: [],
+    requests: [],
+    issued: [],
+    asked: 0,
+    reloads: 0,
+    disk: {
+      current: undefined,
+      previous: undefined,
+      memory: { seed: 'seed', issuedAt: [], told: undefined, verified: undefined, rejected: [], condemned: [] },
+    },
+    target: { up: true, serves: undefined, refuses: () => false },
+    fail: {},
+    lifeMs,
+    report: () => {
+      if (!report) throw new Error('nothing was reported yet')
+      return report
+    },
+    start: () => {
+      const stop = new AbortController()
+      const scheduler = createScheduler(clock, (byMs) => emit('clock.stepped', { byMs }))
+      const ticking = scheduler.run(stop.signal)
+      const alarm = scheduler.alarm(stop.signal)
+      const loop = keepFresh(
+        certificate(world, verifies),
+        { clock, emit, alarm, requests: world.requests, publish: (next) => (report = next) },
+        stop.signal,
+      )
+      running = { stop, ended: Promise.allSettled([loop, ticking]), ring: alarm.ring }
+    },
+    stop: async () => {
+      running?.stop.abort(new DOMException('stop', 'AbortError'))
+      await running?.ended
+    },
+    ring: () => running?.ring(),
+  }
+  const emit = <Name extends EventName>(name: Name, event: EventMap[Name]) => {
+    world.events.push({ name, event, at: clock.now() - T0 })
+  }
+  return world
+}
+
+function certificate(world: World, verifies: boolean): ManagedCertificate {
+  return {
+    name: 'web',
+    source: {
+      origin: 'test',
+      issues: true,
+      names: undefined,
+      algorithm: undefined,
+      ttlMs: world.lifeMs,
+      fetch: async () => {
+        world.asked += 1
+        if (world.fail.fetch) throw world.fail.fetch
+        const bundle = bundleAt(world.clock.now(), `c${world.issued.length + 1}`, world.lifeMs)
+        world.issued.push(bundle)
+        return bundle
+      },
+    },
+    expect: { minTtlMs: 1, chain: 'complete' },
+    renewal: { jitter: 0 },
+    outputs: [],
+    store: memoryStore(world),
+    reloaders: [
+      {
+        kind: 'test',
+        description: 'the target',
+        inspect: async () => 'the target',
+        test: async () => {},
+        reload: async () => {
+          world.reloads += 1
+          if (!world.target.up) throw new SidecarError('RELOAD_TARGET_MISSING', 'the target is not there')
+          if (world.disk.current && !world.target.refuses(world.disk.current.fingerprint))
+            world.target.serves = world.disk.current.fingerprint
+        },
+      },
+    ],
+    verifiers: verifies ? [verifier(world)] : [],
+    startupGraceMs: 120_000,
+  }
+}
+
+function verifier(world: World): ManagedCertificate['verifiers'][number] {
+  return {
+    kind: 'test',
+    description: 'the target',
+    probe: async () =>
+      world.target.up && world.target.serves !== undefined
+        ? { up: true, fingerprint: world.target.serves, serial: world.target.serves, notAfter: T0 }
+        : { up: false, why: 'connection refused' },
+    verify: async (bundle) => {
+      if (!world.target.up) throw new SidecarError('TARGET_DOWN', 'connection refused')
+      if (world.target.serves !== bundle.fingerprint)
+        throw new SidecarError('RELOAD_NOT_EFFECTIVE', `still serves ${world.target.serves}`)
+    },
+  }
+}
+
+/** The store's contract without a disk; the real one has its own tests. */
+function memoryStore({ disk, fail }: World): Store {
+  const trouble = (kind: keyof World['fail']) => {
+    const error = fail[kind]
+    if (error) throw error
+  }
+  const pending = (): Bundle | undefined => undefined
+  return {
+    get current() {
+      return disk.current
+    },
+    get memory() {
+      return disk.memory
+    },
+    open: async () => {
+      trouble('open')
+      return { current: disk.current, pending: pending() }
+    },
+    remember: async (change) => {
+      disk.memory = { ...disk.memory, ...change }
+    },
+    preflight: async () => trouble('write'),
+    apply: async ({ bundle }: FileSet) => {
+      trouble('write')
+      const changed = disk.current?.fingerprint !== bundle.fingerprint
+      if (changed && disk.current?.fingerprint === disk.memory.verified?.fingerprint) disk.previous = disk.current
+      disk.current = bundle
+      return { changed, previous: disk.previous?.fingerprint === bundle.fingerprint ? undefined : disk.previous }
+    },
+    settle: async (now) => {
+      if (!disk.current) return
+      disk.previous = disk.current
+      disk.memory = { ...disk.memory, verified: { fingerprint: disk.current.fingerprint, at: now } }
+    },
+    undo: async () => {
+      disk.memory = { ...disk.memory, rejected: disk.current ? [disk.current.fingerprint] : [] }
+      disk.current = disk.previous
+    },
+    repair: async () => {
+      trouble('write')
+      return []
+    },
+    [Symbol.asyncDispose]: async () => {},
+  }
+}
