@@ -65,6 +65,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'manage.ts': ALL_BUT_COMMANDS,
   'snapshot.ts': ALL_BUT_COMMANDS,
   'sidecar.ts': ALL_BUT_COMMANDS,
+  'service.ts': ALL_BUT_COMMANDS,
   'commands/': { values: ['*'], not: ['cli.ts', 'program.ts', 'index.ts'] },
   'demo/': { values: ['*'], not: ['cli.ts', 'program.ts', 'index.ts'] },
   // Commands are loaded when they are called.
