@@ -13,7 +13,7 @@ export interface Io {
   readonly onHangup: (listener: () => void) => void
 }
 
-export const print = (io: Io, text: string): void => {
+export const print = (io: Pick<Io, 'stdout'>, text: string): void => {
   io.stdout.write(text.endsWith('\n') ? text : `${text}\n`)
 }
 

@@ -122,7 +122,8 @@ function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
   return { intermediates, roots }
 }
 
-const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
+/** By name, key identifier and signature; not by time. */
+export const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
   certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
 const isSelfSigned = (certificate: X509Certificate) => isIssuedBy(certificate, certificate)
 
