@@ -100,5 +100,5 @@ async function listenOnPort(server: Server | HttpsServer, listen: string): Promi
   return listen.replace(/\d+$/, String(typeof address === 'object' && address ? address.port : port))
 }
 
-/** Running out of file descriptors costs connections, not the process (an 'error' that nobody hears would end it). */
+/** A connection that cannot be accepted (ENFILE, ENOBUFS) is no reason to end, which an 'error' that nobody hears would be. */
 const outlive = (server: Server | HttpsServer) => void server.on('error', () => {})

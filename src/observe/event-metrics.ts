@@ -26,6 +26,9 @@ export function createEventMetrics(registry: Registry) {
   const tampers = new Counter(options('tamper_total'))
   const probes = new Counter(options('probe_total'))
   const requests = new Histogram(options('vault_request_duration_seconds'))
+  const clockSkew = new Gauge(options('vault_clock_skew_seconds'))
+  // Unknown until Vault has answered, which is not the same as none.
+  clockSkew.remove()
   const tokenFailures = new Counter(options('vault_token_failure_total'))
   const wrapsReused = new Counter(options('wrap_reused_total'))
   const clockSteps = new Counter(options('clock_step_total'))
@@ -48,6 +51,7 @@ export function createEventMetrics(registry: Registry) {
     },
     'tamper.repaired': ({ certificate }) => tampers.inc({ certificate }),
     'vault.request': ({ operation, status, durationMs }) => requests.observe({ operation, status }, durationMs / 1000),
+    'vault.clock-skew': ({ byMs }) => clockSkew.set(byMs / 1000),
     'vault.token-failed': () => tokenFailures.inc(),
     'security.wrap-reused': () => wrapsReused.inc(),
     'clock.stepped': () => clockSteps.inc(),

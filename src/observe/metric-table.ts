@@ -89,6 +89,7 @@ export const EVENT_METRICS = {
     'operation',
     'status',
   ),
+  vault_clock_skew_seconds: gauge("By how much Vault's clock was ahead of ours in its last answer."),
   vault_token_failure_total: counter('Failed logins and renewals of the Vault token.'),
   wrap_reused_total: counter('Wrapping tokens found already used: a security event.'),
   clock_step_total: counter('Steps of the wall clock.'),

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -51,19 +50,17 @@ export async function startAdmin(
 export const onPort = (): AdminOptions => ({ listen: '127.0.0.1:0' })
 export const onSocket = (folder: string): AdminOptions => ({ socket: join(folder, 'control.sock') })
 
-/** Sends bytes as they are; resolves with all that comes back until the server closes, and the socket's own error if any. */
-export function exchange(to: number | string, bytes: string): Promise<string> {
-  return new Promise((resolve) => {
-    const socket = dial(to)
-    let reply = ''
-    socket.setEncoding('utf8')
-    socket.on('data', (chunk) => {
-      reply += chunk
-    })
-    socket.on('error', () => {})
-    socket.on('close', () => resolve(reply))
-    socket.write(bytes)
+/** Sends bytes as they are; resolves with all that comes back until the server closes. */
+export async function exchange(to: number | string, bytes: string): Promise<string> {
+  const socket = dial(to)
+  let reply = ''
+  socket.setEncoding('utf8')
+  socket.on('data', (chunk) => {
+    reply += chunk
   })
+  socket.write(bytes)
+  await closed(socket)
+  return reply
 }
 
 /** Sends one byte every few ms; resolves like `exchange`. */
@@ -75,12 +72,18 @@ export async function drip(to: number | string, bytes: string): Promise<string> 
   socket.on('data', (chunk) => {
     reply += chunk
   })
-  socket.on('error', () => {})
   const timer = setInterval(() => socket.write(bytes[sent++] ?? 'x'), 5)
-  await once(socket, 'close')
+  await closed(socket)
   clearInterval(timer)
   return reply
 }
+
+/** Resolves when the connection is gone, however. */
+export const closed = (socket: Socket): Promise<void> =>
+  new Promise((resolve) => {
+    socket.on('error', () => {})
+    socket.once('close', () => resolve())
+  })
 
 export const dial = (to: number | string): Socket => (typeof to === 'number' ? connect(to, '127.0.0.1') : connect(to))
 

@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { dial, drip, exchange, onPort, onSocket, startAdmin, statusOf } from './admin-kit.ts'
+import { closed, dial, drip, exchange, onPort, onSocket, startAdmin, statusOf } from './admin-kit.ts'
 import { active, NOW, pending, sidecar } from './samples.ts'
 
 test('a good sidecar is live, ready, started and healthy', async () => {
@@ -217,7 +217,7 @@ test('closing ends idle, silent and stuck connections promptly, and removes the 
     `POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
   )
   await asked.promise
-  const ends = Promise.all([once(idle, 'close'), once(silent, 'close'), stuck])
+  const ends = Promise.all([closed(idle), closed(silent), stuck])
   await server[Symbol.asyncDispose]()
   await ends
   assert.equal(existsSync(server.socket), false)

@@ -72,6 +72,7 @@ test('what is not known has no series, rather than a zero', async () => {
     'served_matches_disk',
     'last_verified_timestamp_seconds',
     'vault_token_expiry_timestamp_seconds',
+    'vault_clock_skew_seconds',
   ])
     assert.ok(!names.includes(PREFIX + name), name)
 })
@@ -165,6 +166,7 @@ function everyEvent({ observe }: ReturnType<typeof createMetrics>) {
   observe('reload.finished', reload)
   observe('tamper.repaired', { certificate, path: '/tls/tls.key', what: 'mode' })
   observe('vault.request', { operation: 'sign', status: '200', durationMs: 12 })
+  observe('vault.clock-skew', { byMs: -1500 })
   observe('vault.token-failed', { nextAt: NOW, ...failure })
   observe('security.wrap-reused', { file: '/run/wrap' })
   observe('clock.stepped', { byMs: 7_200_000 })
