@@ -41,7 +41,7 @@ export function manage(config: CertificateConfig, { vault, clock, targets }: Par
     outputs: made,
     store: createStore({ certificate: name, outputs: made, now: clock.now }),
     reloaders: config.reload.map(targets.reloader),
-    verifiers: config.verify.map((options) => verifiers.create(options, { clock })),
+    verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
     startupGraceMs: startupGrace,
   }
 }
