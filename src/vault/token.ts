@@ -131,7 +131,7 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
   }
 
   async function sleepUntil(at: number, signal: AbortSignal): Promise<void> {
-    while (clock.elapsed() < at) await clock.sleep(at - clock.elapsed(), signal)
+    while (clock.elapsed() < at) await clock.sleep(Math.ceil(at - clock.elapsed()), signal)
   }
 
   async function refresh(token: Held, signal: AbortSignal): Promise<void> {

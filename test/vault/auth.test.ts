@@ -1,0 +1,220 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { answer, type FaultProxy, type SeenRequest, startFaultProxy } from '../support/fault-proxy.ts'
+import { failure, forever, openVault } from './support.ts'
+
+let directory: string
+const path = (name: string) => join(directory, name)
+const save = async (name: string, text: string) => {
+  await writeFile(path(name), text)
+  return path(name)
+}
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'certferry-auth-'))
+})
+after(() => rm(directory, { recursive: true }))
+
+const refused = answer(400, { errors: ['invalid role or secret ID'] })
+const usedUp = answer(400, { errors: ['wrapping token is not valid or does not exist'] })
+const gone = answer(403, { errors: ['permission denied'] })
+
+/** A Vault with an approle mount that accepts these secret_ids, and one response-wrapping token. */
+function approleVault({
+  secrets = ['secret'],
+  wrapping = 'wrap-1',
+  creationPath = 'auth/approle/role/app/secret-id',
+} = {}) {
+  let wrapped = true
+  const tokens = new Set<string>()
+  return ({ url, body, headers }: SeenRequest) => {
+    const sent: unknown = body === '' ? {} : JSON.parse(body)
+    const field = (name: string) =>
+      typeof sent === 'object' && sent !== null ? Object.entries(sent).find(([key]) => key === name)?.[1] : undefined
+    switch (url) {
+      case '/v1/auth/approle/login': {
+        if (field('role_id') !== 'role' || !secrets.includes(String(field('secret_id') ?? 'none'))) return refused
+        tokens.add(`hvs.${tokens.size}`)
+        return answer(200, { auth: { client_token: `hvs.${tokens.size - 1}`, lease_duration: 3600, renewable: true } })
+      }
+      case '/v1/sys/wrapping/lookup':
+        return wrapped && field('token') === wrapping ? answer(200, { data: { creation_path: creationPath } }) : usedUp
+      case '/v1/sys/wrapping/unwrap': {
+        if (!wrapped || headers['x-vault-token'] !== wrapping) return usedUp
+        wrapped = false
+        return answer(200, { data: { secret_id: secrets[0] } })
+      }
+      case '/v1/auth/token/lookup-self':
+        return tokens.has(String(headers['x-vault-token']))
+          ? answer(200, { data: { ttl: 3600, renewable: true, policies: [], display_name: '' } })
+          : gone
+      default:
+        return gone
+    }
+  }
+}
+
+const logins = ({ requests }: FaultProxy) => requests.filter(({ url }) => url.endsWith('/login')).length
+
+describe('auth approle', () => {
+  test('logs in with what the files hold, without the line break at the end', async () => {
+    await using server = await startFaultProxy(approleVault())
+    const auth = {
+      kind: 'approle',
+      roleIdFile: await save('role', 'role\n'),
+      secretIdFile: await save('secret', ' secret\n'),
+    }
+    const { vault, told } = openVault(server.address, { auth })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    assert.equal(server.requests[0]?.body, '{"role_id":"role","secret_id":"secret"}')
+    assert.equal(server.requests[0]?.headers['x-vault-token'], undefined)
+    assert.equal(server.requests[1]?.headers['x-vault-token'], 'hvs.0')
+    assert.deepEqual(
+      told.onToken.map(({ how, renewable }) => [how, renewable]),
+      [['login', true]],
+    )
+  })
+
+  test('needs no secret_id where the role binds none', async () => {
+    await using server = await startFaultProxy(approleVault({ secrets: ['none'] }))
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role' } })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    assert.equal(server.requests[0]?.body, '{"role_id":"role"}')
+  })
+
+  test('V15 says which file is missing or empty, asks nothing, and goes on once it is there', async () => {
+    await using server = await startFaultProxy(approleVault())
+    const secretIdFile = path('late')
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretIdFile } })
+    await using _ = vault
+    for (const content of [undefined, '\n']) {
+      if (content !== undefined) await save('late', content)
+      const error = await failure(vault.lookupSelf(forever))
+      assert.equal(error.code, 'AUTH_SOURCE')
+      assert.ok(error.message.includes(secretIdFile))
+    }
+    assert.equal(server.requests.length, 0)
+    await save('late', 'secret')
+    await vault.lookupSelf(forever)
+  })
+
+  test('V15 a secret_id that was replaced is used at once, though the old one was just refused', async () => {
+    await using server = await startFaultProxy(approleVault())
+    const secretIdFile = await save('wrong', 'wrong')
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretIdFile } })
+    await using _ = vault
+    const error = await failure(vault.lookupSelf(forever))
+    assert.equal(error.code, 'AUTH_FAILED')
+    assert.equal(error.message, 'Vault refused POST auth/approle/login (400): invalid role or secret ID')
+    await save('wrong', 'secret')
+    await vault.lookupSelf(forever)
+    assert.equal(logins(server), 2)
+  })
+
+  test('V14 a secret_id that worked before and is refused now is used up', async () => {
+    const secrets = ['secret']
+    await using server = await startFaultProxy(approleVault({ secrets }))
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretId: 'secret' } })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    secrets.length = 0
+    const error = await failure(vault.sign({ mount: 'pki', role: 'web', body: {} }, forever))
+    assert.equal(error.code, 'AUTH_PERMANENT')
+  })
+
+  describe('with a wrapped secret_id', () => {
+    const wrappedAuth = async (token = 'wrap-1') => ({
+      kind: 'approle',
+      roleId: 'role',
+      secretIdFile: await save('wrapped', `${token}\n`),
+      secretIdWrapped: true,
+    })
+
+    test('unwraps it once, and logs in with it again and again', async () => {
+      await using server = await startFaultProxy(approleVault())
+      const { vault, told } = openVault(server.address, { auth: await wrappedAuth() })
+      await using _ = vault
+      await vault.lookupSelf(forever)
+      assert.equal(
+        (await failure(vault.sign({ mount: 'pki', role: 'web', body: {} }, forever))).code,
+        'PERMISSION_DENIED',
+      )
+      assert.equal(logins(server), 2)
+      assert.equal(server.requests.filter(({ url }) => url.endsWith('/unwrap')).length, 1)
+      assert.deepEqual(told.onWrapReused, [])
+    })
+
+    test('V14 that somebody else unwrapped raises the alarm', async () => {
+      await using server = await startFaultProxy(approleVault({ wrapping: 'another' }))
+      const { vault, told } = openVault(server.address, { auth: await wrappedAuth() })
+      await using _ = vault
+      const error = await failure(vault.lookupSelf(forever))
+      assert.equal(error.code, 'WRAP_REUSED')
+      assert.doesNotMatch(error.message, /wrap-1/)
+      assert.deepEqual(told.onWrapReused, [{ file: path('wrapped') }])
+      assert.equal(logins(server), 0)
+    })
+
+    test('of another path raises the alarm before it is unwrapped', async () => {
+      for (const creationPath of ['cubbyhole/x', 'auth/other/role/app/secret-id', 'sys/wrapping/wrap']) {
+        await using server = await startFaultProxy(approleVault({ creationPath }))
+        const { vault, told } = openVault(server.address, { auth: await wrappedAuth() })
+        await using _ = vault
+        assert.equal((await failure(vault.lookupSelf(forever))).code, 'WRAP_REUSED')
+        assert.equal(told.onWrapReused.length, 1)
+        assert.ok(server.requests.every(({ url }) => url === '/v1/sys/wrapping/lookup'))
+      }
+    })
+
+    test('is no alarm while Vault is sealed', async () => {
+      await using server = await startFaultProxy(() => answer(503, { errors: ['Vault is sealed'] }))
+      const { vault, told } = openVault(server.address, { auth: await wrappedAuth() })
+      await using _ = vault
+      assert.equal((await failure(vault.lookupSelf(forever))).code, 'VAULT_SEALED')
+      assert.deepEqual(told.onWrapReused, [])
+    })
+  })
+})
+
+describe('auth token', () => {
+  const knows = (...tokens: string[]) =>
+    startFaultProxy(({ headers }) =>
+      tokens.includes(String(headers['x-vault-token']))
+        ? answer(200, { data: { ttl: 0, renewable: false, policies: ['root'], display_name: 'root' } })
+        : gone,
+    )
+
+  test('looks the token up, to learn how long it lives', async () => {
+    await using server = await knows('hvs.fixed')
+    const { vault, told } = openVault(server.address, { auth: { kind: 'token', token: 'hvs.fixed' } })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    assert.deepEqual(told.onToken, [{ expiresAt: undefined, renewable: false, how: 'login' }])
+  })
+
+  test('V12 reads the file again when the old token is refused', async () => {
+    await using server = await knows('hvs.new')
+    const tokenFile = await save('token', 'hvs.old')
+    const { vault } = openVault(server.address, { auth: { kind: 'token', tokenFile } })
+    await using _ = vault
+    const error = await failure(vault.lookupSelf(forever))
+    assert.equal(error.code, 'AUTH_FAILED')
+    assert.equal(error.message, 'Vault refused GET auth/token/lookup-self (403): permission denied')
+    await save('token', 'hvs.new\n')
+    await vault.lookupSelf(forever)
+  })
+
+  test('refuses a file that no token comes from', async () => {
+    await using server = await knows()
+    for (const tokenFile of [directory, await save('long', 'x'.repeat(70_000)), path('missing')]) {
+      const { vault } = openVault(server.address, { auth: { kind: 'token', tokenFile } })
+      await using _ = vault
+      assert.equal((await failure(vault.lookupSelf(forever))).code, 'AUTH_SOURCE')
+    }
+    assert.equal(server.requests.length, 0)
+  })
+})

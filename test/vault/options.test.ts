@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { inspect } from 'node:util'
+import * as z from 'zod'
+import { VaultOptions } from '../../src/vault/options.ts'
+import { encodePath, MountPath, PathSegment } from '../../src/vault/paths.ts'
+
+const auth = { kind: 'token', token: 'hvs.canary' }
+const address = 'https://vault.example.com:8200'
+
+/** What the config is told about these options. */
+const told = (options: object) => {
+  const { error } = VaultOptions.safeParse(options)
+  return error ? z.prettifyError(error) : ''
+}
+
+describe('vault options', () => {
+  test('need an address and a way to log in, and fill in the rest', () => {
+    const { auth: _, ...rest } = VaultOptions.parse({ address, auth })
+    assert.deepEqual(rest, {
+      address,
+      redirectHosts: [],
+      concurrency: 8,
+      timeouts: { connect: 3000, headers: 10_000, body: 10_000, total: 30_000 },
+    })
+  })
+
+  test('keep the token out of everything that prints', () => {
+    const options = VaultOptions.parse({ address, auth })
+    assert.doesNotMatch(inspect(options, { depth: 9 }) + JSON.stringify(options), /canary/)
+  })
+
+  const addresses: [text: string, kept: string | RegExp][] = [
+    [address, address],
+    [`${address}/`, address],
+    ['https://gateway.example.com/vault/', 'https://gateway.example.com/vault'],
+    ['http://127.0.0.1:8200', 'http://127.0.0.1:8200'],
+    ['http://127.1.2.3:8200', 'http://127.1.2.3:8200'],
+    ['http://[::1]:8200', 'http://[::1]:8200'],
+    ['http://localhost:8200', 'http://localhost:8200'],
+    ['http://vault.example.com:8200', /must use https; http is accepted on a loopback address only/],
+    ['http://10.0.0.1:8200', /must use https/],
+    ['http://127.0.0.1.example.com:8200', /must use https/],
+    ['http://localhost.example.com', /must use https/],
+    ['vault.example.com:8200', /must begin with https/],
+    ['unix:///run/vault.sock', /must begin with https/],
+    ['', /is not an address/],
+    [`${address}?x=1`, /must not have a query/],
+    ['https://user:canary@vault.example.com', /^(?!.*canary)(?=.*must not hold a user or password)/s],
+  ]
+  for (const [text, kept] of addresses)
+    test(`${typeof kept === 'string' ? 'accept' : 'refuse'} the address "${text}"`, () => {
+      if (typeof kept === 'string') assert.equal(VaultOptions.parse({ address: text, auth }).address, kept)
+      else assert.match(told({ address: text, auth }), kept)
+    })
+
+  const wrong: [options: object, sentence: RegExp][] = [
+    [{ clientCertFile: '/a' }, /clientCertFile and clientKeyFile need each other[\s\S]*at clientKeyFile/],
+    [{ clientKeyFile: '/a' }, /need each other[\s\S]*at clientCertFile/],
+    [{ caFile: 'ca.pem' }, /must be an absolute path/],
+    [{ redirectHosts: ['https://vault-2'] }, /must be a host, or host:port/],
+    [{ namespace: 'a b' }, /must be a namespace path/],
+    [{ concurrency: 0 }, /at concurrency/],
+    [{ timeouts: { connect: '2h' } }, /must be at most 1h/],
+    [{ skipVerify: true }, /skipVerify/],
+    [{ auth: { kind: 'token' } }, /needs either token or tokenFile/],
+    [{ auth: { kind: 'token', token: 'x', tokenFile: '/x' } }, /needs either token or tokenFile/],
+    [{ auth: { kind: 'token', token: ' ' } }, /must not be empty/],
+    [{ auth: { kind: 'approle' } }, /needs either roleId or roleIdFile/],
+    [{ auth: { kind: 'approle', roleId: 'x', secretId: 'y', secretIdFile: '/y' } }, /cannot be given together/],
+    [{ auth: { kind: 'approle', roleId: 'x', secretId: 'y', secretIdWrapped: true } }, /needs secretIdFile/],
+    [{ auth: { kind: 'approle', roleId: 'x', mount: '../sys' } }, /must be a mount path/],
+    [{ auth: { kind: 'nosuch' } }, /at auth\.kind/],
+  ]
+  for (const [options, sentence] of wrong)
+    test(`refuse ${JSON.stringify(options)}`, () => assert.match(told({ address, auth, ...options }), sentence))
+})
+
+describe('a path in Vault', () => {
+  test('keeps its segments, whatever they hold', () =>
+    assert.equal(encodePath(['team', 'p?k#i', 'sign', 'wéb role']), 'team/p%3Fk%23i/sign/w%C3%A9b%20role'))
+  test('that would lead elsewhere is refused', () => {
+    for (const bad of ['..', '.', '', 'a/b', 'a\nb', '\0'])
+      assert.throws(() => encodePath(['pki', bad]), { code: 'CONFIG_INVALID' })
+  })
+  test('of a mount may have several segments', () => {
+    assert.equal(MountPath.parse('/team/pki/'), 'team/pki')
+    for (const bad of ['', '/', 'a//b', 'pki/../sys', './pki'])
+      assert.equal(MountPath.safeParse(bad).success, false, bad)
+  })
+  test('of a role has one', () => {
+    assert.equal(PathSegment.parse('web'), 'web')
+    for (const bad of ['', '..', 'a/b']) assert.equal(PathSegment.safeParse(bad).success, false, bad)
+  })
+})
