@@ -1,4 +1,4 @@
-import { createHash, X509Certificate } from 'node:crypto'
+import { hash, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { Server } from 'node:https'
 import { createSecureContext } from 'node:tls'
@@ -75,15 +75,8 @@ async function readTls({ certFile, keyFile, clientCaFile }: AdminTls) {
   try {
     const leaf = new X509Certificate(cert ?? '')
     createSecureContext(context)
-    const hash = createHash('sha256')
-    // Each by its own hash, so that nothing can move from one file to the next unseen.
-    for (const content of [cert, key, ca])
-      hash.update(
-        createHash('sha256')
-          .update(content ?? '')
-          .digest(),
-      )
-    return { identity: hash.digest('hex'), context, leaf }
+    const identity = [cert, key, ca].map((content) => hash('sha256', content ?? '')).join(' ')
+    return { identity, context, leaf }
   } catch (error) {
     const files = [certFile, keyFile, clientCaFile].filter((file) => file !== undefined).join(', ')
     throw new SidecarError('ADMIN_TLS', `${files} do not make a TLS server: ${systemCode(error)}`)

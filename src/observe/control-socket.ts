@@ -70,10 +70,11 @@ async function clearLeftovers(path: string): Promise<void> {
 /** Only a refused connection proves that nobody listens; a full backlog or a missing permission does not (connect(2)). */
 function isServed(path: string): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = connect(path)
-    socket.once('connect', () => resolve(true))
+    const socket = connect(path, () => {
+      socket.destroy()
+      resolve(true)
+    })
     socket.once('error', (error) => resolve(!['ECONNREFUSED', 'ENOENT'].includes(systemCode(error) ?? '')))
-    socket.once('connect', () => socket.destroy())
   })
 }
 

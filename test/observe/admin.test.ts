@@ -168,7 +168,7 @@ test('nothing can be changed over TCP: tries are refused, told once, and reach n
 })
 
 test('a client that drips its headers, or sends nothing, is cut off, and others are served meanwhile', async () => {
-  await using server = await startAdmin(onPort, { limits: { headersMs: 60, requestMs: 60 } })
+  await using server = await startAdmin(onPort, { limits: { headersMs: 30, requestMs: 30 } })
   const dripping = drip(server.port, `GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ${'x'.repeat(10_000)}`)
   const silent = exchange(server.port, '')
   assert.equal((await fetch(`${server.url}/livez`)).status, 200)
@@ -177,7 +177,7 @@ test('a client that drips its headers, or sends nothing, is cut off, and others 
 })
 
 test('a client that drips its body is cut off', async () => {
-  await using server = await startAdmin(onSocket, { limits: { headersMs: 60, requestMs: 60 } })
+  await using server = await startAdmin(onSocket, { limits: { headersMs: 30, requestMs: 30 } })
   const reply = await exchange(server.socket, 'POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{')
   assert.equal(statusOf(reply), '408')
 })

@@ -70,6 +70,16 @@ describe('audit log', () => {
     assert.equal(summary.head, parsed().at(-1)?.hash)
   })
 
+  test('no secret reaches the file', () => {
+    using audit = open()
+    const canary = 'hvs.CAESIcanarycanarycanary'
+    const pem = `-----BEGIN EC PRIVATE KEY-----\n${canary}`
+    audit.observe('config.rejected', { code: 'CONFIG_INVALID', message: `token ${canary}`, errors: [canary, pem] })
+    const content = readFileSync(file, 'utf8')
+    assert.match(content, /\[secret\]/)
+    assert.doesNotMatch(content, /canary|PRIVATE KEY/)
+  })
+
   test('an empty log verifies', async () => {
     open()[Symbol.dispose]()
     assert.equal((await verifyAudit(file)).lines, 0)

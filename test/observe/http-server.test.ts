@@ -9,9 +9,9 @@ const ASK = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
 
 test('a client that does not read its reply is cut off', async () => {
   const cutOff = Promise.withResolvers<unknown>()
-  await using server = await serve({ stallMs: 50 }, ({ signal }) => {
+  await using server = await serve({ stallMs: 20 }, ({ signal }) => {
     signal.addEventListener('abort', () => cutOff.resolve(signal.reason), { once: true })
-    return text(200, 'x'.repeat(32 * 1024 * 1024))
+    return text(200, 'x'.repeat(16 * 1024 * 1024))
   })
   const socket = dial(server.port)
   socket.on('error', () => {})
