@@ -209,7 +209,7 @@ export const ERRORS = {
   RELOAD_TARGET_MISSING: {
     retry: 'local',
     exit: 69,
-    hint: 'Start the target, or correct pidFile or process; in Kubernetes set shareProcessNamespace: true.',
+    hint: 'Start the target, or correct the pidFile, process, command or url of reload; in Kubernetes a pid file or process name takes shareProcessNamespace: true.',
   },
   RELOAD_WRONG_PROCESS: {
     retry: 'local',

@@ -69,7 +69,10 @@ export const Duration = z
   .meta({ description: 'A duration such as 90s, 15m, 1h30m or 30d', examples: ['72h'] })
   .transform(parsed(parseDuration))
 /** Config: how long one attempt may take, in ms; never longer than our timers keep (`clock.ts`). */
-export const Timeout = Duration.refine((ms) => ms <= MS.h, { error: 'must be at most 1h' })
+export const Timeout = Duration.refine((ms) => ms <= MS.h, { error: 'must be at most 1h' }).meta({
+  description: 'A duration of at most 1h, such as 500ms or 30s',
+  examples: ['30s'],
+})
 /** Config: a fraction such as '2/3'. */
 export const Fraction = z
   .union([z.string(), z.number()])

@@ -43,7 +43,7 @@ export async function run({ argv, env, timeoutMs }: Command, clock: Clock, signa
   const expiry = clock.sleep(timeoutMs, AbortSignal.any([over.signal, signal])).catch(() => {})
   const end = await Promise.race([endOf(child), expiry])
   over.abort()
-  if (!end) await killGroup(child, clock, signal.aborted ? TERM_ON_ABORT_MS : TERM_MS)
+  if (!end) await killGroup(child, clock, signal)
   await pause(FLUSH_MS, undefined, { signal: closed.signal }).catch(() => {})
   child.stdout?.destroy()
   child.stderr?.destroy()
@@ -89,13 +89,15 @@ const START_ERRORS: Readonly<Record<string, string>> = {
 }
 
 /** `kill` on the negative id reaches every member of the group, and fails once none is left. */
-async function killGroup({ pid }: ChildProcess, clock: Clock, graceMs: number): Promise<void> {
+async function killGroup({ pid }: ChildProcess, clock: Clock, signal: AbortSignal): Promise<void> {
   if (pid === undefined) return
-  const started = clock.elapsed()
+  const startedAt = clock.elapsed()
+  const overdue = () => clock.elapsed() - startedAt - (signal.aborted ? TERM_ON_ABORT_MS : TERM_MS)
   let next: NodeJS.Signals | 0 = 'SIGTERM'
-  while (reaches(-pid, next) && clock.elapsed() - started < graceMs + 1_000) {
+  // What SIGKILL does not end within a second hangs in the kernel.
+  while (reaches(-pid, next) && overdue() < 1_000) {
     await clock.sleep(20)
-    next = clock.elapsed() - started < graceMs ? 0 : 'SIGKILL'
+    next = overdue() < 0 ? 0 : 'SIGKILL'
   }
 }
 

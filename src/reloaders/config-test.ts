@@ -21,9 +21,10 @@ interface TestOptions {
 export const withTest = (
   { test: argv, testTimeout }: TestOptions,
   { clock, env }: ReloaderDeps,
-  reloader: Omit<Reloader, 'test'>,
+  reloader: Omit<Reloader, 'test' | 'testCommand'>,
 ): Reloader => ({
   ...reloader,
+  testCommand: argv && commandLine(argv),
   test: async (context, signal) => {
     if (!argv) return
     const ended = await run({ argv, timeoutMs: testTimeout, env: environment(env, {}, context) }, clock, signal)

@@ -10,7 +10,9 @@ export const exec = defineReloader({
   kind: 'exec',
   summary: 'Runs a command, such as nginx -s reload.',
   options: z.strictObject({
-    command: Argv,
+    command: Argv.meta({
+      description: 'A program (absolute path, or a name found in PATH) and its arguments; no shell is run',
+    }),
     timeout: Timeout.prefault('30s').meta({ description: 'After this the command and all it started are killed' }),
     env: z
       .record(z.string().regex(/^[A-Za-z_]\w*$/, 'must be a name of letters, digits and _'), SecretText)

@@ -15,11 +15,15 @@ const Url = z
   .refine((url) => new URL(url).username === '' && new URL(url).password === '', {
     error: 'must not hold a user or password; send credentials with headers',
   })
+  .meta({ description: 'What to call', examples: ['http://127.0.0.1:2019/load'] })
 
 const Options = z.strictObject({
   url: Url,
   socket: AbsolutePath.optional().meta({ description: 'Unix socket to connect to instead of the host of the URL' }),
-  method: z.enum(['POST', 'PUT', 'PATCH', 'GET', 'DELETE']).default('POST'),
+  method: z
+    .enum(['POST', 'PUT', 'PATCH', 'GET', 'DELETE'])
+    .default('POST')
+    .meta({ description: 'Method of the request' }),
   headers: z
     .record(z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/, 'must be a header name'), SecretText)
     .prefault({})

@@ -7,9 +7,9 @@ const Program = z
 const Argument = z.string().regex(/^[^\0]*$/, 'must not hold a null byte')
 
 /** Config: a program and its arguments. No shell reads it, so nothing in it is expanded. */
-export const Argv = z
-  .tuple([Program], Argument, { error: 'must be a list such as [nginx, -s, reload]; no shell is run' })
-  .meta({ description: 'A program (absolute path, or a name found in PATH) and its arguments; no shell is run' })
+export const Argv = z.tuple([Program], Argument, {
+  error: 'must be a list such as [nginx, -s, reload]; no shell is run',
+})
 export type Argv = z.output<typeof Argv>
 
 /** Config: a text that may be a credential, never printed. */

@@ -19,6 +19,8 @@ export interface Reloader {
   readonly description: string
   /** What would be told right now, for `plan` and `doctor`: resolves with a sentence, throws what `reload` would. Tells nothing. */
   inspect(): Promise<string>
+  /** For people: the target's own configuration test, where one is configured. */
+  readonly testCommand: string | undefined
   /** The target's own configuration test, where one is configured: throws TARGET_CONFIG_BROKEN. Runs before files become visible. */
   test(context: ReloadContext, signal: AbortSignal): Promise<void>
   /**

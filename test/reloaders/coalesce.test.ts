@@ -37,7 +37,9 @@ function createTarget() {
   const reloader: Reloader = {
     kind: 'fake',
     description: 'a target',
+    testCommand: undefined,
     inspect: async () => 'look',
+    testCommand: undefined,
     test: async () => {},
     reload: (batch, signal) =>
       new Promise((resolve, reject) => {

@@ -146,8 +146,11 @@ describe('exec', { concurrency: true }, () => {
       { kind: 'signal', process: 'nginx' },
       { kind: 'http', url: 'http://localhost/' },
     ]) {
+      assert.equal(make(options).testCommand, undefined)
       await make(options).test(context, never)
-      await make({ ...options, ...testing('true') }).test(context, never)
+      const tested = make({ ...options, ...testing('true') })
+      assert.equal(tested.testCommand, 'true')
+      await tested.test(context, never)
       await assert.rejects(
         make({ ...options, ...testing('sh', '-c', 'echo "[emerg] in $CERTFERRY_DIRECTORIES"; exit 1') }).test(
           context,
