@@ -31,7 +31,7 @@ const BASE_ENV = { PATH: '/usr/bin:/bin' }
 export function certferry(node: string, bundle: string, compileCache: string): Contender {
   return {
     name: 'certferry',
-    version: execFileSync(node, [bundle, '--version'], { encoding: 'utf8' }).trim(),
+    version: versionOf(node, bundle, '--version'),
     prepare: ({ folder, directories, vault, role }) => {
       const config = join(folder, 'certferry.json')
       const certificates = directories.map((directory, index) => ({
@@ -62,7 +62,7 @@ export function certferry(node: string, bundle: string, compileCache: string): C
 export function vaultAgent(program: string): Contender {
   return {
     name: 'Vault Agent',
-    version: execFileSync(program, ['version'], { encoding: 'utf8' }).split(' ')[1] ?? '',
+    version: versionOf(program, 'version'),
     prepare: ({ folder, directories, vault, role }) => {
       const config = join(folder, 'agent.hcl')
       const tokenFile = join(folder, 'token')
@@ -79,7 +79,7 @@ export function vaultAgent(program: string): Contender {
 export function consulTemplate(program: string): Contender {
   return {
     name: 'consul-template',
-    version: execFileSync(program, ['-version'], { encoding: 'utf8' }).split(' ')[1] ?? '',
+    version: versionOf(program, '-version'),
     prepare: ({ folder, directories, vault, role }) => {
       const config = join(folder, 'consul-template.hcl')
       const templates = directories.map((directory, index) => template(directory, role, index))
@@ -95,6 +95,9 @@ function template(directory: string, role: string, index: number): string {
   const contents = `{{ with ${request} }}{{ .Cert }}{{ .CA }}{{ .Key | writeToFile "${directory}/tls.key" "" "" "0600" }}{{ end }}`
   return `template {\n  contents = ${JSON.stringify(contents)}\n  destination = "${directory}/tls.crt"\n  perms = "0600"\n}\n`
 }
+
+const versionOf = (program: string, ...args: readonly string[]) =>
+  /\d+\.\d+\.\d+/.exec(execFileSync(program, [...args], { encoding: 'utf8' }))?.[0] ?? 'unknown'
 
 const commonName = (index: number) => `bench-${index}.internal`
 

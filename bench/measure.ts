@@ -11,6 +11,7 @@ import type { Contender, Job } from './contenders.ts'
 /** Nothing here takes longer than a second or two; a contender that does has failed. */
 const LIMIT_MS = 60_000
 const POLL_MS = 1
+const END_MS = 5_000
 
 export interface Memory {
   readonly residentBytes: number
@@ -31,7 +32,7 @@ export interface RunOptions extends Pick<Job, 'vault' | 'role'> {
   readonly settleMs?: number
 }
 
-/** Starts a contender on an empty folder, times it until all certificates are there, and kills it. */
+/** Starts a contender on an empty folder, times it until all certificates are there, and ends it. */
 export async function measure(contender: Contender, { certificates, settleMs, ...job }: RunOptions): Promise<Run> {
   const folder = await mkdtemp(join(tmpdir(), 'certferry-bench-'))
   const directories = Array.from({ length: certificates }, (_, index) => join(folder, 'tls', String(index)))
@@ -51,7 +52,7 @@ export async function measure(contender: Contender, { certificates, settleMs, ..
     await sleep(settleMs)
     return { readyMs, memory: memoryOf(child.pid) }
   } finally {
-    await kill(child)
+    await end(child)
     closeSync(log)
     rmSync(folder, { recursive: true, force: true })
   }
@@ -88,12 +89,14 @@ function memoryOf(pid: number | undefined): Memory {
   return { residentBytes: bytes('Rss'), anonymousBytes: bytes('Anonymous') }
 }
 
-/** SIGKILL, because consul-template does not heed SIGTERM while it retries; nothing is measured any more. */
-async function kill(child: ChildProcess) {
+/** SIGTERM lets Node write its compile cache; consul-template does not heed it while it retries. Nothing is measured any more. */
+async function end(child: ChildProcess) {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
   const ended = once(child, 'exit')
-  child.kill('SIGKILL')
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), END_MS)
   await ended
+  clearTimeout(timer)
 }
 
 const tail = (file: string) => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-12).join('\n')
