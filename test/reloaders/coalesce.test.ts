@@ -39,7 +39,6 @@ function createTarget() {
     description: 'a target',
     testCommand: undefined,
     inspect: async () => 'look',
-    testCommand: undefined,
     test: async () => {},
     reload: (batch, signal) =>
       new Promise((resolve, reject) => {
