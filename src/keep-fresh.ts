@@ -99,7 +99,7 @@ const worthKeeping = ({ current, pending }: Held, mismatch: (bundle: Bundle) => 
 const BY_TIME: ReadonlySet<ErrorCode> = new Set(['CERTIFICATE_EXPIRED', 'NOT_YET_VALID', 'TTL_TOO_SHORT'])
 
 /** Why this bundle is not what the config asks for now: another issuer, other names, another key, an untrusted chain. */
-function mismatchOf({ source, expect }: ManagedCertificate, bundle: Bundle): string | undefined {
+export function mismatchOf({ source, expect }: ManagedCertificate, bundle: Bundle): string | undefined {
   if (bundle.origin !== source.origin) return `issued by ${bundle.origin}, wanted ${source.origin}`
   try {
     assertUsable(bundle, expect, bundle.receivedAt)

@@ -91,7 +91,8 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     )
   }
 
-  async function rotate(names: readonly string[], reason: string, signal: AbortSignal): Promise<RotateResult[]> {
+  /** Throws at once for a name that nobody has, before anything is asked. */
+  function rotate(names: readonly string[], reason: string, signal: AbortSignal): Promise<RotateResult[]> {
     const unknown = names.filter((name) => !loops.has(name))
     if (unknown.length > 0) {
       throw new SidecarError(
@@ -99,15 +100,14 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
         `no certificate named ${unknown.join(', ')}; there are: ${[...loops.keys()].join(', ')}`,
       )
     }
-    return Promise.all(
-      names.map(async (certificate) => ({
-        certificate,
-        outcome: await new Promise<Outcome>((done, reject) => {
-          signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-          loops.get(certificate)?.ask({ kind: 'rotate', reason, done })
-        }),
-      })),
-    )
+    return Promise.all(names.map(async (certificate) => ({ certificate, outcome: await rotateOne(certificate) })))
+
+    function rotateOne(certificate: string): Promise<Outcome> {
+      return new Promise((done, reject) => {
+        signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+        loops.get(certificate)?.ask({ kind: 'rotate', reason, done })
+      })
+    }
   }
 
   async function configure(next: Config): Promise<Difference> {
@@ -143,7 +143,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
 }
 
 /** The Vault of a config; logs in on first use, so a Vault that is away holds nothing up. */
-function openVault({ vault }: Config, { clock, emit }: SidecarDeps): Vault | undefined {
+export function openVault({ vault }: Config, { clock, emit }: Pick<SidecarDeps, 'clock' | 'emit'>): Vault | undefined {
   if (!vault) return undefined
   return createVault(vault, {
     clock,
@@ -156,6 +156,6 @@ function openVault({ vault }: Config, { clock, emit }: SidecarDeps): Vault | und
   })
 }
 
-const missingVault = (): never => {
+export const missingVault = (): never => {
   throw new SidecarError('CONFIG_INVALID', 'this source needs vault.address')
 }

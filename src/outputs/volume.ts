@@ -105,6 +105,31 @@ async function mountPoints(): Promise<ReadonlySet<string>> {
   return new Set(table.split('\n').map((line) => decode(line.split(' ')[4] ?? '')))
 }
 
+/** What `certferry doctor` says of a directory: proven writable, or how it would be made. Throws what a write would meet. */
+export async function examineVolume(path: string): Promise<string> {
+  const isThere = await fs.stat(path).then(
+    () => true,
+    () => false,
+  )
+  if (!isThere) {
+    const parent = await nearestExisting(dirname(path))
+    await fs.access(parent, fs.constants.W_OK | fs.constants.X_OK).catch((cause) => {
+      throw diskError('make a directory in', parent, cause)
+    })
+    return `${path} does not exist yet, and can be made`
+  }
+  await using dir = await openVolume(path, 0o700)
+  await assertWritable(dir, { bytes: 0, files: 0 })
+  return `${path} is writable, and for nobody else`
+}
+
+async function nearestExisting(path: string): Promise<string> {
+  return fs.stat(path).then(
+    () => path,
+    () => nearestExisting(dirname(path)),
+  )
+}
+
 export interface Need {
   readonly bytes: number
   /** Files that a set makes. */

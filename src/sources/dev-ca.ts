@@ -43,6 +43,13 @@ export const devCa = defineSource({
       ttlMs: options.ttl,
       names,
       algorithm,
+      examine: async () => {
+        await open()
+        return [
+          { ok: true, what: `the development CA in ${options.directory} can be used` },
+          { ok: undefined, what: 'dev-ca is for development and tests only', fix: 'Use vault-pki in production.' },
+        ]
+      },
       fetch: async (signal) => {
         signal.throwIfAborted()
         const { issue, chain } = await open()

@@ -1,4 +1,5 @@
 import type { Bundle, Expectation } from '../core/bundle.ts'
+import type { Finding } from '../core/finding.ts'
 import type { KeyAlgorithm } from '../core/key.ts'
 import { definer } from '../registry.ts'
 import type { Vault } from '../vault/client.ts'
@@ -20,6 +21,8 @@ export interface Source {
    * Each call makes a new private key.
    */
   fetch(signal: AbortSignal): Promise<Bundle>
+  /** What would keep `fetch` from working, found out without issuing anything. */
+  examine(signal: AbortSignal): Promise<readonly Finding[]>
 }
 
 export interface SourceDeps {

@@ -1,13 +1,15 @@
 import * as z from 'zod'
 import { type Bundle, toBundle } from '../core/bundle.ts'
 import { createCsr } from '../core/csr.ts'
+import type { Finding } from '../core/finding.ts'
 import { generateKey } from '../core/key.ts'
 import type { Names } from '../core/names.ts'
 import { Duration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
-import type { Vault } from '../vault/client.ts'
+import { pkiPath, type Vault } from '../vault/client.ts'
 import { MountPath, PathSegment } from '../vault/paths.ts'
 import { hasNames, NameOptions, NO_NAMES, namesFrom } from './names.ts'
+import { examineRole, type Wish } from './pki-role.ts'
 import { defineSource } from './source.ts'
 
 const Options = z
@@ -57,6 +59,13 @@ export const vaultPki = defineSource({
       ttlMs: options.ttl,
       names,
       algorithm: method === 'sign' ? algorithm : undefined,
+      examine: (signal) =>
+        examineGrant(
+          vault,
+          options,
+          { names, ttlMs: options.ttl, algorithm: method === 'sign' ? algorithm : undefined },
+          signal,
+        ),
       fetch: async (signal) => {
         signal.throwIfAborted()
         const { issued, key } = await obtain(signal)
@@ -86,6 +95,41 @@ const bodyOf = ({ commonName, ttl, removeRootsFromChain }: Options, names: Names
   format: 'pem',
   ...(removeRootsFromChain ? { remove_roots_from_chain: true } : {}),
 })
+
+/** Whether the policy and the role grant what will be asked. */
+async function examineGrant(
+  vault: Vault,
+  { mount, role, issuerRef, method }: Options,
+  wish: Wish,
+  signal: AbortSignal,
+): Promise<Finding[]> {
+  const path = pkiPath(method, { mount, role, issuerRef })
+  const granted = await vault.capabilities(path, signal)
+  const mayAsk = granted.includes('update') || granted.includes('root')
+  const policy: Finding = mayAsk
+    ? { ok: true, what: `the policy allows POST ${path.join('/')}` }
+    : {
+        ok: false,
+        what: `the policy does not allow POST ${path.join('/')} (granted: ${granted.join(', ')})`,
+        fix: `path "${path.join('/')}" { capabilities = ["update"] }`,
+      }
+  const settings = await vault.readRole(mount, role, signal)
+  if (!settings) {
+    return [
+      policy,
+      {
+        ok: undefined,
+        what: `the role ${role} cannot be read with this token, so names and ttl were not compared with it`,
+        fix: `For the doctor only: path "${mount}/roles/${role}" { capabilities = ["read"] }`,
+      },
+    ]
+  }
+  const troubles = examineRole(settings, wish)
+  return [
+    policy,
+    ...(troubles.length > 0 ? troubles : [{ ok: true, what: `the role ${role} allows these names, key and ttl` }]),
+  ]
+}
 
 /** The certificate exists by now, so a failure here must not waste it: without a root `check.chain` decides. */
 async function askForRoot(vault: Vault, { mount, issuerRef = 'default' }: Options, signal: AbortSignal) {

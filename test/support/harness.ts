@@ -102,6 +102,7 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
       names: undefined,
       algorithm: undefined,
       ttlMs: world.lifeMs,
+      examine: async () => [],
       fetch: async () => {
         world.asked += 1
         if (world.fail.fetch) throw world.fail.fetch
@@ -118,6 +119,7 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
       {
         kind: 'test',
         description: 'the target',
+        testCommand: undefined,
         inspect: async () => 'the target',
         test: async () => {},
         reload: async () => {

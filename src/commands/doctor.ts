@@ -1,0 +1,158 @@
+import { styleText } from 'node:util'
+import { loadConfig } from '../config/config.ts'
+import type { Finding } from '../core/finding.ts'
+import { formatDuration } from '../core/units.ts'
+import { ERRORS, toSidecarError } from '../errors.ts'
+import { openIdle } from '../idle.ts'
+import { peek } from '../outputs/peek.ts'
+import { examineVolume } from '../outputs/volume.ts'
+import type { ManagedCertificate } from '../rotation.ts'
+import type { Vault } from '../vault/client.ts'
+import { count, type Io, print } from './io.ts'
+
+const FAILED = 69
+const LIMIT_MS = 20_000
+
+/** Looks for what would fail before it fails. Returns the exit code: 0 when nothing was found, 69 otherwise. Issues no certificate. */
+export async function doctor(file: string, io: Io): Promise<number> {
+  const config = loadConfig(file, io.env)
+  await using idle = openIdle(config, io.env)
+  const signal = AbortSignal.any([io.signal, AbortSignal.timeout(LIMIT_MS)])
+  const tell = createTeller(io)
+  tell.section('config')
+  tell.finding({ ok: true, what: `${file} is valid: ${count(config.certificates.length, 'certificate')}` })
+  if (idle.vault) {
+    tell.section('Vault')
+    for await (const finding of examineVault(idle.vault, signal)) tell.finding(finding)
+  }
+  for (const { cert } of idle.certificates) {
+    tell.section(cert.name)
+    for await (const finding of examineCertificate(cert, signal)) tell.finding(finding)
+  }
+  return tell.total()
+}
+
+async function* examineVault(vault: Vault, signal: AbortSignal): AsyncGenerator<Finding> {
+  const health = yield* attempt(
+    () => vault.health(signal),
+    ({ version }) => `${vault.address} answers (Vault ${version})`,
+  )
+  if (!health) return
+  if (health.sealed) yield { ok: false, what: 'it is sealed', fix: ERRORS.VAULT_SEALED.hint }
+  else if (!health.usable)
+    yield { ok: false, what: 'this node does not serve requests', fix: ERRORS.VAULT_UNUSABLE.hint }
+  const token = yield* attempt(
+    () => vault.lookupSelf(signal),
+    ({ policies, ttlMs }) =>
+      `login works: policies ${policies.join(', ')}; token ${ttlMs === 0 ? 'never expires' : `lives ${formatDuration(ttlMs)}`}`,
+  )
+  if (token?.policies.includes('root')) {
+    yield {
+      ok: undefined,
+      what: 'this is a root token',
+      fix: 'Use a role whose policy allows only what certferry needs (see SECURITY.md).',
+    }
+  }
+}
+
+/** Before the first set is on disk the target cannot run with it: what is wrong with it then is no problem yet. */
+async function* examineTarget(cert: ManagedCertificate, signal: AbortSignal): AsyncGenerator<Finding> {
+  const { current } = await peek(cert.outputs[0]?.directory ?? '')
+  for await (const finding of askTarget(cert, signal)) {
+    if (current || finding.ok !== false) yield finding
+    else
+      yield {
+        ok: undefined,
+        what: finding.what,
+        fix: 'To be expected before the first certificate is there; look again after it.',
+      }
+  }
+}
+
+async function* examineCertificate(cert: ManagedCertificate, signal: AbortSignal): AsyncGenerator<Finding> {
+  yield* await cert.source.examine(signal).catch((error: unknown) => [failed(error)])
+  for (const directory of new Set(cert.outputs.map((output) => output.directory))) {
+    yield* attempt(
+      () => examineVolume(directory),
+      (found) => found,
+    )
+  }
+  yield* examineTarget(cert, signal)
+  if (cert.verifiers.length === 0) {
+    yield {
+      ok: undefined,
+      what: 'no verifier: nobody will know whether the target serves it',
+      fix: 'Add verify: [{ kind: tls, address: … }].',
+    }
+  }
+}
+
+async function* askTarget(cert: ManagedCertificate, signal: AbortSignal): AsyncGenerator<Finding> {
+  for (const reloader of cert.reloaders) {
+    yield* attempt(
+      () => reloader.inspect(),
+      (found) => `would tell: ${found}`,
+    )
+    if (reloader.testCommand === undefined) continue
+    const context = { certificates: [cert.name], serial: '', fingerprint: '', notAfter: 0, directories: [] }
+    yield* attempt(
+      () => reloader.test(context, signal),
+      () => `${reloader.testCommand} passes`,
+    )
+  }
+  for (const verifier of cert.verifiers) {
+    const served = await verifier.probe(signal)
+    if (served.up)
+      yield {
+        ok: true,
+        what: `${verifier.description} answers, serial ${served.serial} until ${new Date(served.notAfter).toISOString()}`,
+      }
+    else
+      yield {
+        ok: false,
+        what: `${verifier.description} does not answer: ${served.why}`,
+        fix: 'Start the target, or correct verify.address. Before the first certificate is there this is to be expected.',
+      }
+  }
+}
+
+/** A finding that is fine when `work` succeeds; hands its result on. */
+async function* attempt<T>(work: () => Promise<T>, say: (result: T) => string): AsyncGenerator<Finding, T | undefined> {
+  try {
+    const result = await work()
+    yield { ok: true, what: say(result) }
+    return result
+  } catch (error) {
+    yield failed(error)
+    return undefined
+  }
+}
+
+function failed(thrown: unknown): Finding {
+  const error = toSidecarError(thrown)
+  return { ok: false, what: error.message, fix: error.kind.hint }
+}
+
+function createTeller(io: Io) {
+  const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: io.stdout })
+  const tally = { bad: 0, unsure: 0 }
+  return {
+    section: (title: string) => print(io, paint('bold', title)),
+    finding: ({ ok, what, fix }: Finding) => {
+      if (ok === false) tally.bad += 1
+      if (ok === undefined) tally.unsure += 1
+      const mark = ok ? paint('green', '✓') : ok === false ? paint('red', '✗') : paint('yellow', '?')
+      print(io, `  ${mark} ${what}`)
+      if (!ok && fix) print(io, `    ${paint('dim', `→ ${fix}`)}`)
+    },
+    total: (): number => {
+      print(
+        io,
+        tally.bad > 0
+          ? paint('red', `${count(tally.bad, 'problem')} found`)
+          : paint('green', 'nothing found that would fail'),
+      )
+      return tally.bad > 0 ? FAILED : 0
+    },
+  }
+}
