@@ -98,7 +98,11 @@ test('the thresholds are the ones given', async () => {
 })
 
 test('tells what is wrong with an endpoint', async () => {
-  const [good, later] = await Promise.all([issue(90), issue(90, { notBefore: inDays(2) })])
+  const [good, later, nameless] = await Promise.all([
+    issue(90),
+    issue(90, { notBefore: inDays(2) }),
+    issue(90, { altNames: [] }),
+  ])
   const judge = async (choose: () => ReturnType<typeof contextOf>, options: Partial<CheckOptions>) => {
     await using server = await tlsServer(choose)
     const { exitCode, text } = await run([`127.0.0.1:${server.port}`], { serverName: 'a.test', ...options })
@@ -117,6 +121,7 @@ test('tells what is wrong with an endpoint', async () => {
     await judge(() => contextOf(good), { serverName: 'b.test' }),
     /is not for b\.test, but for a\.test, 127\.0\.0\.1/,
   )
+  assert.match(await judge(() => contextOf(nameless), {}), /is not for a\.test, but for no host at all/)
   assert.match(await judge(() => contextOf(later), {}), /becomes valid only in 2d/)
 })
 

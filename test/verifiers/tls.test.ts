@@ -84,13 +84,12 @@ test('waits for a target that is not up yet', async () => {
   const { port } = probe
   await probe[Symbol.asyncDispose]()
   const server = createServer({ SNICallback: (_name, callback) => callback(null, contextOf(next)) })
-  let started: AsyncDisposable | undefined
+  await using stack = new AsyncDisposableStack()
   const time = createTime(async (elapsed) => {
-    if (elapsed === 200) started = await listening(server, port)
+    if (elapsed === 200) stack.use(await listening(server, port))
   })
   await make(port, {}, time).verify(next.bundle, undefined, never)
   assert.equal(time.elapsed(), 700)
-  await started?.[Symbol.asyncDispose]()
 })
 
 test('a run of new answers may outlast the deadline', async () => {
