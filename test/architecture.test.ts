@@ -63,6 +63,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
   'loop.ts': ALL_BUT_COMMANDS,
   'manage.ts': ALL_BUT_COMMANDS,
+  'idle.ts': ALL_BUT_COMMANDS,
   'snapshot.ts': ALL_BUT_COMMANDS,
   'sidecar.ts': ALL_BUT_COMMANDS,
   'service.ts': ALL_BUT_COMMANDS,

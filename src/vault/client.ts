@@ -84,7 +84,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
   const certificate = (verb: 'sign' | 'issue') => async (request: PkiRequest, signal: AbortSignal) => {
     const path = pkiPath(verb, request)
     const issued = await call({ operation: verb, method: 'POST', path, body: request.body }, IssuedReply, signal)
-    for (const warning of issued.warnings) warn(`${path.join('/')}: ${warning}`)
+    for (const warning of issued.warnings.filter(isNews)) warn(`${path.join('/')}: ${warning}`)
     return issued
   }
 
@@ -126,6 +126,9 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     },
   }
 }
+
+/** Names go into the CSR and the request, for roles of either kind; that Vault ignores one of the two is no news. */
+const isNews = (warning: string) => !/ field was provided but the role is set with "use_csr_/.test(warning)
 
 /** Those with which Vault refuses a login; anything else is trouble on the way. */
 const REFUSED: readonly number[] = [400, 403, 404, 405]
