@@ -60,7 +60,9 @@ export function judge(
   const [leaf] = chain
   const { path, isTrusted } = findPath(chain, expect)
   const problems = [
-    ...path.flatMap((certificate) => validityProblems(certificate, expect, certificate === leaf)),
+    ...path.flatMap((certificate) =>
+      validityProblems(certificate, expect, certificate === leaf ? '' : `its issuer "${quote(certificate.subject)}" `),
+    ),
     ...(isTrusted ? distrustProblems(distrust) : [critical(untrusted(path))]),
     ...(name === undefined ? [] : nameProblems(leaf, name)),
     ...(key === undefined ? [] : keyProblems(leaf, key)),
@@ -69,14 +71,13 @@ export function judge(
   return { ...conclude(problems), ...describe(leaf, chain.length), notAfter: Math.min(...path.map(endOf)) }
 }
 
-/** Judges CA certificates by their validity alone. Pure. */
+/** Judges CA certificates by their validity alone, and describes the one that ends first. Pure. */
 export function judgeAuthorities(authorities: Chain, expect: Expectations): Judgement {
-  const problems = authorities.flatMap((authority) => validityProblems(authority, expect, authorities.length === 1))
-  return {
-    ...conclude(problems),
-    ...describe(authorities[0], authorities.length),
-    notAfter: Math.min(...authorities.map(endOf)),
-  }
+  const what = (authority: X509Certificate) => (authorities.length === 1 ? '' : `CA "${quote(authority.subject)}" `)
+  const problems = authorities.flatMap((authority) => validityProblems(authority, expect, what(authority)))
+  const first = authorities.reduce((a, b) => (endOf(b) < endOf(a) ? b : a))
+  const names = [quote(namesOf(first).commonName ?? first.subject)]
+  return { ...conclude(problems), ...describe(first, authorities.length), names, notAfter: endOf(first) }
 }
 
 const critical = (text: string): Problem => ({ state: 'CRITICAL', text })
@@ -143,8 +144,7 @@ const distrustProblems = (distrust: string | undefined): Problem[] =>
   distrust === undefined || TOLD_ELSEWHERE.has(distrust) ? [] : [critical(`OpenSSL does not trust it: ${distrust}`)]
 const TOLD_ELSEWHERE = new Set(['CERT_HAS_EXPIRED', 'CERT_NOT_YET_VALID', 'ERR_TLS_CERT_ALTNAME_INVALID'])
 
-function validityProblems(certificate: X509Certificate, expect: Expectations, isLeaf: boolean): Problem[] {
-  const what = isLeaf ? '' : `its issuer "${quote(certificate.subject)}" `
+function validityProblems(certificate: X509Certificate, expect: Expectations, what: string): Problem[] {
   const left = endOf(certificate) - expect.now
   const early = certificate.validFromDate.getTime() - expect.now
   if (early > 0) return [critical(`${what}becomes valid only in ${formatDuration(early)}`)]

@@ -200,6 +200,16 @@ test('an issuer that expires before the leaf counts', async () => {
   )
 })
 
+test('a file of CA certificates is judged by the one that ends first', async () => {
+  const other = await createTestCa({ commonName: 'Other Root' })
+  const file = await place('bundle.crt', ca.rootPem + other.rootPem)
+  const { exitCode, text } = await run([file], { critical: 3_700 * DAY })
+  assert.equal(exitCode, 2)
+  assert.match(text, /└ CA "CN=Corp Root" expires in 36\d\dd[^]*└ CA "CN=Other Root" expires in 36\d\dd/)
+  assert.match(text, / Corp Root\n/)
+  assert.equal((await run([file])).exitCode, 0)
+})
+
 test('what cannot be judged is unknown, unless something else is critical', async () => {
   await mkdir(join(folder.path, 'dir'))
   const missing = join(folder.path, 'missing.crt')
