@@ -4,9 +4,10 @@ import { keyPem, parseCertificates } from '../core/bundle.ts'
 import { generateKey } from '../core/key.ts'
 import type { Names } from '../core/names.ts'
 import { SidecarError } from '../errors.ts'
-import { readOrCreate } from './dev-ca-files.ts'
+import { publishRoot, readOrCreate } from './dev-ca-files.ts'
 
-const NAME = 'certferry development CA – do not trust in production'
+const ROOT = 'certferry development CA – do not trust in production'
+const INTERMEDIATE = 'certferry development intermediate – do not trust in production'
 const YEAR_MS = 365 * 86_400_000
 const BACKDATED_MS = 30_000
 
@@ -28,13 +29,14 @@ interface LeafRequest {
 /** The CA in `directory`, made when there is none. Several processes may call it at the same time and get the same CA. */
 export async function openAuthority(directory: string, now: number): Promise<Authority> {
   const text = await readOrCreate(directory, () => createAuthority(now))
-  const [intermediate, root] = parseCertificates(text)
-  const key = parseKey(text)
-  if (!intermediate || !root || !key || !intermediate.checkPrivateKey(key))
+  const parsed = parse(text)
+  if (!parsed)
     throw new SidecarError(
       'VOLUME_UNAVAILABLE',
       `${directory} holds no development CA that can be read; remove it, and a new one is made`,
     )
+  const { key, intermediate, root } = parsed
+  await publishRoot(directory, root.toString())
   const x509 = await load()
   const issuer = new x509.X509Certificate(intermediate.raw)
   const signingKey = signer(key)
@@ -50,9 +52,11 @@ async function load(): Promise<typeof X509> {
   return import('@peculiar/x509')
 }
 
-function parseKey(text: string): KeyObject | undefined {
+function parse(text: string) {
   try {
-    return createPrivateKey(text)
+    const key = createPrivateKey(text)
+    const [intermediate, root] = parseCertificates(text)
+    return intermediate?.checkPrivateKey(key) && root ? { key, intermediate, root } : undefined
   } catch {
     return undefined
   }
@@ -61,15 +65,14 @@ function parseKey(text: string): KeyObject | undefined {
 const signer = (key: KeyObject) => key.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
 
 /** Key of the intermediate, intermediate, root, in PEM. The key of the root is forgotten: nothing needs it again. */
-async function createAuthority(now: number): Promise<{ secret: string; root: string }> {
+async function createAuthority(now: number): Promise<string> {
   const x509 = await load()
   const [rootKey, key] = await Promise.all([generateKey('ecdsa-p256'), generateKey('ecdsa-p256')])
-  const subject = (name: string) => new x509.Name([{ CN: [name] }])
   const authority = async (name: string, publicKey: KeyObject, pathLength: number) =>
     x509.X509CertificateGenerator.create({
       serialNumber: serialNumber(),
-      subject: subject(name),
-      issuer: subject(NAME),
+      subject: nameOf(x509, name),
+      issuer: nameOf(x509, ROOT),
       notBefore: new Date(now - 86_400_000),
       notAfter: new Date(now + 10 * YEAR_MS),
       publicKey: new x509.PublicKey(spki(publicKey)),
@@ -82,9 +85,9 @@ async function createAuthority(now: number): Promise<{ secret: string; root: str
         await x509.AuthorityKeyIdentifierExtension.create(new x509.PublicKey(spki(rootKey))),
       ],
     })
-  const root = (await authority(NAME, rootKey, 1)).toString('pem')
-  const intermediate = (await authority(`${NAME} (intermediate)`, key, 0)).toString('pem')
-  return { secret: `${keyPem(key)}${intermediate}\n${root}\n`, root: `${root}\n` }
+  const root = (await authority(ROOT, rootKey, 1)).toString('pem')
+  const intermediate = (await authority(INTERMEDIATE, key, 0)).toString('pem')
+  return `${keyPem(key)}${intermediate}\n${root}\n`
 }
 
 async function createLeaf(
@@ -105,7 +108,7 @@ async function createLeaf(
   const start = Math.floor(notBefore / 1000) * 1000
   return x509.X509CertificateGenerator.create({
     serialNumber: serialNumber(),
-    subject: new x509.Name(names.commonName === undefined ? [] : [{ CN: [names.commonName] }]),
+    subject: nameOf(x509, names.commonName),
     issuer: issuer.subjectName,
     notBefore: new Date(start - BACKDATED_MS),
     notAfter: new Date(start + ttlMs),
@@ -128,6 +131,10 @@ async function createLeaf(
     ],
   })
 }
+
+/** As an object: a plain string would be read for escapes, and `#` at its start for a hexadecimal value. */
+const nameOf = (x509: typeof X509, commonName: string | undefined) =>
+  new x509.Name(commonName === undefined ? [] : [{ CN: [{ utf8String: commonName }] }])
 
 const SIGNATURE = { name: 'ECDSA', hash: 'SHA-256' }
 /** 16 bytes, positive and without a leading zero. */

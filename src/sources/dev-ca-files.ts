@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { link, lstat, mkdir, open, unlink } from 'node:fs/promises'
+import { link, lstat, mkdir, open, readFile, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SidecarError, systemCode } from '../errors.ts'
 
@@ -10,24 +10,32 @@ const SECRET_FILE = 'dev-ca.pem'
 const ROOT_FILE = 'ca.crt'
 
 /**
- * The CA kept in `directory`; `create` makes one where there is none. A file appears whole or not at all: it is written under another name,
+ * The text kept in `directory`; `create` makes one where there is none. A file appears whole or not at all: it is written under another name,
  * flushed and linked, and of several processes that try the first one wins. Throws VOLUME_UNSAFE where others could write or read it.
  */
-export async function readOrCreate(
-  directory: string,
-  create: () => Promise<{ readonly secret: string; readonly root: string }>,
-): Promise<string> {
-  try {
+export const readOrCreate = (directory: string, create: () => Promise<string>): Promise<string> =>
+  inDirectory(directory, async () => {
     await mkdir(directory, { recursive: true, mode: 0o700 })
     await assertPrivate(directory, 0o022)
     const path = join(directory, SECRET_FILE)
     const found = await readSecret(path)
     if (found !== undefined) return found
-    const { secret, root } = await create()
-    await publish(directory, SECRET_FILE, secret, 0o600)
-    const kept = await readSecret(path)
-    if (kept === secret) await publish(directory, ROOT_FILE, root, 0o644)
-    return kept ?? secret
+    const made = await create()
+    await publish(directory, SECRET_FILE, made, 0o600)
+    return (await readSecret(path)) ?? made
+  })
+
+/** Puts the root beside it, unless it is there. */
+export const publishRoot = (directory: string, root: string): Promise<void> =>
+  inDirectory(directory, async () => {
+    const path = join(directory, ROOT_FILE)
+    const found = await readFile(path, 'utf8').catch(() => undefined)
+    if (found === undefined) await publish(directory, ROOT_FILE, root, 0o644)
+  })
+
+async function inDirectory<T>(directory: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action()
   } catch (cause) {
     if (cause instanceof SidecarError) throw cause
     const message = `cannot keep the development CA in ${directory} (${systemCode(cause) ?? String(cause)})`
