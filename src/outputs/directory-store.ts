@@ -10,6 +10,7 @@ import {
   clear,
   collect,
   commit,
+  discard,
   find,
   isWhole,
   pendingOf,
@@ -127,6 +128,7 @@ async function recover(shelf: Shelf, memory: Memory): Promise<void> {
   if (!found.target) return
   const target = found.isDamaged ? await rebuild(shelf, found.target.bundle) : found.target
   await commit(shelf, target, await stage(shelf, target), memory)
+  if (found.isDamaged) await discard(shelf, found.target)
   await collect(shelf, memory)
 }
 
@@ -197,6 +199,7 @@ async function repair(shelf: Shelf, memory: Memory): Promise<readonly Repair[]> 
   const target = damage.length > 0 ? await rebuild(shelf, current.bundle) : current
   const staged = await stage(shelf, target)
   await commit(shelf, target, staged, memory)
+  if (target !== current) await discard(shelf, current)
   await collect(shelf, memory)
   return [...links, ...damage, ...staged.differences]
 }

@@ -125,15 +125,22 @@ export async function collect(shelf: Shelf, memory: Memory): Promise<void> {
     const successor = inOrder[index + 1]
     if (!successor || named.includes(generation) || isYoung(shelf, successor)) continue
     await removeGeneration(shelf.root, generation.name)
-    shelf.generations = shelf.generations.filter((one) => one !== generation)
     forget(shelf, generation)
   }
+}
+
+/** Takes away a damaged generation that was replaced, since what it shows cannot be vouched for. What cannot be removed, `clear` names at the next write. */
+export async function discard(shelf: Shelf, generation: Generation): Promise<void> {
+  forget(shelf, generation)
+  await removeGeneration(shelf.root, generation.name).catch(() => {})
 }
 
 /** A number far in the future was given before the clock went back: as good as old. */
 const isYoung = ({ now, keepMs }: Shelf, { name }: Generation) => Math.abs(now() - builtAt(name)) <= keepMs
 
-function forget({ root, seen }: Shelf, { name }: Generation): void {
-  const prefix = `${root.path}/${name}/`
+function forget(shelf: Shelf, generation: Generation): void {
+  const { root, seen } = shelf
+  shelf.generations = shelf.generations.filter((one) => one !== generation)
+  const prefix = `${root.path}/${generation.name}/`
   for (const path of seen.signatures.keys()) if (path.startsWith(prefix)) seen.signatures.delete(path)
 }

@@ -160,13 +160,14 @@ describe('a start', () => {
       told: 'x',
       verified: { fingerprint: bundle(0).fingerprint, at: 1 },
       rejected: [],
+      condemned: [],
     })
     fs.writeFileSync(join(directory, '..state.json'), '{"schema":1,')
     const { store: next, held } = await again()
     assert.equal(held.current?.serial, bundle(1).serial)
     assert.deepEqual(
       { ...next.memory, seed: '' },
-      { seed: '', issuedAt: [], told: undefined, verified: undefined, rejected: [] },
+      { seed: '', issuedAt: [], told: undefined, verified: undefined, rejected: [], condemned: [] },
     )
     assert.notEqual(next.memory.seed, seed)
   })

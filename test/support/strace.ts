@@ -1,0 +1,60 @@
+import { execFile } from 'node:child_process'
+import { readFileSync, rmSync } from 'node:fs'
+import { component } from './components.ts'
+
+/** The calls by which a store changes a disk. Opening is not among them: what it makes is seen by the call after it. */
+export const WRITE_CALLS = '/^(mkdir|fchmod|fchown|pwrite64|fsync|symlink|rename|unlink|rmdir)'
+
+export interface Traced {
+  readonly stdout: string
+  readonly stderr: string
+  /** undefined when it was killed. */
+  readonly exitCode: number | undefined
+  /** One line per traced call, in order, of the thread that does file work. */
+  readonly calls: readonly string[]
+}
+
+/**
+ * Runs Node under strace with all file work in one thread, so that the calls of two runs are the same ones.
+ * `inject` is strace's: `fsync:error=EIO:when=3`, `rename:signal=KILL:when=1`.
+ */
+export async function traceNode(args: readonly string[], logPath: string, inject?: string): Promise<Traced> {
+  const strace = await component('strace')
+  const options = ['-f', '-y', '-qq', '-e', 'signal=none', '-o', logPath, '-e', `trace=${WRITE_CALLS}`]
+  const injection = inject === undefined ? [] : ['-e', `inject=${inject}`]
+  const env = { ...process.env, UV_THREADPOOL_SIZE: '1', NODE_TEST_CONTEXT: undefined }
+  const { stdout, stderr, code } = await run(strace, [...options, ...injection, process.execPath, ...args], env)
+  const lines = readFileSync(logPath, 'utf8').split('\n')
+  rmSync(logPath)
+  return { stdout, stderr, exitCode: code, calls: busiest(lines) }
+}
+
+function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv) {
+  return new Promise<{ stdout: string; stderr: string; code: number | undefined }>((resolve) => {
+    execFile(command, args, { env }, (error, stdout, stderr) => {
+      const code = error ? error.code : 0
+      resolve({ stdout, stderr, code: typeof code === 'number' ? code : undefined })
+    })
+  })
+}
+
+/** `1234 rename("a", "b") = 0` of the thread with the most calls, without its number. */
+function busiest(lines: readonly string[]): string[] {
+  const calls = lines.filter((line) => /^\d+ +\w+\(/.test(line)).map((line) => line.split(/ +(.*)/s))
+  const threads = Map.groupBy(calls, ([thread]) => thread)
+  const most = [...threads.values()].sort((a, b) => b.length - a.length)[0] ?? []
+  return most.map(([, call = '']) => call)
+}
+
+/** The name of a traced call. */
+export const nameOf = (call: string): string => call.slice(0, call.indexOf('('))
+
+/** How a call is named for injection: the third fsync is `{ name: 'fsync', when: 3 }`. */
+export function numbered(calls: readonly string[]): { readonly name: string; readonly when: number }[] {
+  const counts = new Map<string, number>()
+  return calls.map(nameOf).map((name) => {
+    const when = (counts.get(name) ?? 0) + 1
+    counts.set(name, when)
+    return { name, when }
+  })
+}
