@@ -42,6 +42,10 @@ function trapSignals(): void {
     for (const listener of hangups) listener()
   })
   process.on('SIGUSR1', () => {})
+  process.on('uncaughtException', (error) => {
+    process.exitCode = report(error)
+    stop.abort(error)
+  })
 }
 
 /** Tells why a command failed, and with which exit code it ends. Commander has told its own errors already. */

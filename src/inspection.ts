@@ -50,19 +50,19 @@ export function createInspection(
 
   /** A target that serves something else is told again. One that is down is given until the next look: it may be restarting. */
   async function probe(state: RotationState): Promise<RotationState> {
-    const [verifier] = cert.verifiers
-    if (!verifier || !state.serving) return state
+    const { serving } = state
+    if (cert.verifiers.length === 0 || !serving) return state
     const wasDown = sighting?.up === false
-    sighting = { ...(await verifier.probe(signal)), at: clock.now() }
-    const matches = sighting.up && sighting.fingerprint === state.serving.fingerprint
-    emit('certificate.probed', {
-      certificate: cert.name,
-      notAfter: sighting.up ? sighting.notAfter : undefined,
-      matches,
-    })
-    return matches || (!sighting.up && !wasDown)
-      ? state
-      : doubted(state, { now: clock.now(), elapsed: clock.elapsed() })
+    const seen = await Promise.all(cert.verifiers.map((verifier) => verifier.probe(signal)))
+    const isGood = (served: Served) => served.up && served.fingerprint === serving.fingerprint
+    // Of several targets the one that is wrong is worth telling of.
+    const worst = seen.find((served) => served.up && !isGood(served)) ?? seen.find((served) => !served.up) ?? seen[0]
+    if (!worst) return state
+    sighting = { ...worst, at: clock.now() }
+    const matches = isGood(worst)
+    emit('certificate.probed', { certificate: cert.name, notAfter: worst.up ? worst.notAfter : undefined, matches })
+    const isFine = matches || (!worst.up && !wasDown)
+    return isFine ? state : doubted(state, { now: clock.now(), elapsed: clock.elapsed() })
   }
 
   function learn(outcome: Outcome, { serving }: RotationState): void {

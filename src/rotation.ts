@@ -129,9 +129,12 @@ async function condemn({ store }: ManagedCertificate): Promise<void> {
 async function obtain(pass: Pass, forced: boolean): Promise<Bundle> {
   const { cert, deps, step, signal } = pass
   await step('preflight', () => cert.store.preflight())
-  const bundle = await step('fetch', () =>
-    cert.source.issues && !forced ? withinBudget(pass) : cert.source.fetch(signal),
-  )
+  const ask = async () => {
+    const bundle = await cert.source.fetch(signal)
+    if (cert.source.issues) assertNew(bundle, cert.store.current)
+    return bundle
+  }
+  const bundle = await step('fetch', () => (cert.source.issues && !forced ? withinBudget(pass, ask) : ask()))
   if (cert.source.issues)
     deps.emit('certificate.issued', {
       certificate: cert.name,
@@ -142,10 +145,19 @@ async function obtain(pass: Pass, forced: boolean): Promise<Bundle> {
   return bundle
 }
 
+/** An issuer that repeats itself is a cache in between; taking its answer for new would end in a loop of renewals. */
+function assertNew(bundle: Bundle, current: Bundle | undefined): void {
+  if (bundle.fingerprint !== current?.fingerprint) return
+  throw new SidecarError(
+    'STALE_RESPONSE',
+    `${bundle.origin} answered with certificate ${bundle.serial}, which is in service already`,
+  )
+}
+
 /** Vault may have issued although the answer did not arrive: these failures count, as a crash here does. */
 const MAY_HAVE_ISSUED: ReadonlySet<ErrorCode> = new Set(['VAULT_TIMEOUT', 'BAD_RESPONSE', 'KEY_MISMATCH', 'BUG'])
 
-async function withinBudget({ cert, deps, signal }: Pass): Promise<Bundle> {
+async function withinBudget({ cert, deps, signal }: Pass, ask: () => Promise<Bundle>): Promise<Bundle> {
   const now = deps.clock.now()
   const lifetimeMs = lifetimeHint(cert)
   const issuedAt = recentIssues(cert.store.memory.issuedAt, now)
@@ -161,7 +173,7 @@ async function withinBudget({ cert, deps, signal }: Pass): Promise<Bundle> {
   }
   await cert.store.remember({ issuedAt: [...issuedAt, now] })
   try {
-    return await cert.source.fetch(signal)
+    return await ask()
   } catch (thrown) {
     const error = toSidecarError(thrown)
     if (!signal.aborted && !MAY_HAVE_ISSUED.has(error.code)) await cert.store.remember({ issuedAt })

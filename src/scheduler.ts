@@ -38,6 +38,7 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
 
   async function run(signal: AbortSignal): Promise<void> {
     let wall = clock.now()
+    signal.addEventListener('abort', () => nudge.abort(), { once: true })
     while (!signal.aborted) {
       const elapsed = clock.elapsed()
       const step = clock.now() - wall - (elapsed - tickedAt)
@@ -51,7 +52,7 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
         heap.pop()?.wake()
       nudge = new AbortController()
       const pause = Math.min((heap.peek()?.due ?? Number.POSITIVE_INFINITY) - elapsed, TICK_MS)
-      await clock.sleep(pause, AbortSignal.any([signal, nudge.signal])).catch(() => breathe(signal))
+      if (!signal.aborted) await clock.sleep(pause, nudge.signal).catch(() => breathe(signal))
     }
   }
 

@@ -265,6 +265,19 @@ describe('clocks', () => {
   })
 })
 
+it('an issuer that repeats the certificate in service is not believed', async () => {
+  const world = begin()
+  world.start()
+  await world.clock.advance(MINUTE)
+  world.repeats = world.issued[0]
+  await world.clock.advance(31 * MINUTE)
+  assert.equal(world.report().state.failure?.code, 'STALE_RESPONSE')
+  assert.equal(world.reloads, 1)
+  world.repeats = undefined
+  await world.clock.advance(2 * MINUTE)
+  assert.equal(world.target.serves, 'c2')
+})
+
 describe('requests', () => {
   it('that arrive together are served by one rotation', async () => {
     const world = begin()

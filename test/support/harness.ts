@@ -39,6 +39,8 @@ export interface World {
   target: { up: boolean; serves: string | undefined; refuses: (id: string) => boolean }
   fail: { fetch?: SidecarError | undefined; write?: SidecarError | undefined; open?: SidecarError | undefined }
   lifeMs: number
+  /** The issuer answers with the last certificate again. */
+  repeats: Bundle | undefined
   report(): Report
   /** Starts the loop; a second start is a restart of the process. */
   start(): void
@@ -65,6 +67,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World
     target: { up: true, serves: undefined, refuses: () => false },
     fail: {},
     lifeMs,
+    repeats: undefined,
     report: () => {
       if (!report) throw new Error('nothing was reported yet')
       return report
@@ -105,6 +108,7 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
       examine: async () => [],
       fetch: async () => {
         world.asked += 1
+        if (world.repeats) return world.issued.at(-1) ?? world.repeats
         if (world.fail.fetch) throw world.fail.fetch
         const bundle = bundleAt(world.clock.now(), `c${world.issued.length + 1}`, world.lifeMs)
         world.issued.push(bundle)
