@@ -105,7 +105,13 @@ async function open(target: buildConnector.Options, options: Options) {
     allowH2: false,
   })
   return new Promise<NonNullable<Parameters<buildConnector.Callback>[1]>>((resolve, reject) =>
-    connect(target, (...[error, socket]) => (error ? reject(error) : resolve(socket))),
+    connect(target, (...[error, socket]) => {
+      if (error) return reject(error)
+      // With TLS 1.3 a server refuses our certificate after the handshake. Node reports the alert, then the end of the stream, by which
+      // undici would forget the alert.
+      socket.once('error', (alert) => socket.destroy(alert))
+      resolve(socket)
+    }),
   )
 }
 

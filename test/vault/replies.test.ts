@@ -7,7 +7,6 @@ import { answering, failure, forever, openVault, quickClock, request } from './s
 
 const errors = (...texts: string[]) => ({ errors: texts })
 const issued = { data: { certificate: 'PEM', issuing_ca: 'PEM', ca_chain: ['PEM'] }, warnings: null }
-const short = { timeouts: { connect: '2s', headers: '300ms', body: '300ms', total: '2s' } }
 
 const PAGE = '<html><script>canary-page</script></html>'
 const HTML = { 'content-type': 'text/html' }
@@ -33,8 +32,6 @@ const ROWS: [sentence: string, fault: Fault, code: ErrorCode, message?: RegExp][
   ],
   ['V6 a bad gateway', answer(502, PAGE, HTML), 'VAULT_5XX'],
   ['V6 a gateway timeout', answer(504), 'VAULT_5XX'],
-  ['V7 no answer at all', { kind: 'silence' }, 'VAULT_TIMEOUT'],
-  ['V7 a body that stops coming', { kind: 'part', body: '{"data":', length: 100, end: 'silence' }, 'VAULT_TIMEOUT'],
   ['V8 a connection reset before the answer', { kind: 'reset' }, 'VAULT_UNREACHABLE'],
   [
     'V8 a connection reset within the answer',
@@ -120,7 +117,7 @@ const ROWS: [sentence: string, fault: Fault, code: ErrorCode, message?: RegExp][
 /** What a request for a certificate meets where the server does this to it. */
 async function meeting(fault: Fault): Promise<{ error: SidecarError; server: FaultProxy; asked: number }> {
   await using server = await startFaultProxy(answering(fault))
-  const { vault } = openVault(server.address, short)
+  const { vault } = openVault(server.address)
   await using _ = vault
   const error = await failure(vault.sign(request, forever))
   return { error, server, asked: server.requests.filter(({ url }) => url === '/v1/pki/sign/web').length }
@@ -155,7 +152,7 @@ describe('an answer to a request for a certificate', { concurrency: true }, () =
 
   test('V5 is asked for five times while the node lags behind, without a new login', async () => {
     await using server = await startFaultProxy(answering(answer(412, errors('required index state not present'))))
-    const { vault } = openVault(server.address, short, quickClock)
+    const { vault } = openVault(server.address, {}, quickClock)
     await using _ = vault
     assert.equal((await failure(vault.sign(request, forever))).code, 'VAULT_NOT_REPLICATED')
     assert.deepEqual(
@@ -167,7 +164,7 @@ describe('an answer to a request for a certificate', { concurrency: true }, () =
   test('V5 counts once the node has caught up', async () => {
     let asked = 0
     await using server = await startFaultProxy(answering(() => (++asked < 3 ? answer(412) : answer(200, issued))))
-    const { vault } = openVault(server.address, short, quickClock)
+    const { vault } = openVault(server.address, {}, quickClock)
     await using _ = vault
     assert.equal((await vault.sign(request, forever)).certificate, 'PEM')
   })
@@ -182,7 +179,7 @@ describe('an answer to a request for a certificate', { concurrency: true }, () =
 
   test('V28 may lack the lists that it would leave empty', async () => {
     await using server = await startFaultProxy(answering(answer(200, { data: { certificate: 'PEM' } })))
-    const { vault } = openVault(server.address, short)
+    const { vault } = openVault(server.address)
     await using _ = vault
     assert.deepEqual(await vault.sign(request, forever), {
       certificate: 'PEM',

@@ -84,12 +84,6 @@ describe('a request to Vault', { concurrency: true }, () => {
     assert.match(error.message, new RegExp(`^POST ${server.address}/v1/pki/sign/web: .*ECONNREFUSED`))
   })
 
-  test('gives up connecting after timeouts.connect', async () => {
-    await using mute = await startMute()
-    const error = await failure(post(mute.address, { timeouts: { connect: '100ms' } }))
-    assert.equal(error.code, 'VAULT_TIMEOUT')
-  })
-
   test('gives up altogether after timeouts.total', async () => {
     await using server = await startFaultProxy(() => ({ kind: 'silence' }))
     const error = await failure(post(server.address, { timeouts: { total: '100ms', headers: '1h' } }))

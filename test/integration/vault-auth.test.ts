@@ -1,0 +1,266 @@
+import assert from 'node:assert/strict'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, afterEach, before, beforeEach, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Vault } from '../../src/vault/client.ts'
+import { createSource } from '../sources/contract.ts'
+import { skipReason } from '../support/components.ts'
+import { startFaultProxy } from '../support/fault-proxy.ts'
+import { signOnly, startVault, type TestApprole, type TestVault } from '../support/vault.ts'
+import { failure, forever, openVault } from '../vault/support.ts'
+
+const skip = await skipReason('vault')
+const POLICY = signOnly('pki', 'web')
+
+describe('logging in to a real Vault', { skip }, () => {
+  let server: TestVault
+  let directory: string
+  let opened: Vault[]
+  before(async () => {
+    server = await startVault()
+    await server.setupPki()
+    directory = await mkdtemp(join(tmpdir(), 'certferry-auth-'))
+  })
+  after(async () => {
+    await server?.[Symbol.asyncDispose]()
+    await rm(directory, { recursive: true })
+  })
+  beforeEach(() => {
+    opened = []
+  })
+  afterEach(async () => {
+    for (const vault of opened) await vault[Symbol.asyncDispose]()
+  })
+
+  const save = async (name: string, content: string) => {
+    await writeFile(join(directory, name), content)
+    return join(directory, name)
+  }
+  const open = (auth: object, more: object = {}, address = server.address) => {
+    const made = openVault(address, { auth, ...more })
+    opened.push(made.vault)
+    return made
+  }
+  const approle = async (role: TestApprole, more: object = {}) => ({
+    kind: 'approle',
+    roleIdFile: await save(`${role.name}-id`, `${role.roleId}\n`),
+    secretIdFile: await save(`${role.name}-secret`, `${await role.secretId()}\n`),
+    ...more,
+  })
+  const issueWith = (vault: Vault, role = 'web') =>
+    createSource({ kind: 'vault-pki', role, commonName: 'a.example.com' }, { vault: () => vault }).fetch(forever)
+  /** How often each path was asked for since the mark. */
+  const mark = async () => {
+    const { length } = await server.audited()
+    return async (path: string) =>
+      (await server.audited()).slice(length).filter((request) => request.path === path).length
+  }
+  /** All approle tokens are gone, as after a revocation by an operator. */
+  const revokeTokens = () => server.api('POST', 'sys/leases/revoke-prefix/auth/approle/login')
+
+  test('approle issues with a policy that allows one verb on one role', async () => {
+    const { vault, told } = open(await approle(await server.setupApprole({ policy: POLICY })))
+    const count = await mark()
+    await issueWith(vault)
+    await issueWith(vault)
+    assert.deepEqual([await count('auth/approle/login'), await count('pki/sign/web')], [1, 2])
+    assert.deepEqual(
+      told.onToken.map(({ how }) => how),
+      ['login'],
+    )
+  })
+
+  test('V12 a token revoked in between costs one more login and one more try', async () => {
+    const { vault } = open(await approle(await server.setupApprole({ policy: POLICY })))
+    await issueWith(vault)
+    await revokeTokens()
+    const count = await mark()
+    await issueWith(vault)
+    assert.deepEqual([await count('auth/approle/login'), await count('pki/sign/web')], [1, 2])
+  })
+
+  test('V12 one login is enough for many whose token was revoked', async () => {
+    const { vault } = open(await approle(await server.setupApprole({ policy: POLICY })))
+    await issueWith(vault)
+    await revokeTokens()
+    const count = await mark()
+    await Promise.all(Array.from({ length: 20 }, () => issueWith(vault)))
+    assert.equal(await count('auth/approle/login'), 1)
+  })
+
+  test('V16 what the policy does not allow is denied after exactly one new login', async () => {
+    const { vault } = open(await approle(await server.setupApprole({ policy: POLICY })))
+    await issueWith(vault)
+    const count = await mark()
+    const error = await failure(issueWith(vault, 'other'))
+    assert.equal(error.code, 'PERMISSION_DENIED')
+    assert.deepEqual([await count('auth/approle/login'), await count('pki/sign/other')], [1, 2])
+  })
+
+  test('a wrong secret_id, role_id or mount is a failed login', async () => {
+    const role = await server.setupApprole({ policy: POLICY })
+    const wrong = [{ secretId: 'wrong' }, { roleId: 'wrong' }, { mount: 'nosuch' }, { secretId: undefined }]
+    for (const more of wrong) {
+      const auth = { kind: 'approle', roleId: role.roleId, secretId: await role.secretId(), ...more }
+      assert.equal((await failure(issueWith(open(auth).vault))).code, 'AUTH_FAILED', JSON.stringify(more))
+    }
+  })
+
+  test('a role that binds no secret_id needs none', async () => {
+    const policy = {
+      policy: POLICY,
+      role: { bind_secret_id: false, token_bound_cidrs: ['127.0.0.0/8'], secret_id_bound_cidrs: [] },
+    }
+    const role = await server.setupApprole(policy)
+    await issueWith(open({ kind: 'approle', roleId: role.roleId }).vault)
+  })
+
+  test('V14 a secret_id for one login is used up after it', async () => {
+    const role = await server.setupApprole({ policy: POLICY, role: { secret_id_num_uses: 1 } })
+    const { vault } = open(await approle(role))
+    await issueWith(vault)
+    await revokeTokens()
+    assert.equal((await failure(issueWith(vault))).code, 'AUTH_PERMANENT')
+    await save(`${role.name}-secret`, await role.secretId())
+    await issueWith(vault)
+  })
+
+  test('a wrapped secret_id is unwrapped once and serves later logins too', async () => {
+    const role = await server.setupApprole({ policy: POLICY })
+    const secretIdFile = await save('wrapped', await role.wrappedSecretId())
+    const { vault, told } = open(await approle(role, { secretIdFile, secretIdWrapped: true }))
+    const count = await mark()
+    await issueWith(vault)
+    await revokeTokens()
+    await issueWith(vault)
+    assert.deepEqual([await count('sys/wrapping/unwrap'), await count('auth/approle/login')], [1, 2])
+    assert.deepEqual(told.onWrapReused, [])
+  })
+
+  test('V14 a wrapping token that somebody else used raises the alarm, and a new one works', async () => {
+    const role = await server.setupApprole({ policy: POLICY })
+    const stolen = await role.wrappedSecretId()
+    await server.api('POST', 'sys/wrapping/unwrap', undefined, { token: stolen })
+    const secretIdFile = await save('stolen', stolen)
+    const { vault, told } = open(await approle(role, { secretIdFile, secretIdWrapped: true }))
+    const error = await failure(issueWith(vault))
+    assert.equal(error.code, 'WRAP_REUSED')
+    assert.ok(!error.message.includes(stolen))
+    assert.deepEqual(told.onWrapReused, [{ file: secretIdFile }])
+    await save('stolen', await role.wrappedSecretId())
+    await issueWith(vault)
+  })
+
+  test('V14 a wrapping token around something else raises the alarm', async () => {
+    const role = await server.setupApprole({ policy: POLICY })
+    const { wrap_info: forged } = await server.api(
+      'POST',
+      'sys/wrapping/wrap',
+      { secret_id: await role.secretId() },
+      { headers: { 'X-Vault-Wrap-TTL': '300' } },
+    )
+    const secretIdFile = await save('forged', forged?.token ?? '')
+    const { vault, told } = open(await approle(role, { secretIdFile, secretIdWrapped: true }))
+    assert.equal((await failure(issueWith(vault))).code, 'WRAP_REUSED')
+    assert.equal(told.onWrapReused.length, 1)
+  })
+
+  test('a token file is read again when its token was revoked', async () => {
+    const first = await server.createToken({ policy: POLICY })
+    const tokenFile = await save('token', `${first}\n`)
+    const { vault } = open({ kind: 'token', tokenFile })
+    await issueWith(vault)
+    await server.api('POST', 'auth/token/revoke-self', {}, { token: first })
+    await save('token', await server.createToken({ policy: POLICY }))
+    await issueWith(vault)
+  })
+
+  test('a batch token, which cannot be renewed, does as well', async () => {
+    const token = await server.createToken({ policy: POLICY, body: { type: 'batch', ttl: '60s' } })
+    const { vault, told } = open({ kind: 'token', token })
+    await issueWith(vault)
+    assert.deepEqual(
+      told.onToken.map(({ renewable }) => renewable),
+      [false],
+    )
+  })
+
+  test('V13 a token is renewed until its max TTL is near, then replaced', async () => {
+    const role = await server.setupApprole({ policy: POLICY, role: { token_ttl: '3s', token_max_ttl: '6s' } })
+    const { vault, told } = open(await approle(role))
+    const count = await mark()
+    await issueWith(vault)
+    await until(() => told.onToken.filter(({ how }) => how === 'login').length === 2)
+    const renewals = await count('auth/token/renew-self')
+    assert.ok(renewals >= 1 && renewals <= 3, `${renewals}`)
+    assert.deepEqual(told.onTokenFailed, [])
+    await issueWith(vault)
+    assert.equal(await count('auth/approle/login'), 2)
+  })
+
+  test('V13 a token that may not renew itself is replaced, without hammering', async () => {
+    const role = await server.setupApprole({ policy: POLICY, role: { token_ttl: '3s', token_no_default_policy: true } })
+    const { vault, told } = open(await approle(role))
+    const count = await mark()
+    await issueWith(vault)
+    await until(() => told.onToken.length === 3)
+    assert.deepEqual(
+      told.onToken.map(({ how }) => how),
+      ['login', 'login', 'login'],
+    )
+    assert.deepEqual([await count('auth/token/renew-self'), await count('auth/approle/login')], [2, 3])
+  })
+
+  test('V1 a sealed Vault is not asked for a new login, and works with the old token once unsealed', async () => {
+    const { vault } = open(await approle(await server.setupApprole({ policy: POLICY })))
+    await issueWith(vault)
+    const count = await mark()
+    await server.seal()
+    try {
+      for (let n = 0; n < 3; n += 1) assert.equal((await failure(issueWith(vault))).code, 'VAULT_SEALED')
+      assert.deepEqual((({ sealed, usable }) => ({ sealed, usable }))(await vault.health(forever)), {
+        sealed: true,
+        usable: false,
+      })
+    } finally {
+      await server.unseal()
+    }
+    await until(async () => (await vault.health(forever)).usable)
+    await issueWith(vault)
+    assert.equal(await count('auth/approle/login'), 0)
+  })
+
+  test('V4 a rate-limit quota is told with how long to wait', async () => {
+    const { vault } = open(await approle(await server.setupApprole({ policy: POLICY })))
+    await server.api('POST', 'sys/quotas/config', { enable_rate_limit_response_headers: true })
+    await server.api('POST', 'sys/quotas/rate-limit/few', { path: 'pki/', rate: 1, interval: '30s' })
+    try {
+      await issueWith(vault)
+      const error = await failure(issueWith(vault))
+      assert.equal(error.code, 'RATE_LIMITED')
+      assert.ok(error.retryAfterMs !== undefined && error.retryAfterMs > 0 && error.retryAfterMs <= 30_000)
+    } finally {
+      await server.api('DELETE', 'sys/quotas/rate-limit/few')
+    }
+  })
+
+  test('a hundred certificates share one login, eight requests at a time and as few connections', async () => {
+    await using proxy = await startFaultProxy(undefined, { target: server.address })
+    const auth = await approle(await server.setupApprole({ policy: POLICY }))
+    const { vault } = open(auth, {}, proxy.address)
+    const count = await mark()
+    const bundles = await Promise.all(Array.from({ length: 100 }, () => issueWith(vault)))
+    assert.equal(new Set(bundles.map(({ serial }) => serial)).size, 100)
+    assert.deepEqual([await count('auth/approle/login'), await count('pki/sign/web')], [1, 100])
+    assert.equal(proxy.busiest(), 8)
+    assert.ok(proxy.connections() <= 10, `${proxy.connections()}`)
+  })
+})
+
+/** Waits for a condition, a minute at most. */
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (const started = Date.now(); !(await condition()); await sleep(20))
+    assert.ok(Date.now() - started < 60_000, `still waiting for ${condition}`)
+}
