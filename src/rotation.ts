@@ -1,9 +1,9 @@
 import type { Clock } from './clock.ts'
-import { budgetFreeAt, budgetLeft, recentIssues } from './core/budget.ts'
 import { assertUsable, type Bundle, type Expectation } from './core/bundle.ts'
 import { lifetimeOf, type RenewalPolicy } from './core/renewal.ts'
 import type { Outcome, Stage } from './core/state.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
+import { request } from './issuance.ts'
 import type { Emit } from './observe/events.ts'
 import { type Output, render } from './outputs/output.ts'
 import type { Change, Store } from './outputs/store.ts'
@@ -125,16 +125,10 @@ async function condemn({ store }: ManagedCertificate): Promise<void> {
   await store.remember({ condemned: [...new Set([...condemned, ...now])] })
 }
 
-/** A new bundle. The disk is proven writable before Vault is asked, and the issuance is on record before it happens. */
-async function obtain(pass: Pass, forced: boolean): Promise<Bundle> {
-  const { cert, deps, step, signal } = pass
+/** A new bundle. The disk is proven writable before Vault is asked. */
+async function obtain({ cert, deps, step, signal }: Pass, forced: boolean): Promise<Bundle> {
   await step('preflight', () => cert.store.preflight())
-  const ask = async () => {
-    const bundle = await cert.source.fetch(signal)
-    if (cert.source.issues) assertNew(bundle, cert.store.current)
-    return bundle
-  }
-  const bundle = await step('fetch', () => (cert.source.issues && !forced ? withinBudget(pass, ask) : ask()))
+  const bundle = await step('fetch', () => request(cert, { clock: deps.clock, forced }, signal))
   if (cert.source.issues)
     deps.emit('certificate.issued', {
       certificate: cert.name,
@@ -144,46 +138,6 @@ async function obtain(pass: Pass, forced: boolean): Promise<Bundle> {
     })
   return bundle
 }
-
-/** An issuer that repeats itself is a cache in between; taking its answer for new would end in a loop of renewals. */
-function assertNew(bundle: Bundle, current: Bundle | undefined): void {
-  if (bundle.fingerprint !== current?.fingerprint) return
-  throw new SidecarError(
-    'STALE_RESPONSE',
-    `${bundle.origin} answered with certificate ${bundle.serial}, which is in service already`,
-  )
-}
-
-/** Vault may have issued although the answer did not arrive: these failures count, as a crash here does. */
-const MAY_HAVE_ISSUED: ReadonlySet<ErrorCode> = new Set(['VAULT_TIMEOUT', 'BAD_RESPONSE', 'KEY_MISMATCH', 'BUG'])
-
-async function withinBudget({ cert, deps, signal }: Pass, ask: () => Promise<Bundle>): Promise<Bundle> {
-  const now = deps.clock.now()
-  const lifetimeMs = lifetimeHint(cert)
-  const issuedAt = recentIssues(cert.store.memory.issuedAt, now)
-  if (budgetLeft(issuedAt, now, lifetimeMs) <= 0) {
-    const freeAt = budgetFreeAt(issuedAt, now, lifetimeMs)
-    throw new SidecarError(
-      'BUDGET_SPENT',
-      `${issuedAt.length} certificates were issued for ${cert.name} in the last day; the next one may be asked for at ${new Date(freeAt).toISOString()}`,
-      {
-        retryAfterMs: freeAt - now,
-      },
-    )
-  }
-  await cert.store.remember({ issuedAt: [...issuedAt, now] })
-  try {
-    return await ask()
-  } catch (thrown) {
-    const error = toSidecarError(thrown)
-    if (!signal.aborted && !MAY_HAVE_ISSUED.has(error.code)) await cert.store.remember({ issuedAt })
-    throw error
-  }
-}
-
-/** The lifetime that the budget reckons with: of what is on disk, else of what is asked for. */
-const lifetimeHint = ({ store, source }: ManagedCertificate) =>
-  store.current ? lifetimeOf(store.current) : source.ttlMs
 
 /** The targets' own configuration tests. On the very first delivery there is nothing the target could run with yet. */
 async function test(

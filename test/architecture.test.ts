@@ -16,7 +16,7 @@ const CONTRACTS = [
 ]
 const FAMILY = { values: ['core/', 'registry.ts', 'errors.ts'], types: ['clock.ts'] }
 /** One pass, and the loop around it: they know the contracts, never one implementation. */
-const FLOW_FILES = ['rotation.ts', 'keep-fresh.ts', 'scheduler.ts', 'inspection.ts', 'report.ts']
+const FLOW_FILES = ['rotation.ts', 'issuance.ts', 'keep-fresh.ts', 'scheduler.ts', 'inspection.ts', 'report.ts']
 const FLOW = {
   values: ['core/', 'errors.ts', 'outputs/output.ts', ...FLOW_FILES],
   types: ['clock.ts', 'outputs/store.ts', ...CONTRACTS],

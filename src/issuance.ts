@@ -1,0 +1,65 @@
+import type { Clock } from './clock.ts'
+import { budgetFreeAt, budgetLeft, recentIssues } from './core/budget.ts'
+import type { Bundle } from './core/bundle.ts'
+import { lifetimeOf } from './core/renewal.ts'
+import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
+import type { Store } from './outputs/store.ts'
+import type { Source } from './sources/source.ts'
+
+/** Whom to ask, and where the issue budget is kept. */
+export interface Issuing {
+  readonly name: string
+  readonly source: Source
+  readonly store: Store
+}
+
+export interface Terms {
+  readonly clock: Clock
+  /** Asked for by a person: outside the budget. */
+  readonly forced: boolean
+}
+
+/**
+ * One new bundle from the source, within the issue budget. Throws BUDGET_SPENT, STALE_RESPONSE when the source repeats the
+ * certificate in service, and what the source throws.
+ */
+export async function request(issuing: Issuing, { clock, forced }: Terms, signal: AbortSignal): Promise<Bundle> {
+  const { source, store } = issuing
+  if (!source.issues) return source.fetch(signal)
+  const ask = async () => assertNew(await source.fetch(signal), store.current)
+  return forced ? ask() : withinBudget(issuing, clock.now(), ask, signal)
+}
+
+/** An issuer that repeats itself is a cache in between; taking its answer for new would end in a loop of renewals. */
+function assertNew(bundle: Bundle, current: Bundle | undefined): Bundle {
+  if (bundle.fingerprint !== current?.fingerprint) return bundle
+  const message = `${bundle.origin} answered with certificate ${bundle.serial}, which is in service already`
+  throw new SidecarError('STALE_RESPONSE', message)
+}
+
+/** Vault may have issued although the answer did not arrive: these failures count, as a crash here does. */
+const MAY_HAVE_ISSUED: ReadonlySet<ErrorCode> = new Set(['VAULT_TIMEOUT', 'BAD_RESPONSE', 'KEY_MISMATCH', 'BUG'])
+
+/** The issuance is on record before it happens, so that no crash loop can hide what it costs. */
+async function withinBudget(
+  { name, source, store }: Issuing,
+  now: number,
+  ask: () => Promise<Bundle>,
+  signal: AbortSignal,
+): Promise<Bundle> {
+  const lifetimeMs = store.current ? lifetimeOf(store.current) : source.ttlMs
+  const issuedAt = recentIssues(store.memory.issuedAt, now)
+  if (budgetLeft(issuedAt, now, lifetimeMs) <= 0) {
+    const freeAt = budgetFreeAt(issuedAt, now, lifetimeMs)
+    const message = `${issuedAt.length} certificates were issued for ${name} in the last day; the next one may be asked for at ${new Date(freeAt).toISOString()}`
+    throw new SidecarError('BUDGET_SPENT', message, { retryAfterMs: freeAt - now })
+  }
+  await store.remember({ issuedAt: [...issuedAt, now] })
+  try {
+    return await ask()
+  } catch (thrown) {
+    const error = toSidecarError(thrown)
+    if (!signal.aborted && !MAY_HAVE_ISSUED.has(error.code)) await store.remember({ issuedAt })
+    throw error
+  }
+}
