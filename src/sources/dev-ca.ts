@@ -3,7 +3,7 @@ import { toBundle } from '../core/bundle.ts'
 import { generateKey } from '../core/key.ts'
 import { Duration } from '../core/units.ts'
 import { type Authority, openAuthority } from './dev-ca-authority.ts'
-import { hasNames, NameOptions, NO_NAMES, namesFrom } from './names.ts'
+import { hasNames, NameOptions, NO_NAMES, namesFrom } from './name-options.ts'
 import { defineSource } from './source.ts'
 
 const Options = z

@@ -8,7 +8,7 @@ import { Duration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
 import { pkiPath, type Vault } from '../vault/client.ts'
 import { MountPath, PathSegment } from '../vault/paths.ts'
-import { hasNames, NameOptions, NO_NAMES, namesFrom } from './names.ts'
+import { hasNames, NameOptions, NO_NAMES, namesFrom } from './name-options.ts'
 import { examineRole, type Wish } from './pki-role.ts'
 import { defineSource } from './source.ts'
 

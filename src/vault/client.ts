@@ -144,6 +144,7 @@ const asker =
     if (!refused && !isSuccess(reply)) throw refusal(reply, name, clock.now())
     return {
       ok: !refused,
+      status: reply.status,
       told: `Vault refused ${name} (${reply.status}): ${errorsOf(reply) || 'without a reason'}`,
       parse: (schema) => parseReply(reply, schema, name),
     }

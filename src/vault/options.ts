@@ -11,7 +11,7 @@ const Address = z
   .transform((text, context) => {
     const problem = problemOf(text)
     if (problem === undefined) return text.replace(/\/+$/, '')
-    context.addIssue({ code: 'custom', message: `${problem}` })
+    context.addIssue({ code: 'custom', message: problem })
     return z.NEVER
   })
 
@@ -34,7 +34,8 @@ export const isLoopback = (hostname: string): boolean =>
 const RedirectHost = z
   .string()
   .regex(/^(?:[\w.-]+|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i, 'must be a host, or host:port')
-  .transform((host) => host.toLowerCase())
+  // As a URL prints it.
+  .transform((host) => host.toLowerCase().replace(/:443$/, ''))
 
 const Timeouts = z.strictObject({
   connect: Timeout.prefault('3s').describe('TCP and TLS'),

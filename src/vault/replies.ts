@@ -8,10 +8,16 @@ const LONGEST_RETRY_AFTER_MS = 300_000
 /** A reply that is not what was asked for, as an error. `request` is what was asked, such as `POST pki/sign/web`. */
 export function refusal(reply: Reply, request: string, now: number): SidecarError {
   const code = codeOf(reply)
-  const said = code === 'BAD_RESPONSE' ? notVault(reply) : errorsOf(reply)
-  return new SidecarError(code, `Vault refused ${request} (${reply.status})${said && `: ${said}`}`, {
+  return new SidecarError(code, sentence(reply, request, code), {
     retryAfterMs: code === 'RATE_LIMITED' ? retryAfterMs(reply.retryAfter, now) : undefined,
   })
+}
+
+function sentence(reply: Reply, request: string, code: ErrorCode): string {
+  if (code === 'BAD_RESPONSE' && !isVaults(reply)) return `${request} (${reply.status}): ${notVault(reply)}`
+  const said = errorsOf(reply)
+  const start = reply.status >= 500 ? 'Vault failed at' : 'Vault refused'
+  return `${start} ${request} (${reply.status})${said && `: ${said}`}`
 }
 
 function codeOf(reply: Reply): ErrorCode {

@@ -126,6 +126,15 @@ describe('auth approle', () => {
     assert.equal(error.code, 'AUTH_PERMANENT')
   })
 
+  test('a role that is locked out after the failed logins of others is not taken for a used-up secret_id', async () => {
+    await using server = await startFaultProxy(approleVault())
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretId: 'secret' } })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    server.onRequest = () => gone
+    assert.equal((await failure(vault.lookupSelf(forever))).code, 'AUTH_FAILED')
+  })
+
   describe('with a wrapped secret_id', () => {
     const wrappedAuth = async (token = 'wrap-1') => ({
       kind: 'approle',
@@ -170,12 +179,18 @@ describe('auth approle', () => {
       }
     })
 
-    test('is no alarm while Vault is sealed', async () => {
-      await using server = await startFaultProxy(() => answer(503, { errors: ['Vault is sealed'] }))
-      const { vault, told } = openVault(server.address, { auth: await wrappedAuth() })
-      await using _ = vault
-      assert.equal((await failure(vault.lookupSelf(forever))).code, 'VAULT_SEALED')
-      assert.deepEqual(told.onWrapReused, [])
+    test('is no alarm while Vault is sealed, or lets nobody in', async () => {
+      const rows = [
+        [answer(503, { errors: ['Vault is sealed'] }), 'VAULT_SEALED'],
+        [gone, 'AUTH_FAILED'],
+      ] as const
+      for (const [reply, code] of rows) {
+        await using server = await startFaultProxy(() => reply)
+        const { vault, told } = openVault(server.address, { auth: await wrappedAuth() })
+        await using _ = vault
+        assert.equal((await failure(vault.lookupSelf(forever))).code, code)
+        assert.deepEqual(told.onWrapReused, [])
+      }
     })
   })
 })
@@ -210,7 +225,12 @@ describe('auth token', () => {
 
   test('refuses a file that no token comes from', async () => {
     await using server = await knows()
-    for (const tokenFile of [directory, await save('long', 'x'.repeat(70_000)), path('missing')]) {
+    const files = [
+      await save('long', 'x'.repeat(70_000)),
+      await save('two', 'hvs.a\nhvs.b'),
+      await save('binary', 'ÿ\0'),
+    ]
+    for (const tokenFile of [directory, path('missing'), ...files]) {
       const { vault } = openVault(server.address, { auth: { kind: 'token', tokenFile } })
       await using _ = vault
       assert.equal((await failure(vault.lookupSelf(forever))).code, 'AUTH_SOURCE')

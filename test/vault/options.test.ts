@@ -25,6 +25,12 @@ describe('vault options', () => {
     })
   })
 
+  test('compare redirect hosts as a URL prints them', () =>
+    assert.deepEqual(
+      VaultOptions.parse({ address, auth, redirectHosts: ['Vault-2:443', '[::1]:8200'] }).redirectHosts,
+      ['vault-2', '[::1]:8200'],
+    ))
+
   test('keep the token out of everything that prints', () => {
     const options = VaultOptions.parse({ address, auth })
     assert.doesNotMatch(inspect(options, { depth: 9 }) + JSON.stringify(options), /canary/)

@@ -17,7 +17,7 @@ const ROWS: [sentence: string, fault: Fault, code: ErrorCode, message?: RegExp][
     'V1 a sealed Vault',
     answer(503, errors('Vault is sealed')),
     'VAULT_SEALED',
-    /Vault refused POST pki\/sign\/web \(503\): Vault is sealed$/,
+    /^Vault failed at POST pki\/sign\/web \(503\): Vault is sealed$/,
   ],
   ['V1 a 503 of a load balancer is not a sealed Vault', answer(503, PAGE, HTML), 'VAULT_5XX'],
   ['V3 a disaster-recovery secondary', answer(472, errors('DR secondary')), 'VAULT_UNUSABLE'],
@@ -101,7 +101,12 @@ const ROWS: [sentence: string, fault: Fault, code: ErrorCode, message?: RegExp][
     { kind: 'flood', headers: { 'content-type': 'text/html' } },
     'BAD_RESPONSE',
   ],
-  ['V30 the page of a proxy', answer(200, PAGE, HTML), 'BAD_RESPONSE', /not Vault's \(text\/html\)$/],
+  [
+    'V30 the page of a proxy',
+    answer(200, PAGE, HTML),
+    'BAD_RESPONSE',
+    /^POST pki\/sign\/web \(200\): the answer is not Vault's \(text\/html\)$/,
+  ],
   ['V30 the page of a proxy that denies access', answer(403, PAGE, HTML), 'BAD_RESPONSE'],
   [
     'V30 a body compressed though nobody asked for that',

@@ -1,9 +1,9 @@
 import * as z from 'zod'
-import { Secret } from '../../core/secret.ts'
+import { quote, Secret } from '../../core/secret.ts'
 import { SidecarError } from '../../errors.ts'
 import { MountPath } from '../paths.ts'
-import { type AuthDeps, defineAuth, loginFrom } from './auth.ts'
-import { AbsolutePath, fingerprintOf, readCredential, SecretText } from './credential.ts'
+import { type AuthDeps, type AuthReply, defineAuth, loginFrom } from './auth.ts'
+import { AbsolutePath, credentialFrom, fingerprintOf, SecretText } from './credential.ts'
 
 const Options = z
   .strictObject({
@@ -28,7 +28,6 @@ const Options = z
       problem('secretId', 'cannot be given together with secretIdFile')
     if (secretIdWrapped && secretIdFile === undefined) problem('secretIdWrapped', 'needs secretIdFile')
   })
-type Options = z.output<typeof Options>
 
 /** POST auth/{mount}/login: https://developer.hashicorp.com/vault/api-docs/auth/approle#login-with-approle */
 export const approle = defineAuth({
@@ -36,23 +35,24 @@ export const approle = defineAuth({
   summary: 'Logs in with a role_id and a secret_id.',
   options: Options,
   create: (options, deps) => {
-    const unwrap = unwrapper(options, deps)
+    const { mount, secretIdFile, secretIdWrapped } = options
+    const unwrap = secretIdWrapped && secretIdFile !== undefined ? unwrapper(mount, secretIdFile, deps) : undefined
     /** The last credential that Vault accepted. */
     let accepted: string | undefined
     return {
       prepare: async () => {
-        const roleId = await given(options.roleId, options.roleIdFile)
-        const delivered = await given(options.secretId, options.secretIdFile)
+        const roleId = await credentialFrom(options.roleId, options.roleIdFile)
+        const delivered = await credentialFrom(options.secretId, secretIdFile)
         const fingerprint = fingerprintOf(roleId?.reveal(), delivered?.reveal())
         return {
           fingerprint,
           login: async (signal) => {
-            const secretId = delivered && options.secretIdWrapped ? await unwrap(delivered, signal) : delivered
+            const secretId = delivered && unwrap ? await unwrap(delivered, signal) : delivered
             const body = { role_id: roleId?.reveal(), secret_id: secretId?.reveal() }
-            const path = `auth/${options.mount}/login`
+            const path = `auth/${mount}/login`
             const reply = await deps.ask({ operation: 'login', method: 'POST', path, body }, signal)
-            // Vault words a secret_id that is used up or expired like one that is wrong; but this one was right before.
-            if (!reply.ok && accepted === fingerprint)
+            // Vault words a secret_id that is used up or expired like one that is wrong; but this one was right before. (403 is a lockout.)
+            if (reply.status === 400 && accepted === fingerprint)
               throw new SidecarError('AUTH_PERMANENT', `${reply.told}; this secret_id was accepted before`)
             const login = loginFrom(reply)
             accepted = fingerprint
@@ -64,42 +64,42 @@ export const approle = defineAuth({
   },
 })
 
-const given = async (value: Secret | undefined, file: string | undefined) =>
-  file === undefined ? value : readCredential(file)
-
 /** https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation */
 const LookupReply = z.object({ data: z.object({ creation_path: z.string() }) })
 const UnwrapReply = z.object({ data: z.object({ secret_id: z.string().min(1) }) })
 
 /** Turns a wrapping token into the secret_id in it. That works once, so the secret_id is kept, in memory only, for as long as the token stays the same. */
-function unwrapper({ mount, secretIdFile = '' }: Options, { ask, onWrapReused }: AuthDeps) {
+function unwrapper(mount: string, file: string, { ask, onWrapReused }: AuthDeps) {
   let last: { readonly wrapping: string; readonly secretId: Secret } | undefined
+
   const alarm = (told: string) => {
-    onWrapReused({ file: secretIdFile })
-    return new SidecarError('WRAP_REUSED', `wrapping token in ${secretIdFile}: ${told}`)
+    onWrapReused({ file })
+    return new SidecarError('WRAP_REUSED', `wrapping token in ${file}: ${told}`)
+  }
+  /** Vault answers 400 to a wrapping token that was used, has expired or never was. */
+  const accept = (reply: AuthReply) => {
+    if (reply.status === 400) throw alarm(reply.told)
+    if (!reply.ok) throw new SidecarError('AUTH_FAILED', reply.told)
+    return reply
   }
 
   return async (wrapping: Secret, signal: AbortSignal): Promise<Secret> => {
     const identity = fingerprintOf(wrapping.reveal())
     if (last?.wrapping === identity) return last.secretId
     // 1. Does it wrap a secret_id of this mount? Whoever intercepted the true one could put a wrapped answer of his own in its place.
-    const token = wrapping.reveal()
-    const lookup = await ask(
-      { operation: 'wrap-lookup', method: 'POST', path: 'sys/wrapping/lookup', body: { token } },
-      signal,
-    )
-    if (!lookup.ok) throw alarm(lookup.told)
-    const { creation_path: origin } = lookup.parse(LookupReply).data
-    if (!/\/role\/[^/]+\/(?:custom-)?secret-id$/.test(origin) || !`/${origin}`.includes(`/auth/${mount}/role/`))
-      throw alarm(`it was made by ${JSON.stringify(origin)}, not by auth/${mount}/role/…/secret-id`)
+    const body = { token: wrapping.reveal() }
+    const lookup = { operation: 'wrap-lookup', method: 'POST', path: 'sys/wrapping/lookup', body } as const
+    const { creation_path: origin } = accept(await ask(lookup, signal)).parse(LookupReply).data
+    if (!isSecretIdOf(mount, origin))
+      throw alarm(`it was made by ${quote(origin, 100)}, not by auth/${mount}/role/…/secret-id`)
     // 2. Unwrap it.
-    const reply = await ask(
-      { operation: 'unwrap', method: 'POST', path: 'sys/wrapping/unwrap', token: wrapping },
-      signal,
-    )
-    if (!reply.ok) throw alarm(reply.told)
-    const secretId = new Secret(reply.parse(UnwrapReply).data.secret_id)
+    const unwrap = { operation: 'unwrap', method: 'POST', path: 'sys/wrapping/unwrap', token: wrapping } as const
+    const secretId = new Secret(accept(await ask(unwrap, signal)).parse(UnwrapReply).data.secret_id)
     last = { wrapping: identity, secretId }
     return secretId
   }
 }
+
+/** In a namespace the path may begin with it. */
+const isSecretIdOf = (mount: string, path: string) =>
+  `/${path}`.includes(`/auth/${mount}/role/`) && /\/role\/[^/]+\/(?:custom-)?secret-id$/.test(path)

@@ -42,8 +42,10 @@ export interface AuthRequest {
 
 /** What Vault said to it. */
 export interface AuthReply {
-  /** True for a success; otherwise Vault refused: 400, 403, 404 or 405. */
+  /** True for a success; otherwise Vault refused. */
   readonly ok: boolean
+  /** Of a refusal: 400, 403, 404 or 405. */
+  readonly status: number
   /** Which request, with which status, and Vault's reason, in one line that is safe to print. */
   readonly told: string
   /** Throws BAD_RESPONSE when the answer is not as documented. */

@@ -10,21 +10,32 @@ const MAX_BYTES = 64 * 1024
 /** Config: path of a file; absolute, because the working directory of a sidecar is nobody's concern. */
 export const AbsolutePath = z.string().regex(/^\/[^\0]*$/, 'must be an absolute path')
 
+/** What a header can carry; more than one line is no credential. */
+const PRINTABLE = /^[\x20-\x7e]+$/
+
 /** Config: a credential in the config itself, such as `${VAULT_TOKEN}`; never printed. */
 export const SecretText = z
   .string()
   .trim()
-  .min(1, 'must not be empty')
+  .regex(PRINTABLE, 'must not be empty, nor hold more than one line')
   .transform((text) => new Secret(text))
 
+/** The credential given in the config, or the one that `file` holds now. */
+export const credentialFrom = async (
+  value: Secret | undefined,
+  file: string | undefined,
+): Promise<Secret | undefined> => (file === undefined ? value : readCredential(file))
+
 /** A credential in a file, without surrounding white space. Throws AUTH_SOURCE when it is missing, empty, unreadable or no plain file. */
-export async function readCredential(path: string): Promise<Secret> {
+async function readCredential(path: string): Promise<Secret> {
   const text = await readStart(path).catch((cause: unknown) => {
     throw cause instanceof SidecarError
       ? cause
       : new SidecarError('AUTH_SOURCE', `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
   })
   if (text === '') throw new SidecarError('AUTH_SOURCE', `${path} is empty`)
+  if (!PRINTABLE.test(text))
+    throw new SidecarError('AUTH_SOURCE', `${path} holds more than one line, or what is not text`)
   return new Secret(text)
 }
 

@@ -1,9 +1,9 @@
 import * as z from 'zod'
-import { Secret } from '../../core/secret.ts'
+import type { Secret } from '../../core/secret.ts'
 import { SidecarError } from '../../errors.ts'
 import { Lookup } from '../sys.ts'
 import { type AuthReply, defineAuth, type Login } from './auth.ts'
-import { AbsolutePath, fingerprintOf, readCredential, SecretText } from './credential.ts'
+import { AbsolutePath, credentialFrom, fingerprintOf, SecretText } from './credential.ts'
 
 export const token = defineAuth({
   kind: 'token',
@@ -18,7 +18,8 @@ export const token = defineAuth({
     }),
   create: ({ token, tokenFile }, { ask }) => ({
     prepare: async () => {
-      const secret = tokenFile === undefined ? (token ?? new Secret('')) : await readCredential(tokenFile)
+      const secret = await credentialFrom(token, tokenFile)
+      if (!secret) throw new SidecarError('AUTH_SOURCE', 'neither token nor tokenFile is given')
       return {
         fingerprint: fingerprintOf(secret.reveal()),
         login: async (signal) => {
