@@ -254,7 +254,7 @@ export const ERRORS = {
   CONFIG_INVALID: {
     retry: 'never',
     exit: 78,
-    hint: 'Correct the places named above; "certferry validate" lists them all at once.',
+    hint: 'Correct what is named above; "certferry validate" checks the file without running anything.',
   },
   CONFIG_UNREADABLE: { retry: 'never', exit: 78, hint: 'Check the path and its permissions.' },
   CONFIG_UNSAFE: {

@@ -21,8 +21,18 @@ export interface Parts {
   readonly targets: Targets
 }
 
-/** A certificate of the config with all that serves it. Throws CONFIG_INVALID when the trust file cannot be used. */
-export function manage(config: CertificateConfig, { vault, clock, targets }: Parts): ManagedCertificate {
+/** A certificate of the config with all that serves it. Throws CONFIG_INVALID, such as for a trust file that cannot be used. */
+export function manage(config: CertificateConfig, parts: Parts): ManagedCertificate {
+  try {
+    return make(config, parts)
+  } catch (thrown) {
+    const error = toSidecarError(thrown)
+    if (error.code !== 'CONFIG_INVALID') throw error
+    throw new SidecarError('CONFIG_INVALID', `certificate "${config.name}": ${error.message}`, { cause: thrown })
+  }
+}
+
+function make(config: CertificateConfig, { vault, clock, targets }: Parts): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
   const source = sources.create(config.source, { vault, key, now: clock.now })
   const made = config.outputs.map((options) => outputs.create(options, {}))

@@ -33,7 +33,10 @@ export function registry<Deps, Made>(...definitions: readonly AnyDefinition<Deps
   if (!first) throw new TypeError('a registry needs at least one definition')
   return {
     schema: z.discriminatedUnion('kind', [first, ...rest], {
-      error: () => `unknown kind; known here: ${[...byKind.keys()].join(', ')}`,
+      error: ({ code, input }) =>
+        code === 'invalid_union'
+          ? `${isNamed(input) ? 'unknown kind; known here' : 'is required; one of'}: ${[...byKind.keys()].join(', ')}`
+          : undefined,
     }),
     definitions,
     create: ({ kind, ...options }, deps) => {
@@ -43,3 +46,5 @@ export function registry<Deps, Made>(...definitions: readonly AnyDefinition<Deps
     },
   }
 }
+
+const isNamed = (input: unknown): boolean => typeof input === 'object' && input !== null && 'kind' in input

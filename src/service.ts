@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts'
 import { type Config, loadConfig } from './config/config.ts'
-import { ConfigError } from './config/file.ts'
+import { ConfigError } from './config/problems.ts'
 import { toSidecarError } from './errors.ts'
 import { type Admin, openAdmin } from './observe/admin.ts'
 import { type Control, type ReloadReply, type RotateReply, type RotateRequest, wireError } from './observe/control.ts'

@@ -1,6 +1,6 @@
 import { isAbsolute, relative } from 'node:path'
 import type { Output } from '../outputs/output.ts'
-import type { Path } from './file.ts'
+import type { Path } from './problems.ts'
 
 /** A certificate as far as clashes go; `index` is its place in the config. */
 export interface Claim {
@@ -62,6 +62,9 @@ function withinDirectory(output: Output, earlier: readonly Output[]): { key: str
     ...(layout === undefined
       ? []
       : [{ key: 'layout', message: `differs from the layout "${layout}" of another output in ${output.directory}` }]),
+    ...(mates.every((mate) => mate.seenAs === output.seenAs)
+      ? []
+      : [{ key: 'seenAs', message: `differs from that of another output in ${output.directory}` }]),
   ]
 }
 

@@ -1,50 +1,26 @@
 import { readFileSync, statSync } from 'node:fs'
-import { isAbsolute } from 'node:path'
-import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit } from 'yaml'
-import { type ErrorCode, SidecarError, systemCode } from '../errors.ts'
-
-/** One thing wrong with a config, and where. */
-export interface Problem {
-  /** `certferry.yaml:12:7`, or the file alone. */
-  readonly place: string
-  /** `certificates[0].source.ttl`; empty for the whole file. */
-  readonly path: string
-  readonly message: string
-  /** What stands in the file; never the value of a secret. */
-  readonly value?: string | undefined
-}
-
-/** All that is wrong with a config, at once. */
-export class ConfigError extends SidecarError {
-  readonly problems: readonly Problem[]
-
-  constructor(file: string, problems: readonly Problem[], code: ErrorCode = 'CONFIG_INVALID') {
-    const count = problems.length === 1 ? '1 problem' : `${problems.length} problems`
-    super(code, `${file}: ${count}\n${problems.map(formatProblem).join('\n')}`)
-    this.problems = problems
-  }
-}
-
-export const formatProblem = ({ place, path, message, value }: Problem): string =>
-  `  ${place}  ${path}${path ? ': ' : ''}${message}${value === undefined ? '' : ` (found ${value})`}`
-
-export type Path = readonly PropertyKey[]
+import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit, type YAMLError } from 'yaml'
+import { quote, redact } from '../core/secret.ts'
+import { formatMode } from '../core/units.ts'
+import { type ErrorCode, systemCode } from '../errors.ts'
+import type { Env } from './environment.ts'
+import { interpolate, SIZE_LIMIT } from './interpolate.ts'
+import { ConfigError, type Path, type Problem } from './problems.ts'
 
 /** A parsed config file: plain values, and where each stands. */
 export interface ConfigDocument {
-  readonly file: string
   readonly value: unknown
+  /** What is wrong with it whatever the schema says: keys that stand twice, references that lead nowhere. */
+  readonly problems: readonly Problem[]
   /** The place of a value, or of the nearest ancestor that is there. With `key`, of that key in the map at `path`. */
   problem(path: Path, message: string, key?: string): Problem
 }
 
-const SIZE_LIMIT = 1024 * 1024
+/** Deeper than any config; the parser and all that follows it are recursive. */
+const DEPTH_LIMIT = 64
 
-/**
- * Reads YAML 1.2 or JSON. `${NAME}`, `${NAME:-default}` and `${file:/path}` are replaced in parsed scalars, never in raw text;
- * `$${` stands for a plain `${`. Throws a ConfigError: CONFIG_UNREADABLE, CONFIG_UNSAFE (writable by others), CONFIG_INVALID.
- */
-export function readConfigFile(file: string, env: Readonly<Record<string, string | undefined>>): ConfigDocument {
+/** Reads YAML 1.2 or JSON, and interpolates it. Throws a ConfigError: CONFIG_UNREADABLE, CONFIG_UNSAFE (writable by others), CONFIG_INVALID. */
+export function readConfigFile(file: string, env: Env): ConfigDocument {
   const text = readSafely(file)
   const lines = new LineCounter()
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, stringKeys: true })
@@ -53,23 +29,29 @@ export function readConfigFile(file: string, env: Readonly<Record<string, string
     const { line, col } = lines.linePos(offset)
     return `${file}:${line}:${col}`
   }
-  if (document.errors.length > 0) {
-    throw new ConfigError(
-      file,
-      document.errors.map((error) => ({ place: at(error.pos[0]), path: '', message: error.message })),
-    )
+  const fail = (problems: readonly Problem[]): never => {
+    throw new ConfigError(file, problems)
   }
-  const problems = interpolate(document, env).map(({ offset, message }) => ({ place: at(offset), path: '', message }))
-  if (problems.length > 0) throw new ConfigError(file, problems)
-  const originals = parseDocument(text, { prettyErrors: false, stringKeys: true })
+  const plain = ({ offset, message }: Located): Problem => ({ place: at(offset), path: '', message })
+
+  const { twice, broken } = readErrors(document, text, (offset) => lines.linePos(offset).line)
+  if (broken.length > 0) fail(broken.map(plain))
+  if (isTooDeep(document)) fail([{ place: file, path: '', message: `is nested more than ${DEPTH_LIMIT} levels deep` }])
+  if (document.contents === null) fail([{ place: file, path: '', message: 'is empty' }])
+  const originals = document.clone()
+  const unresolved = interpolate(document, env)
+
   return {
-    file,
-    value: toPlain(document, file),
+    value: toPlain(document, fail, file),
+    problems: [
+      ...twice.map(plain),
+      ...unresolved.map(({ path, node, message }) => ({ place: at(node.range?.[0]), path: formatPath(path), message })),
+    ],
     problem: (path, message, key) => ({
       place: at(offsetOf(document, path, key)),
       path: formatPath(key === undefined ? path : [...path, key]),
-      message,
-      value: foundAt(originals, path, key),
+      message: unsaid(message, path, document, originals),
+      value: key === undefined ? foundAt(originals, path) : undefined,
     }),
   }
 }
@@ -82,10 +64,7 @@ function readSafely(file: string): string {
     const { mode, size } = statSync(file)
     if (size > SIZE_LIMIT) fail('CONFIG_INVALID', `is ${size} bytes; at most ${SIZE_LIMIT} are read`)
     if (mode & 0o022)
-      fail(
-        'CONFIG_UNSAFE',
-        `can be changed by others (mode ${(mode & 0o777).toString(8).padStart(4, '0')}); chmod go-w ${file}`,
-      )
+      fail('CONFIG_UNSAFE', `can be changed by others (mode ${formatMode(mode & 0o777)}); chmod go-w ${file}`)
     return readFileSync(file, 'utf8')
   } catch (error) {
     if (error instanceof ConfigError) throw error
@@ -96,55 +75,62 @@ function readSafely(file: string): string {
   }
 }
 
-/** Replaces references in every string scalar that is a value; returns what could not be replaced. */
-function interpolate(
-  document: Document.Parsed,
-  env: Readonly<Record<string, string | undefined>>,
-): { offset: number | undefined; message: string }[] {
-  const problems: { offset: number | undefined; message: string }[] = []
-  visit(document, {
-    Scalar(key, node) {
-      if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
-      node.value = node.value.replace(/\$\$\{|\$\{([^}]*)\}/g, (whole, reference: string | undefined) => {
-        if (reference === undefined) return '${'
-        const { text, problem } = lookUp(reference, env)
-        if (problem) problems.push({ offset: node.range?.[0], message: `${whole}: ${problem}` })
-        return text
-      })
-    },
-  })
-  return problems
+interface Located {
+  readonly offset: number
+  readonly message: string
 }
 
-function lookUp(
-  reference: string,
-  env: Readonly<Record<string, string | undefined>>,
-): { text: string; problem?: string } {
-  if (reference.startsWith('file:')) return readReferenced(reference.slice('file:'.length))
-  const [, name, fallback] = /^([A-Za-z_]\w*)(?::-(.*))?$/s.exec(reference) ?? []
-  if (name === undefined) return { text: '', problem: 'write ${NAME}, ${NAME:-default} or ${file:/path}' }
-  const text = env[name] || fallback
-  return text === undefined ? { text: '', problem: `the environment variable ${name} is not set` } : { text }
+/** What the parser found: keys that stand twice leave a usable document, anything else does not. One error per line, since one brings the next. */
+function readErrors(document: Document.Parsed, text: string, lineOf: (offset: number) => number) {
+  const all = [...document.errors, ...document.warnings].map((error) => ({
+    code: error.code,
+    offset: error.pos[0],
+    message: inPlainWords(error, text),
+  }))
+  const isFirst = ({ code, offset }: (typeof all)[number], index: number) =>
+    index === 0 ||
+    (code !== 'UNEXPECTED_TOKEN' && all.slice(0, index).every((other) => lineOf(other.offset) !== lineOf(offset)))
+  const broken = all.filter(({ code }) => code !== 'DUPLICATE_KEY')
+  return { twice: all.filter(({ code }) => code === 'DUPLICATE_KEY'), broken: broken.filter(isFirst) }
 }
 
-function readReferenced(path: string): { text: string; problem?: string } {
-  if (!isAbsolute(path)) return { text: '', problem: 'the path must be absolute' }
-  try {
-    if (statSync(path).size > SIZE_LIMIT) return { text: '', problem: `the file is larger than ${SIZE_LIMIT} bytes` }
-    return { text: readFileSync(path, 'utf8').trimEnd() }
-  } catch (error) {
-    return { text: '', problem: `the file cannot be read (${systemCode(error) ?? 'unknown error'})` }
+function inPlainWords({ code, pos: [offset], message }: YAMLError, text: string): string {
+  if (text.slice(offset - 1, offset + 1) === '${')
+    return "write '${…}' in quotes: inside { } and [ ], YAML takes its brace for the start of a map"
+  switch (code) {
+    case 'DUPLICATE_KEY':
+      return 'this key stands here a second time'
+    case 'MULTIPLE_DOCS':
+      return 'a second YAML document begins here; only one is read'
+    case 'NON_STRING_KEY':
+      return 'a key must be text'
+    case 'IMPOSSIBLE':
+    case 'RESOURCE_EXHAUSTION':
+      return 'is nested too deeply'
+    default:
+      // What it quotes may be a secret.
+      return `not valid YAML: ${message.replace(/: ".*"$/s, '').replace(/^Maximum call stack.*/s, 'nested too deeply')}`
   }
 }
 
+function isTooDeep(document: Document.Parsed): boolean {
+  let found = false
+  visit(document, {
+    Collection(_key, _node, ancestors) {
+      if (ancestors.length <= DEPTH_LIMIT) return undefined
+      found = true
+      return visit.BREAK
+    },
+  })
+  return found
+}
+
 /** Aliases are resolved here; too many of them (a bomb) are refused by the parser. */
-function toPlain(document: Document.Parsed, file: string): unknown {
+function toPlain(document: Document.Parsed, fail: (problems: Problem[]) => never, file: string): unknown {
   try {
     return document.toJS({ maxAliasCount: 100 })
   } catch (error) {
-    throw new ConfigError(file, [
-      { place: file, path: '', message: error instanceof Error ? error.message : String(error) },
-    ])
+    return fail([{ place: file, path: '', message: error instanceof Error ? error.message : String(error) }])
   }
 }
 
@@ -161,22 +147,34 @@ function offsetOf(document: Document.Parsed, path: Path, key: string | undefined
   return undefined
 }
 
-const SECRET_KEY = /token|secret|password|passphrase|authorization/i
+const MESSAGE_LIMIT = 500
+
+/** A message without what the environment or a file put in place of a reference: it may be a secret in the wrong field. */
+function unsaid(message: string, path: Path, document: Document, originals: Document): string {
+  const [value, original] = [document.getIn(path), originals.getIn(path)]
+  if (typeof value !== 'string' || value === original) return quote(message, MESSAGE_LIMIT)
+  const quoted = message.replaceAll(`"${value}"`, () => `"${original}"`)
+  // A text this short is no secret, and may be part of any word.
+  return quote(value.length < 4 ? quoted : quoted.replaceAll(value, () => String(original)), MESSAGE_LIMIT)
+}
+
+const SECRET_KEY = /token|secret|password|passphrase|authorization|^headers$|^env$/i
 /** A key that ends this way names a file or says how; it holds no secret. */
 const HARMLESS_KEY = /file$|wrapped$/i
 
 /** The scalar as it stands in the file (so `${NAME}` rather than its value); what a secret's key holds is not shown. */
-function foundAt(document: Document.Parsed, path: Path, key: string | undefined): string | undefined {
-  const whole = key === undefined ? path : [...path, key]
-  const node = document.getIn(whole, true)
+function foundAt(document: Document, path: Path): string | undefined {
+  const node = document.getIn(path, true)
   if (!isScalar(node) || node.value === null) return undefined
   const text = String(node.value)
-  const isSecret = whole.some((part) => typeof part === 'string' && SECRET_KEY.test(part) && !HARMLESS_KEY.test(part))
+  const isSecret = path.some((part) => typeof part === 'string' && SECRET_KEY.test(part) && !HARMLESS_KEY.test(part))
   if (isSecret && !/^\$\{[^}]*\}$/.test(text)) return '[secret]'
-  return JSON.stringify(text.length > 80 ? `${text.slice(0, 80)}…` : node.value)
+  if (typeof node.value !== 'string') return text
+  const safe = redact(text).replace(/\/\/[^/@\s]+@/, '//[secret]@')
+  return JSON.stringify(safe.length > 80 ? `${safe.slice(0, 80)}…` : safe)
 }
 
-export const formatPath = (path: Path): string =>
+const formatPath = (path: Path): string =>
   path
     .map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`))
     .join('')

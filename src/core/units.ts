@@ -65,7 +65,7 @@ const parsed =
 
 /** Config: a duration such as '72h', kept in ms. */
 export const Duration = z
-  .string()
+  .string({ error: 'must be a duration such as 90s, 15m, 1h30m or 30d' })
   .meta({ description: 'A duration such as 90s, 15m, 1h30m or 30d', examples: ['72h'] })
   .transform(parsed(parseDuration))
 /** Config: how long one attempt may take, in ms; never longer than our timers keep (`clock.ts`). */
@@ -75,7 +75,7 @@ export const Timeout = Duration.refine((ms) => ms <= MS.h, { error: 'must be at 
 })
 /** Config: a fraction such as '2/3'. */
 export const Fraction = z
-  .union([z.string(), z.number()])
+  .union([z.string(), z.number()], { error: 'must be a fraction such as 2/3, 66% or 0.66' })
   .meta({ description: 'A fraction between 0 and 1: 2/3, 66% or 0.66', examples: ['2/3'] })
   .transform(parsed(parseFraction))
 /** Config: a quoted octal file mode such as '0600'. */

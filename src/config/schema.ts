@@ -1,0 +1,172 @@
+import { isAbsolute, normalize } from 'node:path'
+import * as z from 'zod'
+import { KEY_ALGORITHMS } from '../core/key.ts'
+import { nextRun } from '../core/renewal.ts'
+import { Duration, Fraction } from '../core/units.ts'
+import { outputs } from '../outputs/index.ts'
+import { reloaders } from '../reloaders/index.ts'
+import { sources } from '../sources/index.ts'
+import { VaultOptions } from '../vault/options.ts'
+import { verifiers } from '../verifiers/index.ts'
+
+export const AbsolutePath = z
+  .string()
+  .refine(
+    (path) =>
+      isAbsolute(path) &&
+      normalize(path).replace(/(?<=.)\/$/, '') === path.replace(/(?<=.)\/$/, '') &&
+      !path.includes('\0'),
+    {
+      error: 'must be an absolute path without "." and ".."',
+    },
+  )
+
+/** A unix socket is bound at a temporary name 10 bytes longer first; unix(7) allows 107. */
+const SocketPath = AbsolutePath.refine((path) => Buffer.byteLength(path) <= 97, {
+  error: 'must not be longer than 97 bytes, the limit of unix sockets',
+})
+
+const isPort = (address: string) => Number(address.slice(address.lastIndexOf(':') + 1)) <= 65_535
+
+const Renewal = z
+  .strictObject({
+    after: Fraction.optional().describe(
+      'Fraction of the lifetime after which it is renewed; 2/3, or 1/2 for lifetimes of 10 days or less',
+    ),
+    before: Duration.optional().describe('Instead of after: how long before its end it is renewed'),
+    cron: z
+      .string()
+      .optional()
+      .describe(
+        'Cron pattern: renewed at its first run after that point; alone, at each run. Never at the cost of validity',
+      ),
+    timezone: z.string().optional().describe('IANA time zone of cron, UTC by default'),
+    jitter: z
+      .number()
+      .min(0)
+      .max(0.5)
+      .default(0.1)
+      .describe('Share of the lifetime by which the point is spread, earlier only'),
+  })
+  .check((context) => {
+    const { after, before, cron, timezone } = context.value
+    if (after !== undefined && before !== undefined)
+      context.issues.push({
+        code: 'custom',
+        input: before,
+        path: ['before'],
+        message: 'cannot be given together with after',
+      })
+    if (timezone !== undefined && cron === undefined)
+      context.issues.push({ code: 'custom', input: timezone, path: ['timezone'], message: 'needs cron' })
+    if (!isTimezone(timezone)) {
+      const message = 'is no IANA time zone such as Europe/Stockholm'
+      context.issues.push({ code: 'custom', input: timezone, path: ['timezone'], message })
+    } else if (cron !== undefined) {
+      const message = cronTrouble(cron, timezone)
+      if (message) context.issues.push({ code: 'custom', input: cron, path: ['cron'], message })
+    }
+  })
+
+function isTimezone(name = 'UTC'): boolean {
+  try {
+    return new Intl.DateTimeFormat('en', { timeZone: name }) !== undefined
+  } catch {
+    return false
+  }
+}
+
+function cronTrouble(pattern: string, timezone = 'UTC'): string | undefined {
+  try {
+    return nextRun(pattern, timezone, Date.now()) === undefined ? 'never runs' : undefined
+  } catch (error) {
+    const why = error instanceof Error ? error.message.replace(/^\w+: /, '') : String(error)
+    return `is no cron pattern such as '0 3 * * *': ${why}`
+  }
+}
+
+const Check = z.strictObject({
+  minTtl: Duration.prefault('10s').describe(
+    'A certificate that lives shorter is refused: it would be renewed without end',
+  ),
+  chain: z
+    .enum(['complete', 'lenient'])
+    .default('complete')
+    .describe('lenient accepts a chain that does not reach a self-signed root'),
+  trustFile: AbsolutePath.optional().describe(
+    'PEM file of the roots to accept; without it, the root that the source delivers',
+  ),
+})
+
+export const CertificateOptions = z.strictObject({
+  name: z
+    .string()
+    .regex(
+      /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/i,
+      'must be 1 to 63 letters, digits, ".", "_" or "-", starting and ending with a letter or digit',
+    )
+    .describe('Names the certificate in logs, metrics and commands'),
+  source: sources.schema.describe('Where it comes from'),
+  key: z
+    .strictObject({ algorithm: z.enum(KEY_ALGORITHMS).default('ecdsa-p256').describe('Algorithm of the private key') })
+    .prefault({})
+    .describe('The private key; a new one at each renewal'),
+  renew: Renewal.prefault({}).describe('When it is renewed'),
+  check: Check.prefault({}).describe('What is refused'),
+  outputs: z.array(outputs.schema).min(1, 'needs at least one output').describe('The files it becomes'),
+  reload: z.array(reloaders.schema).default([]).describe('How the target is told'),
+  verify: z
+    .array(verifiers.schema)
+    .default([])
+    .describe('Proof that the target serves it; without one, status says verified: none'),
+  startupGrace: Duration.prefault('2m').describe(
+    'How long a target that never answered is waited for before that counts as trouble',
+  ),
+})
+
+const Admin = z.strictObject({
+  listen: z
+    .string()
+    .regex(/^(?:\[[0-9a-f:.]+\]|[^:[\]]+):\d{1,5}$/i, {
+      error: "must be host:port, such as '127.0.0.1:9443' or '[::]:9443'",
+      abort: true,
+    })
+    .refine(isPort, 'must have a port of at most 65535')
+    .optional()
+    .describe('Address of the read-only HTTP endpoints: health, metrics, status'),
+  tls: z
+    .strictObject({
+      certFile: AbsolutePath.describe('PEM certificate chain; read again when it changes'),
+      keyFile: AbsolutePath.describe('PEM private key'),
+      clientCaFile: AbsolutePath.optional().describe('When given, clients must present a certificate of this CA'),
+    })
+    .optional()
+    .describe('Serves the endpoints over TLS'),
+  socket: SocketPath.optional().describe('Unix control socket (0600) for certferry status, rotate and wait'),
+})
+
+const Log = z.strictObject({
+  level: z.enum(['debug', 'info', 'warn', 'error']).default('info').describe('Least level that is written'),
+  format: z.enum(['auto', 'json', 'pretty']).default('auto').describe('auto is pretty on a terminal, JSON elsewhere'),
+})
+
+export const ConfigFile = z.strictObject({
+  vault: VaultOptions.optional().describe(
+    'The Vault server; VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, VAULT_TOKEN and the like fill in what is not given',
+  ),
+  admin: Admin.prefault({}).describe('Health, metrics, status and control'),
+  log: Log.prefault({}).describe('The log, on standard output'),
+  audit: z
+    .strictObject({ file: AbsolutePath.describe('Append-only, hash-chained file, 0600') })
+    .optional()
+    .describe('The audit log'),
+  volumes: z.array(AbsolutePath).optional().describe('When given, an output outside these directories is refused'),
+  certificates: z.array(CertificateOptions).min(1, 'needs at least one certificate').describe('What should exist'),
+})
+
+/** JSON Schema of the config file, for editors. */
+export const configJsonSchema = (): object => ({
+  ...z.toJSONSchema(ConfigFile, { io: 'input', unrepresentable: 'any' }),
+  $schema: 'https://json-schema.org/draft/2020-12/schema',
+  title: 'certferry configuration',
+})
