@@ -5,15 +5,16 @@ import { cpus, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type ComponentName, component } from '../test/support/components.ts'
+import { startVault } from '../test/support/vault.ts'
 import { type Contender, certferry, consulTemplate, vaultAgent } from './contenders.ts'
 import { measure, type Run } from './measure.ts'
 import { type Row, renderTable, summaryOf } from './table.ts'
-import { startVault } from './vault.ts'
 
 const USAGE = `npm run bench [-- --runs N] [--certificates N] [--json]
 Compares certferry with Vault Agent and consul-template on one real Vault: time to the first certificate, time to many, memory.`
 const ROOT = join(import.meta.dirname, '..')
 const ROLE = 'bench'
+const POLICY = `path "pki/issue/${ROLE}" { capabilities = ["update"] }\npath "pki/sign/${ROLE}" { capabilities = ["update"] }`
 const SETTLE_MS = 5_000
 const MEGABYTE = 1e6
 
@@ -41,7 +42,10 @@ async function main(runs: number, certificates: number) {
       vaultAgent(vaultProgram),
       await unlessMissing('consul-template', consulTemplate),
     ]
-    await using vault = await startVault(vaultProgram, ROLE)
+    await using server = await startVault()
+    await server.setupPki({ roles: { [ROLE]: { allow_any_name: true, key_type: 'ec', key_bits: 256, ttl: '720h' } } })
+    const token = await server.createToken({ policy: POLICY, body: { period: '24h' } })
+    const vault = { address: server.address, token }
     const results = await runAll(contenders, { vault, role: ROLE, runs, certificates })
     report(contenders, rowsOf(results, certificates), { runs, results })
   } finally {
@@ -125,7 +129,7 @@ function report(
   )
   console.log(renderTable(columns, rows))
   console.log(
-    `\nA certificate counts when tls.crt and tls.key exist, parse and match; ECDSA P-256 keys, all files in ${tmpdir()}, one development Vault.` +
+    `\nA certificate counts when tls.crt and tls.key exist, parse and match; ECDSA P-256 keys, all files in ${tmpdir()}; one Vault with an intermediate CA and its audit log on.` +
       `\ncertferry makes keys itself, has Vault sign them and syncs what it writes to the disk; the others have Vault make the keys and do not sync. certferry runs with the settings of the Dockerfile.` +
       `\nMemory is read from smaps_rollup ${SETTLE_MS / 1000} s after the last certificate; resident includes the file-backed program itself.`,
   )
