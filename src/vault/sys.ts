@@ -34,6 +34,7 @@ export const Lookup = z
       display_name: z.string().default(''),
       policies: z.array(z.string()).nullish(),
       ttl: z.int().min(0),
+      expire_time: z.string().nullish(),
       renewable: z.boolean().default(false),
     }),
   })
@@ -41,7 +42,8 @@ export const Lookup = z
     ({ data }): TokenInfo => ({
       displayName: data.display_name,
       policies: data.policies ?? [],
-      ttlMs: data.ttl * 1000,
+      // In its last second a token has 0 s to live, like one that never expires; but that one has no time of expiry.
+      ttlMs: data.ttl * 1000 || (data.expire_time ? 1 : 0),
       renewable: data.renewable,
     }),
   )

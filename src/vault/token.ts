@@ -7,6 +7,10 @@ import type { AuthMethod, Login } from './auth/auth.ts'
 
 /** The token is renewed, or replaced, after this share of its life. */
 const REFRESH = 2 / 3
+/** A token is not refreshed sooner: near its end one that cannot be replaced would be asked about in ever smaller steps. */
+const SHORTEST_MS = 1000
+/** A renewal that gives less than this share of the full life has met the max TTL. */
+const CAPPED = 0.9
 /** Pause after a failed renewal, doubled up to the second figure. */
 const RETRY_MS = [30_000, 300_000] as const
 /** How long a credential that Vault refused is not tried again, doubled up to the second figure; five failed logins lock a role out. */
@@ -101,11 +105,10 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
 
   function keep(login: Login, how: 'login' | 'renewed'): Held {
     const fullTtlMs = how === 'login' ? login.ttlMs : Math.max(login.ttlMs, held?.fullTtlMs ?? 0)
-    // Vault gives whole seconds, hence the tolerance.
-    const capped = login.ttlMs + 1000 < fullTtlMs
-    held = { ...login, renewable: login.renewable && !capped, obtainedAt: clock.elapsed(), fullTtlMs }
+    const renewable = login.renewable && login.ttlMs >= fullTtlMs * CAPPED
+    held = { ...login, renewable, obtainedAt: clock.elapsed(), fullTtlMs }
     refused = undefined
-    onToken({ expiresAt: login.ttlMs === 0 ? undefined : clock.now() + login.ttlMs, renewable: held.renewable, how })
+    onToken({ expiresAt: login.ttlMs === 0 ? undefined : clock.now() + login.ttlMs, renewable, how })
     watcher.abort()
     watcher = new AbortController()
     if (login.ttlMs > 0) void watch(held, AbortSignal.any([closed.signal, watcher.signal]))
@@ -115,7 +118,7 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
   /** Ends when `token` was refreshed, for then another watch has begun; when it ran out, for then the next request logs in; or on abort. */
   async function watch(token: Held, signal: AbortSignal): Promise<void> {
     const expiresAt = token.obtainedAt + token.ttlMs
-    let dueAt = token.obtainedAt + token.ttlMs * REFRESH
+    let dueAt = token.obtainedAt + Math.max(token.ttlMs * REFRESH, SHORTEST_MS)
     for (let failures = 1; dueAt < expiresAt; failures += 1) {
       try {
         await sleepUntil(dueAt, signal)
@@ -138,7 +141,8 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
     const renewed = token.renewable ? await renew(token.token, signal) : undefined
     // A request may have replaced the token meanwhile.
     signal.throwIfAborted()
-    if (renewed) keep(renewed, 'renewed')
+    // In its last second Vault renews it for 0 s, which elsewhere means for ever.
+    if (renewed && renewed.ttlMs > 0) keep(renewed, 'renewed')
     else await login()
   }
 }

@@ -211,6 +211,15 @@ describe('auth token', () => {
     assert.deepEqual(told.onToken, [{ expiresAt: undefined, renewable: false, how: 'login' }])
   })
 
+  test('does not take a token in its last second for one that never expires', async () => {
+    const expiring = { ttl: 0, expire_time: '2030-01-01T00:00:00Z', renewable: false, policies: [], display_name: '' }
+    await using server = await startFaultProxy(() => answer(200, { data: expiring }))
+    const { vault, told } = openVault(server.address, { auth: { kind: 'token', token: 'hvs.last' } })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    assert.notEqual(told.onToken[0]?.expiresAt, undefined)
+  })
+
   test('V12 reads the file again when the old token is refused', async () => {
     await using server = await knows('hvs.new')
     const tokenFile = await save('token', 'hvs.old')

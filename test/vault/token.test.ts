@@ -115,6 +115,31 @@ describe('the token', () => {
     ])
   })
 
+  test('with a life of seconds is replaced near its max TTL too', async () => {
+    const { get, clock, did } = setUp({ logins: [{ ttlMs: 3000 }], renewals: [renewed(3000), renewed(2000)] })
+    await get()
+    await clock.advance(5400)
+    assert.deepEqual(
+      did.map((what) => what.split(' ')[0]),
+      ['login', 'renew', 'renew', 'login'],
+    )
+  })
+
+  test('that is renewed for 0 s, as in its last second, is replaced and not kept for ever', async () => {
+    const { get, clock, did, told } = setUp({ renewals: [renewed(0)] })
+    await get()
+    await clock.advance(2400 * 1000)
+    assert.deepEqual(did, ['login at 0 s', 'renew at 2400 s', 'login at 2400 s'])
+    assert.equal(told.at(-1), 'login until 6000 s')
+  })
+
+  test('with only a moment to live is used, and not asked about again and again', async () => {
+    const { get, clock, did } = setUp({ logins: [{ ttlMs: 1 }] })
+    await get()
+    await clock.advance(HOUR)
+    assert.deepEqual(did, ['login at 0 s'])
+  })
+
   test('is renewed again after 30 s at the earliest when that failed, then more slowly', async () => {
     const { get, clock, did, told } = setUp({ renewals: [unreachable, unreachable, renewed()] })
     await get()
