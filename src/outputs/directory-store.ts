@@ -121,7 +121,7 @@ export async function openDirectory(options: DirectoryOptions): Promise<Director
 }
 
 async function recover(shelf: Shelf, memory: Memory): Promise<void> {
-  const found = await survey(shelf.root, memory.rejected, shelf.seen)
+  const found = await survey(shelf.root, memory, shelf.seen)
   shelf.generations = found.generations
   shelf.current = found.linked
   shelf.previous = found.previous

@@ -62,7 +62,12 @@ const MAX_FILE_BYTES = 1024 * 1024
 /** Throws VOLUME_UNAVAILABLE where `path` is missing, or is no directory (nor is a symbolic link to one). */
 export async function pinDirectory(path: string): Promise<PinnedDir> {
   const handle = await openDirectory(path, path)
-  return pinned(path, handle, await hasAddress(handle))
+  try {
+    return pinned(path, handle, await hasAddress(handle))
+  } catch (cause) {
+    await handle.close()
+    throw diskError('look at', path, cause)
+  }
 }
 
 const openDirectory = (path: string, address: string): Promise<fs.FileHandle> =>

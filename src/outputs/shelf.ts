@@ -114,8 +114,12 @@ export async function clear({ root, generations }: Shelf): Promise<void> {
 }
 
 /** The latest generation received after the current one, and refused by the target. */
-export const pendingOf = ({ current, generations }: Shelf, { rejected }: Memory): Generation | undefined =>
-  current && newerThan(current, generations).findLast(({ manifest }) => rejected.includes(manifest.fingerprint))
+export function pendingOf({ current, generations }: Shelf, { rejected, condemned }: Memory): Generation | undefined {
+  const newer = current ? newerThan(current, generations) : []
+  return newer.findLast(
+    ({ manifest: { fingerprint } }) => rejected.includes(fingerprint) && !condemned.includes(fingerprint),
+  )
+}
 
 /** Removes generations that nothing names any more, once the one built after them is old enough that no slow reader is at them still. */
 export async function collect(shelf: Shelf, memory: Memory): Promise<void> {

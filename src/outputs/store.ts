@@ -113,7 +113,7 @@ export function createStore({ certificate, outputs, now, keepMs = KEEP_MS }: Sto
     try {
       for (const options of directoriesOf({ certificate, outputs, now, keepMs }))
         directories = [...directories, await openDirectory(options)]
-      memory = (await firstMemory(directories)) ?? freshMemory()
+      memory = (await firstMemory(directories)) ?? memory
       for (const directory of directories) await directory.recover(memory)
     } catch (error) {
       await close()
@@ -129,7 +129,7 @@ export function createStore({ certificate, outputs, now, keepMs = KEEP_MS }: Sto
     try {
       await beforeCommit?.(prepared.map(({ path }) => path))
     } catch (veto) {
-      for (const { discard } of prepared) await discard().catch(() => {})
+      await discardAll(prepared)
       await reject(set.bundle.fingerprint).catch(() => {})
       throw veto
     }
@@ -208,11 +208,21 @@ async function firstMemory(directories: readonly DirectoryStore[]): Promise<Memo
 
 async function prepareAll(directories: readonly DirectoryStore[], set: FileSet): Promise<Prepared[]> {
   const prepared: Prepared[] = []
-  for (const part of set.directories) {
-    const directory = directories.find(({ root }) => root.path === part.directory)
-    if (!directory) throw new SidecarError('BUG', `${part.directory} is no directory of this store, or it is not open`)
-    const ready = await directory.prepare(part, set.bundle)
-    if (ready) prepared.push(ready)
+  try {
+    for (const part of set.directories) {
+      const directory = directories.find(({ root }) => root.path === part.directory)
+      if (!directory) throw new SidecarError('BUG', `${part.directory} is not open in this store`)
+      const ready = await directory.prepare(part, set.bundle)
+      if (ready) prepared.push(ready)
+    }
+    return prepared
+  } catch (error) {
+    await discardAll(prepared)
+    throw error
   }
-  return prepared
+}
+
+async function discardAll(prepared: readonly Prepared[]): Promise<void> {
+  // What is left is cleared before the next write; the reason why we stopped matters more.
+  for (const { discard } of prepared) await discard().catch(() => {})
 }

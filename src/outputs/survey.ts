@@ -5,6 +5,7 @@ import { builtAt, damageOf, type Generation, isGenerationName, loadGeneration, r
 import { DATA_LINK } from './layout.ts'
 import { STATE_FILE } from './memory.ts'
 import type { Entry, PinnedDir } from './pinned-dir.ts'
+import type { Memory } from './store.ts'
 import { isOurs } from './volume.ts'
 
 export const PREVIOUS_LINK = '..prev'
@@ -29,9 +30,9 @@ export interface Findings {
  * 2. generations that nothing names and that are not whole are removed;
  * 3. in place should be what `..data` names; if that cannot be read, what `..prev` names; else the newest whole one;
  * 4. but if a newer whole one is there, that one: the writer stopped just before its commit. Except one the target refused.
- * Writes nothing where nothing was left behind.
+ * A condemned one is in place only where it is already. Writes nothing where nothing was left behind.
  */
-export async function survey(root: PinnedDir, rejected: readonly string[], seen: Seen): Promise<Findings> {
+export async function survey(root: PinnedDir, { rejected, condemned }: Memory, seen: Seen): Promise<Findings> {
   const names = await sweep(root)
   const [data, prev] = [await root.readLink(DATA_LINK), await root.readLink(PREVIOUS_LINK)]
   const generations: Generation[] = []
@@ -47,9 +48,11 @@ export async function survey(root: PinnedDir, rejected: readonly string[], seen:
   whole.sort(byAge)
   const linked = generations.find(({ name }) => name === data)
   const previous = whole.find(({ name }) => name === prev)
+  const fit = whole.filter(({ manifest }) => !condemned.includes(manifest.fingerprint))
   const isRejected = ({ manifest }: Generation) => rejected.includes(manifest.fingerprint)
-  const base = linked ?? previous ?? whole.findLast((one) => !isRejected(one)) ?? whole.at(-1)
-  const newest = base && newerThan(base, whole).at(-1)
+  const fallback = fit.find((one) => one === previous) ?? fit.findLast((one) => !isRejected(one)) ?? fit.at(-1)
+  const base = linked ?? fallback
+  const newest = base && newerThan(base, fit).at(-1)
   const target = newest && !isRejected(newest) ? newest : base
   return { generations, linked, previous, target, isDamaged: target !== undefined && !whole.includes(target) }
 }

@@ -149,6 +149,26 @@ describe('a start', () => {
     assert.deepEqual(serials(held.current, held.pending), serials(bundle(1), undefined))
   })
 
+  test('puts no condemned set into place, but leaves one that is', async (t) => {
+    const { directory, store, reopen } = await openWithSets(t)
+    await store.remember({ condemned: [bundle(0).fingerprint] })
+    const link = join(directory, '..data')
+    fs.rmSync(currentIn(directory), { recursive: true })
+    const { held, reopen: again } = await reopen()
+    assert.equal(held.current, undefined)
+    fs.rmSync(link)
+    fs.symlinkSync(fs.readlinkSync(join(directory, '..prev')), link)
+    assert.equal((await again()).held.current?.serial, bundle(0).serial)
+  })
+
+  test('does not offer a condemned set for another try', async (t) => {
+    const { store, reopen } = await openWithSets(t)
+    await store.undo()
+    await store.remember({ condemned: [bundle(1).fingerprint] })
+    const { held } = await reopen()
+    assert.deepEqual(serials(held.current, held.pending), serials(bundle(0), undefined))
+  })
+
   test('goes on with nothing but a fresh memory when the state is damaged', async (t) => {
     const { directory, store, reopen } = await openWithSets(t)
     const { seed } = store.memory
@@ -394,6 +414,17 @@ describe('several directories', () => {
     assert.equal(readPair(second, 'flat'), bundle(1).fingerprint)
     assert.equal(readPair(first, 'generation'), bundle(1).fingerprint)
     assert.equal((await next.apply(render(outputs, bundle(1)))).changed, false)
+  })
+
+  test('leave nothing behind in one when the other cannot be written', async (t) => {
+    const { outputs, first, second, store } = await openTwo(t)
+    await store.apply(render(outputs, bundle(0)))
+    fs.rmSync(join(second, 'tls.pem'))
+    fs.mkdirSync(join(second, 'tls.pem'))
+    fs.rmSync(join(first, 'tls.key'))
+    await assert.rejects(store.apply(render(outputs, bundle(1))), /FOREIGN_OBJECT|neither a file/)
+    assertTidy(first)
+    assert.equal(readPair(first, 'generation'), bundle(0).fingerprint)
   })
 
   test('are locked all or none', async (t) => {
