@@ -18,8 +18,10 @@ export interface NginxOptions {
   readonly main?: string
   /** Runs all of nginx as this user; takes root. By default the master runs as we do. */
   readonly user?: { readonly uid: number; readonly gid: number }
-  /** Keeps the port of an earlier instance. */
+  /** The port, where it must be known beforehand, or is that of an earlier instance. */
   readonly port?: number
+  /** Where to put the pid file, where that must be known beforehand. */
+  readonly pidFile?: string
 }
 
 export interface Nginx extends AsyncDisposable {
@@ -41,7 +43,11 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   const binary = await component('nginx')
   const folder = await mkdtemp(join(tmpdir(), 'certferry-nginx-'))
   const port = options.port ?? (await freePort())
-  const files = { config: join(folder, 'nginx.conf'), pid: join(folder, 'nginx.pid'), log: join(folder, 'error.log') }
+  const files = {
+    config: join(folder, 'nginx.conf'),
+    pid: options.pidFile ?? join(folder, 'nginx.pid'),
+    log: join(folder, 'error.log'),
+  }
   await writeFile(files.config, render(options, port, folder, files))
   const { uid, gid } = options.user ?? {}
   if (uid !== undefined && gid !== undefined) await chown(folder, uid, gid)
@@ -97,7 +103,8 @@ http {
 `
 }
 
-async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 that was free a moment ago. */
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
