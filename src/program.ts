@@ -143,7 +143,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
       exit(await (await import('./commands/check.ts')).check(targets, options, io))
     })
 
-  const audit = root.command('audit').description('work with the audit log').exitOverride()
+  const audit = root.command('audit').description('work with the audit log').exitOverride().helpCommand(false)
   audit
     .command('verify')
     .argument('<file>', 'the audit log')

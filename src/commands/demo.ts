@@ -59,7 +59,7 @@ export async function demo({ seconds, ttl, serve, port }: DemoOptions, io: Io): 
   }
   await show(scene, io, end)
   await hammering
-  summarise(tally, seconds, io)
+  summarise(tally, { seconds, ttl }, io)
 }
 
 /** A folder with a config that anyone could write; gone at the end. */
@@ -126,6 +126,10 @@ async function ended(child: ChildProcess): Promise<never> {
   throw new SidecarError('BUG', `the demo server ended with ${code} before it listened`)
 }
 
+/** A line that wraps in a narrow terminal would count as two on the way up. */
+const NO_WRAP = '\u001b[?7l'
+const WRAP = '\u001b[?7h'
+
 /** On a terminal a picture that moves; elsewhere a line for each certificate that the client sees. */
 async function show(scene: () => Scene | undefined, io: Io, end: AbortSignal): Promise<void> {
   const isLive = io.stdout.isTTY === true
@@ -135,7 +139,8 @@ async function show(scene: () => Scene | undefined, io: Io, end: AbortSignal): P
     const now = scene()
     if (now && isLive) {
       const lines = drawScene(now, io.stdout)
-      io.stdout.write(`${height > 0 ? `\u001b[${height}A` : ''}${lines.map((line) => `\u001b[K${line}\n`).join('')}`)
+      const up = height > 0 ? `\u001b[${height}A` : ''
+      io.stdout.write(`${NO_WRAP}${up}${lines.map((line) => `\u001b[K${line}\n`).join('')}${WRAP}`)
       height = lines.length
     } else if (now && now.tally.serials.length > told) {
       if (told === 0) print(io, `certferry demo: ${now.admin}/status  ${now.admin}/metrics  ${now.directory}`)
@@ -149,7 +154,11 @@ async function show(scene: () => Scene | undefined, io: Io, end: AbortSignal): P
   }
 }
 
-function summarise(tally: Tally, seconds: number | undefined, io: Io): void {
+function summarise(
+  tally: Tally,
+  { seconds, ttl }: { readonly seconds: number | undefined; readonly ttl: number },
+  io: Io,
+): void {
   print(
     io,
     `rotations ${rotations(tally)}, handshakes ${tally.made}, failed ${tally.failed}${seconds === undefined ? '' : `, in ${formatDuration(seconds * 1000)}`}`,
@@ -159,5 +168,7 @@ function summarise(tally: Tally, seconds: number | undefined, io: Io): void {
       'DEMO_FAILED',
       `${tally.failed} of ${tally.made + tally.failed} handshakes failed: ${tally.lastFailure}`,
     )
+  if (seconds !== undefined && seconds * 1000 > ttl && rotations(tally) === 0)
+    throw new SidecarError('DEMO_FAILED', `nothing was rotated within ${formatDuration(seconds * 1000)}`)
   if (tally.made === 0) throw new SidecarError('DEMO_FAILED', 'no handshake was made')
 }

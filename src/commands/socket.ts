@@ -1,4 +1,4 @@
-import { loadConfig } from '../config/config.ts'
+import { findSocket } from '../config/config.ts'
 import { SidecarError } from '../errors.ts'
 import { type ControlClient, createControlClient } from '../observe/control-client.ts'
 import type { Io } from './io.ts'
@@ -10,7 +10,8 @@ export interface SocketOptions {
 
 /** The running sidecar: at --socket, or at admin.socket of the config. */
 export function connectTo({ config, socket }: SocketOptions, io: Io): ControlClient {
-  const path = socket ?? loadConfig(config, io.env).admin.socket
-  if (path === undefined) throw new SidecarError('USAGE', `${config} has no admin.socket; set it, or give --socket`)
+  const path = socket ?? findSocket(config, io.env)
+  if (path === undefined)
+    throw new SidecarError('USAGE', `${config} names no admin.socket that could be used; set it, or give --socket`)
   return createControlClient(path)
 }

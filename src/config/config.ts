@@ -44,6 +44,16 @@ export function loadConfig(file: string, env: Env): Config {
   })
 }
 
+/**
+ * The control socket that a config names, for those who only ask a running sidecar: it holds on to its last good config while the
+ * file is broken, and its variables may be unknown here. Throws a ConfigError where not even the socket can be read.
+ */
+export function findSocket(file: string, env: Env): string | undefined {
+  const { value } = readConfigFile(file, env)
+  const socket = isRecord(value) && isRecord(value.admin) ? value.admin.socket : undefined
+  return AbsolutePath.optional().safeParse(socket).data
+}
+
 /** A reference that could not be replaced leaves an empty text behind; what the schema says about that is noise. */
 function onePerPlace(problems: readonly Problem[], document: ConfigDocument): Problem[] {
   const broken = new Set(document.problems.map(({ place }) => place))
