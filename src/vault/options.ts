@@ -49,7 +49,7 @@ export const VaultOptions = z
   .strictObject({
     address: Address,
     caFile: AbsolutePath.optional().describe(
-      'PEM file of the CAs that may sign for Vault, instead of those of the system; read again for each connection',
+      'PEM file of the CAs that may sign for Vault, instead of the public ones; read again for each connection',
     ),
     clientCertFile: AbsolutePath.optional().describe(
       'PEM certificate that certferry presents; read again for each connection',

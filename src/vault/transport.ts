@@ -1,13 +1,11 @@
-import { readFile } from 'node:fs/promises'
-import { createSecureContext } from 'node:tls'
-import type { buildConnector, Dispatcher } from 'undici'
+import type { Dispatcher } from 'undici'
 import sendRequest from 'undici/lib/api/api-request.js'
-import createConnector from 'undici/lib/core/connect.js'
 import Agent from 'undici/lib/dispatcher/agent.js'
 import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
-import { SidecarError, systemCode } from '../errors.ts'
+import { SidecarError } from '../errors.ts'
 import { abortable } from './abortable.ts'
+import { openConnection } from './connection.ts'
 import { connectionFailure } from './failures.ts'
 import type { VaultOptions } from './options.ts'
 
@@ -62,7 +60,7 @@ export function createTransport(options: Options): Transport {
   const { timeouts } = options
   const agent = new Agent({
     connect: (target, callback) => {
-      open(target, options).then(
+      openConnection(target, options).then(
         (socket) => callback(null, socket),
         (error: Error) => callback(error, null),
       )
@@ -89,56 +87,6 @@ export function createTransport(options: Options): Transport {
     },
     close: () => agent.destroy(),
   }
-}
-
-/** A new connection; the files are read for each, so that a replaced CA or client certificate needs no restart. */
-async function open(target: buildConnector.Options, options: Options) {
-  const { hostname } = new URL(options.address)
-  const serverName = target.hostname === hostname ? options.serverName : undefined
-  const connect = createConnector({
-    secureContext: target.protocol === 'https:' ? await secureContext(options) : undefined,
-    ...(serverName === undefined ? {} : { servername: serverName }),
-    rejectUnauthorized: true,
-    timeout: options.timeouts.connect,
-    // A resumed session would skip the check of the certificate.
-    maxCachedSessions: 0,
-    allowH2: false,
-  })
-  return new Promise<NonNullable<Parameters<buildConnector.Callback>[1]>>((resolve, reject) =>
-    connect(target, (...[error, socket]) => {
-      if (error) return reject(error)
-      // With TLS 1.3 a server refuses our certificate after the handshake. Node reports the alert, then the end of the stream, by which
-      // undici would forget the alert.
-      socket.once('error', (alert) => socket.destroy(alert))
-      resolve(socket)
-    }),
-  )
-}
-
-async function secureContext({ caFile, clientCertFile, clientKeyFile }: Options) {
-  const ca = caFile === undefined ? undefined : await readPem(caFile, 'VAULT_TLS')
-  if (clientCertFile === undefined || clientKeyFile === undefined)
-    return createSecureContext({ ca, minVersion: 'TLSv1.2' })
-  const cert = await readPem(clientCertFile, 'VAULT_CLIENT_CERT')
-  const key = await readPem(clientKeyFile, 'VAULT_CLIENT_CERT')
-  try {
-    return createSecureContext({ ca, cert, key, minVersion: 'TLSv1.2' })
-  } catch {
-    // The cause is dropped on purpose: OpenSSL errors may quote the input.
-    throw new SidecarError(
-      'VAULT_CLIENT_CERT',
-      `${clientCertFile} and ${clientKeyFile} are not a certificate and its key`,
-    )
-  }
-}
-
-async function readPem(path: string, code: 'VAULT_TLS' | 'VAULT_CLIENT_CERT'): Promise<string> {
-  const text = await readFile(path, 'utf8').catch((cause: unknown) => {
-    throw new SidecarError(code, `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
-  })
-  // OpenSSL takes a text without any for "trust nobody", and reports it as a fault of the server.
-  if (!text.includes('-----BEGIN ')) throw new SidecarError(code, `${path} holds nothing in PEM`)
-  return text
 }
 
 /** Redirects are followed by hand, because the token must go to no host but those allowed; and once, as a standby node does (307). */

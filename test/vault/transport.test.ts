@@ -198,9 +198,10 @@ describe('over TLS', () => {
     assert.equal((await post(server.address, { caFile, serverName: 'vault.example.com' })).status, 200)
   })
 
-  test('says when the CA file is missing or holds nothing', async () => {
+  test('says when the CA file is missing, holds nothing or is damaged', async () => {
     await using server = await serve(await local())
-    for (const caFile of [path('missing'), await save('empty', '')]) {
+    const damaged = '-----BEGIN CERTIFICATE-----\nxxxx\n-----END CERTIFICATE-----\n'
+    for (const caFile of [path('missing'), await save('empty', ''), await save('damaged', damaged)]) {
       const error = await failure(post(server.address, { caFile }))
       assert.equal(error.code, 'VAULT_TLS')
       assert.ok(error.message.includes(caFile))
