@@ -1,0 +1,90 @@
+# shellcheck shell=bash
+# For the run.sh of the examples: finds the programs, keeps every file in one temporary folder, and at the end stops
+# what was started and removes the folder. It sets: $repo, $node, $DIR (the folder), $seconds (of --seconds, or empty);
+# certferry finds its config, $DIR/certferry.yaml, by CERTFERRY_CONFIG.
+
+usage() {
+  echo "usage: ${0##*/} [--seconds N]   N: end after so many seconds; without it, Ctrl-C ends it"
+}
+
+seconds=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --seconds) seconds=${2:?--seconds needs a number}; shift 2 ;;
+    -h | --help) usage; exit 0 ;;
+    *) usage >&2; exit 64 ;;
+  esac
+done
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+node=$repo/node_modules/.bin/node
+[ -x "$node" ] || { echo "first run \"npm ci\" in $repo" >&2; exit 69; }
+
+# Nobody else may read keys or change the config; certferry refuses a config that others can write.
+umask 077
+DIR=$(mktemp -d "${TMPDIR:-/tmp}/certferry-example.XXXXXX")
+export DIR CERTFERRY_CONFIG=$DIR/certferry.yaml
+
+started=()
+
+# The last one started is the first to end.
+cleanup() {
+  local index
+  trap '' INT TERM
+  for ((index = ${#started[@]} - 1; index >= 0; index--)); do
+    kill "${started[index]}" 2>/dev/null || true
+    wait "${started[index]}" 2>/dev/null || true
+  done
+  rm -rf "$DIR"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say() { printf '\n==> %s\n' "$*"; }
+
+# Runs a command and shows it first.
+show() {
+  printf '\n$ certferry %s\n' "$*"
+  certferry "$@"
+}
+
+certferry() { "$node" "$repo/bin/certferry.js" "$@"; }
+
+# Starts a program that runs until the end; its output goes to $DIR/NAME.log.
+start() {
+  local name=$1
+  shift
+  "$@" >"$DIR/$name.log" 2>&1 &
+  started+=($!)
+}
+
+# The sidecar; its log is worth seeing.
+start_certferry() {
+  "$node" "$repo/bin/certferry.js" "$@" &
+  started+=($!)
+}
+
+# Tries a command until it works; gives up after 30 s and shows the log of NAME.
+until_works() {
+  local name=$1 attempt
+  shift
+  for ((attempt = 0; attempt < 300; attempt++)); do
+    if "$@" >/dev/null 2>&1; then return; fi
+    sleep 0.1
+  done
+  echo "$name did not start:" >&2
+  tail -n 20 "$DIR/$name.log" >&2
+  return 1
+}
+
+free_port() {
+  "$node" -e 'require("node:net").createServer().listen(0, "127.0.0.1", function () { console.log(this.address().port); this.close() })'
+}
+
+# Until --seconds are over, or Ctrl-C; fails when one of the programs ends before.
+linger() {
+  sleep "${seconds:-infinity}" &
+  started+=($!)
+  wait -n "${started[@]}" || { echo 'one of the programs ended by itself' >&2; return 1; }
+}
