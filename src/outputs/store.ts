@@ -1,8 +1,9 @@
 import type { Bundle, Instant } from '../core/bundle.ts'
 import { SidecarError } from '../errors.ts'
-import { type DirectoryOptions, type DirectoryStore, openDirectory, type Prepared } from './directory-store.ts'
+import { directoriesOf, discardAll, prepareAll } from './directories.ts'
+import { type DirectoryStore, openDirectory } from './directory-store.ts'
 import { freshMemory, readMemory, writeMemory } from './memory.ts'
-import { type FileSet, type Output, render, visibleNames, wipeKeys } from './output.ts'
+import { type FileSet, type Output, wipeKeys } from './output.ts'
 
 /** What must survive a restart; kept 0600 beside the files of the first directory. */
 export interface Memory {
@@ -44,7 +45,7 @@ export interface Repair {
 }
 
 /**
- * The files of one certificate in all its directories: all or none, unchanged is a no-op, undo restores.
+ * The files of one certificate in all its directories: in each all or none, unchanged is a no-op, undo restores.
  * Not for concurrent use: one loop owns a store. Errors: LOCK_HELD, VOLUME_*, DISK_FULL, WRITE_FAILED, FOREIGN_OBJECT.
  */
 export interface Store extends AsyncDisposable {
@@ -79,122 +80,119 @@ export interface StoreOptions {
   readonly keepMs?: number
 }
 
-const KEEP_MS = 600_000
-
-export function createStore({ certificate, outputs, now, keepMs = KEEP_MS }: StoreOptions): Store {
-  let directories: readonly DirectoryStore[] = []
-  let memory = freshMemory()
-
-  const primary = () => {
-    const [first] = directories
-    if (!first) throw new SidecarError('BUG', `the store of ${certificate} is not open`)
-    return first
-  }
-  const current = () => directories.find((directory) => directory.current)?.current?.bundle
-  const previous = () => {
-    const bundle = directories[0]?.previous?.bundle
-    const present = current()?.fingerprint
-    return present === memory.verified?.fingerprint || present === bundle?.fingerprint ? undefined : bundle
-  }
-  const remember = async (change: Partial<Memory>) => {
-    memory = { ...memory, ...change }
-    await writeMemory(primary().root, memory)
-  }
-  const reject = (fingerprint: string) =>
-    remember({ rejected: [...memory.rejected.filter((one) => one !== fingerprint), fingerprint] })
-  const close = async () => {
-    const closing = directories.toReversed()
-    directories = []
-    for (const directory of closing) await directory[Symbol.asyncDispose]()
-  }
-
-  const open = async () => {
-    await close()
-    try {
-      for (const options of directoriesOf({ certificate, outputs, now, keepMs }))
-        directories = [...directories, await openDirectory(options)]
-      memory = (await firstMemory(directories)) ?? memory
-      for (const directory of directories) await directory.recover(memory)
-    } catch (error) {
-      await close()
-      throw error
-    }
-    const pending = directories.map((directory) => directory.pending(memory)).find((generation) => generation)
-    return { current: current(), pending: pending?.bundle }
-  }
-
-  const apply = async (set: FileSet, beforeCommit?: (directories: readonly string[]) => Promise<void>) => {
-    const prepared = await prepareAll(directories, set)
-    if (prepared.length === 0) return { changed: false, previous: previous() }
-    try {
-      await beforeCommit?.(prepared.map(({ path }) => path))
-    } catch (veto) {
-      await discardAll(prepared)
-      await reject(set.bundle.fingerprint).catch(() => {})
-      throw veto
-    }
-    for (const { commit } of prepared) await commit(memory)
-    return { changed: true, previous: previous() }
-  }
-
+/** Each directory is a set of its own (`directory-store.ts`): whole at any moment, whatever becomes of the others. */
+export function createStore(options: StoreOptions): Store {
+  const state: State = { options, directories: [], memory: freshMemory() }
   return {
-    open,
+    open: () => open(state),
     get current() {
-      return current()
+      return currentOf(state)
     },
     get memory() {
-      return memory
+      return state.memory
     },
-    remember,
+    remember: (change) => remember(state, change),
     preflight: async () => {
-      primary()
-      for (const directory of directories) await directory.preflight(memory)
+      primaryOf(state)
+      for (const directory of state.directories) await directory.preflight(state.memory)
     },
     apply: (set, beforeCommit) =>
-      apply(set, beforeCommit).finally(() => wipeKeys(set.directories.flatMap(({ files }) => files))),
-    settle: async (at) => {
-      const fingerprint = current()?.fingerprint
-      if (fingerprint === undefined) return
-      await remember({
-        verified: { fingerprint, at },
-        rejected: memory.rejected.filter((one) => one !== fingerprint),
-      })
-    },
-    undo: async () => {
-      const back = previous()
-      const refused = current()
-      if (!back || !refused) return
-      // On record before the swap: a stop in between must not roll forward to it again. A full disk must not keep us from going back.
-      await reject(refused.fingerprint).catch(() => {})
-      for (const directory of directories) await directory.goBack(back, memory)
-    },
+      apply(state, set, beforeCommit).finally(() => wipeKeys(set.directories.flatMap(({ files }) => files))),
+    settle: (now) => settle(state, now),
+    undo: () => undo(state),
     repair: async () => {
       const repairs: Repair[] = []
-      for (const directory of directories) repairs.push(...(await directory.repair(memory)))
+      for (const directory of state.directories) repairs.push(...(await directory.repair(state.memory)))
       return repairs
     },
-    [Symbol.asyncDispose]: close,
+    [Symbol.asyncDispose]: () => close(state),
   }
 }
 
-/** One store per directory, in the order of the config. */
-function directoriesOf({ certificate, outputs, now, keepMs = KEEP_MS }: StoreOptions): DirectoryOptions[] {
-  return [...Map.groupBy(outputs, ({ directory }) => directory)].map(([path, group]) => ({
-    path,
-    certificate,
-    mode: group.some(({ isShared }) => isShared) ? 0o711 : 0o700,
-    names: visibleNames(
-      group[0]?.layout ?? 'generation',
-      group.flatMap(({ names }) => names),
-    ),
-    render: (bundle) => {
-      const [set] = render(group, bundle).directories
-      if (!set) throw new SidecarError('BUG', `no output renders to ${path}`)
-      return set
-    },
-    now,
-    keepMs,
-  }))
+interface State {
+  readonly options: StoreOptions
+  /** Those that are open, in the order of the config. */
+  directories: readonly DirectoryStore[]
+  memory: Memory
+}
+
+async function open(state: State): Promise<Held> {
+  await close(state)
+  try {
+    for (const options of directoriesOf(state.options))
+      state.directories = [...state.directories, await openDirectory(options)]
+    state.memory = (await firstMemory(state.directories)) ?? state.memory
+    for (const directory of state.directories) await directory.recover(state.memory)
+  } catch (error) {
+    await close(state)
+    throw error
+  }
+  const pending = state.directories.map((directory) => directory.pending(state.memory)).find((one) => one)
+  return { current: currentOf(state), pending: pending?.bundle }
+}
+
+async function close(state: State): Promise<void> {
+  const closing = state.directories.toReversed()
+  state.directories = []
+  for (const directory of closing) await directory[Symbol.asyncDispose]()
+}
+
+async function apply(
+  state: State,
+  set: FileSet,
+  beforeCommit?: (directories: readonly string[]) => Promise<void>,
+): Promise<Change> {
+  const prepared = await prepareAll(state.directories, set)
+  if (prepared.length === 0) return { changed: false, previous: previousOf(state) }
+  try {
+    await beforeCommit?.(prepared.map(({ path }) => path))
+  } catch (veto) {
+    await discardAll(prepared)
+    await reject(state, set.bundle).catch(() => {})
+    throw veto
+  }
+  for (const { commit } of prepared) await commit(state.memory)
+  return { changed: true, previous: previousOf(state) }
+}
+
+async function settle(state: State, now: Instant): Promise<void> {
+  const fingerprint = currentOf(state)?.fingerprint
+  if (fingerprint === undefined) return
+  const rejected = state.memory.rejected.filter((one) => one !== fingerprint)
+  await remember(state, { verified: { fingerprint, at: now }, rejected })
+}
+
+async function undo(state: State): Promise<void> {
+  const [back, refused] = [previousOf(state), currentOf(state)]
+  if (!back || !refused) return
+  // On record before the swap: a stop in between must not roll forward to it again. But a full disk must not keep us from going back.
+  await reject(state, refused).catch(() => {})
+  const results = await Promise.allSettled(state.directories.map((one) => one.goBack(back, state.memory)))
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+}
+
+const reject = (state: State, { fingerprint }: Bundle) =>
+  remember(state, { rejected: [...state.memory.rejected.filter((one) => one !== fingerprint), fingerprint] })
+
+/** In memory first: what cannot be written now is written with the next change. */
+async function remember(state: State, change: Partial<Memory>): Promise<void> {
+  state.memory = { ...state.memory, ...change }
+  await writeMemory(primaryOf(state).root, state.memory)
+}
+
+function primaryOf({ directories, options }: State): DirectoryStore {
+  const [first] = directories
+  if (!first) throw new SidecarError('BUG', `the store of ${options.certificate} is not open`)
+  return first
+}
+
+const currentOf = ({ directories }: State): Bundle | undefined =>
+  directories.find(({ current }) => current)?.current?.bundle
+
+function previousOf(state: State): Bundle | undefined {
+  const bundle = state.directories[0]?.previous?.bundle
+  const present = currentOf(state)?.fingerprint
+  return present === state.memory.verified?.fingerprint || present === bundle?.fingerprint ? undefined : bundle
 }
 
 /** Usually that of the first directory; where the config put another one first, it is found where it was. */
@@ -204,25 +202,4 @@ async function firstMemory(directories: readonly DirectoryStore[]): Promise<Memo
     if (memory) return memory
   }
   return undefined
-}
-
-async function prepareAll(directories: readonly DirectoryStore[], set: FileSet): Promise<Prepared[]> {
-  const prepared: Prepared[] = []
-  try {
-    for (const part of set.directories) {
-      const directory = directories.find(({ root }) => root.path === part.directory)
-      if (!directory) throw new SidecarError('BUG', `${part.directory} is not open in this store`)
-      const ready = await directory.prepare(part, set.bundle)
-      if (ready) prepared.push(ready)
-    }
-    return prepared
-  } catch (error) {
-    await discardAll(prepared)
-    throw error
-  }
-}
-
-async function discardAll(prepared: readonly Prepared[]): Promise<void> {
-  // What is left is cleared before the next write; the reason why we stopped matters more.
-  for (const { discard } of prepared) await discard().catch(() => {})
 }

@@ -427,6 +427,20 @@ describe('several directories', () => {
     assert.equal(readPair(first, 'generation'), bundle(0).fingerprint)
   })
 
+  test('are taken back even where another one fails to be', async (t) => {
+    const { outputs, first, second, store } = await openTwo(t)
+    await store.apply(render(outputs, bundle(0)))
+    await store.settle(1)
+    await store.apply(render(outputs, bundle(1)))
+    fs.renameSync(first, `${first}-moved`)
+    await assert.rejects(store.undo(), /is gone/)
+    assert.equal(readPair(second, 'flat'), bundle(0).fingerprint)
+    fs.renameSync(`${first}-moved`, first)
+    await store.undo()
+    assert.equal(readPair(first, 'generation'), bundle(0).fingerprint)
+    assert.equal(readPair(second, 'flat'), bundle(0).fingerprint)
+  })
+
   test('are locked all or none', async (t) => {
     const { outputs, store, second } = await openTwo(t)
     const other = createStore({

@@ -1,0 +1,48 @@
+import { SidecarError } from '../errors.ts'
+import type { DirectoryOptions, DirectoryStore, Prepared } from './directory-store.ts'
+import { type FileSet, render, visibleNames } from './output.ts'
+import type { StoreOptions } from './store.ts'
+
+const KEEP_MS = 600_000
+
+/** One store per directory, in the order of the config. */
+export function directoriesOf({ certificate, outputs, now, keepMs = KEEP_MS }: StoreOptions): DirectoryOptions[] {
+  return [...Map.groupBy(outputs, ({ directory }) => directory)].map(([path, group]) => ({
+    path,
+    certificate,
+    mode: group.some(({ isShared }) => isShared) ? 0o711 : 0o700,
+    names: visibleNames(
+      group[0]?.layout ?? 'generation',
+      group.flatMap(({ names }) => names),
+    ),
+    render: (bundle) => {
+      const [set] = render(group, bundle).directories
+      if (!set) throw new SidecarError('BUG', `no output renders to ${path}`)
+      return set
+    },
+    now,
+    keepMs,
+  }))
+}
+
+/** Builds what is not in place yet in each directory; all or, when one fails, no visible trace. */
+export async function prepareAll(directories: readonly DirectoryStore[], set: FileSet): Promise<Prepared[]> {
+  const prepared: Prepared[] = []
+  try {
+    for (const part of set.directories) {
+      const directory = directories.find(({ root }) => root.path === part.directory)
+      if (!directory) throw new SidecarError('BUG', `${part.directory} is not open in this store`)
+      const ready = await directory.prepare(part, set.bundle)
+      if (ready) prepared.push(ready)
+    }
+    return prepared
+  } catch (error) {
+    await discardAll(prepared)
+    throw error
+  }
+}
+
+export async function discardAll(prepared: readonly Prepared[]): Promise<void> {
+  // What is left is cleared before the next write; the reason why we stopped matters more.
+  for (const { discard } of prepared) await discard().catch(() => {})
+}
