@@ -1,9 +1,14 @@
 import assert from 'node:assert/strict'
+import { readFile, writeFile } from 'node:fs/promises'
 import { after, test } from 'node:test'
 import { rotateUnderLoad } from '../../campaigns/rotate.ts'
+import { fingerprintOf } from '../../src/core/bundle.ts'
+import { handshake } from '../../src/verifiers/handshake.ts'
 import { skipReason } from '../support/components.ts'
-import { createStage, type Stage } from '../support/stage.ts'
+import { createStage, SERVER_NAME, type Stage } from '../support/stage.ts'
+import { until } from '../support/until.ts'
 import { startVault } from '../support/vault.ts'
+import { readPair } from '../support/volume.ts'
 
 const skip = await skipReason('vault', 'nginx')
 const vault = skip ? undefined : await startVault()
@@ -29,4 +34,60 @@ for (const [layout, count] of [
     assert.equal(figures.failed + figures.mismatched, 0)
     assert.equal(figures.rotations, count)
   })
+}
+
+test('an nginx that refuses the new certificate keeps the old one; the same new one is served once nginx is mended', {
+  skip,
+}, async () => {
+  await using place = await stage()
+  await place.configure(place.web({ verify: { deadline: '1s' } }))
+  await using certferry = place.certferry()
+  await certferry.certificate('web', 'is on disk', ({ serial }) => serial !== null)
+  await using nginx = await place.nginx()
+  const old = await certferry.certificate('web', 'is proven', ({ verified }) => verified === 'verified')
+  const mended = await readFile(nginx.configFile, 'utf8')
+  await writeFile(nginx.configFile, `${mended}\nbogus_directive on;\n`)
+
+  const { results } = await certferry.control.rotate({ certificates: ['web'], wait: true })
+  assert.equal(results[0]?.error?.code, 'RELOAD_NOT_EFFECTIVE')
+  const refused = await certferry.certificate('web', 'failed twice', ({ failures }) => failures >= 2)
+  assert.deepEqual([refused.phase, refused.reason], ['DEGRADED', 'reload_not_effective'])
+  assert.equal(refused.serial, old.serial, 'the disk is rolled back')
+  assert.equal(readPair(`${place.volume}/web`, 'nginx-include'), old.fingerprint)
+  assert.equal(await servedBy(place), old.fingerprint)
+  assert.equal((await certferry.get('/readyz')).status, 200)
+  assert.ok(((await certferry.metric('certferry_rollback_total{certificate="web"}')) ?? 0) >= 2)
+  const [, fetched] = certferry.log('certificate.issued').map(({ serial }) => serial)
+  assert.ok(fetched)
+  assert.equal(await place.issued(), 2, 'nothing is issued again')
+
+  await writeFile(nginx.configFile, mended)
+  const served = await certferry.certificate('web', 'is ACTIVE again', ({ phase }) => phase === 'ACTIVE')
+  assert.deepEqual([served.serial, served.verified, served.reason], [fetched, 'verified', null])
+  assert.equal(await servedBy(place), served.fingerprint)
+  assert.equal(await place.issued(), 2)
+})
+
+test('an nginx that starts later is waited for: ready at once, verified when it is there, nothing issued again', {
+  skip,
+}, async () => {
+  await using place = await stage()
+  await place.configure(place.web())
+  await using certferry = place.certferry()
+  await until('certferry looked for nginx twice', () => certferry.log('rotation.waiting').length >= 2)
+  const pending = await certferry.certificate('web', 'is on disk', ({ serial }) => serial !== null)
+  assert.deepEqual([pending.phase, pending.verified], ['ACTIVE', 'pending'])
+  for (const path of ['/readyz', '/startupz', '/livez']) assert.equal((await certferry.get(path)).status, 200, path)
+  await using _nginx = await place.nginx()
+  const verified = await certferry.certificate('web', 'is proven', (one) => one.verified === 'verified')
+  assert.equal(verified.serial, pending.serial)
+  assert.equal(await servedBy(place), pending.fingerprint)
+  assert.equal(await place.issued(), 1)
+})
+
+const never = new AbortController().signal
+
+async function servedBy({ port }: Stage): Promise<string | undefined> {
+  const look = await handshake({ host: '127.0.0.1', port, serverName: SERVER_NAME, timeoutMs: 5_000 }, never)
+  return look.up ? fingerprintOf(look.chain[0]) : undefined
 }
