@@ -7,7 +7,7 @@ import module from 'node:module'
 import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
-const OLDEST = [22, 22, 2]
+const OLDEST = [24, 0, 0]
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
 const EXIT_BUG = 70
 

@@ -26,7 +26,7 @@ if (!isInstalled()) {
 const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
 if (!existsSync(new URL('node_modules/.bin/node', root)) && (major < 22 || (major === 22 && minor < 22))) {
   console.error(
-    `certferry needs Node 22.22.2 or later; this is ${process.version}, and no pinned Node exists for ${process.platform}`,
+    `certferry needs Node 24 or later; this is ${process.version}, and no pinned Node exists for ${process.platform}`,
   )
   process.exit(1)
 }
