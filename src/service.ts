@@ -97,9 +97,9 @@ function createControl(sidecar: Sidecar, { emit, env, snapshot }: ControlParts):
       const error = toSidecarError(thrown)
       const errors =
         error instanceof ConfigError
-          ? error.problems.map(({ place, path, message }) => `${place} ${path}: ${message}`)
+          ? error.problems.map(({ place, path, message }) => `${place} ${path}${path && ': '}${message}`)
           : [error.message]
-      emit('config.rejected', { code: error.code, message: error.message, errors })
+      emit('config.rejected', { code: error.code, message: errors.join('; '), errors })
       throw error
     }
   }
