@@ -13,24 +13,36 @@ npm test -- --jobs N            integration files at a time (default 2)`
 const UNIT_TIMEOUT_MS = 120_000
 const INTEGRATION_TIMEOUT_MS = 900_000
 
-const { values: options } = parseArgs({
-  options: {
-    unit: { type: 'boolean', default: false },
-    only: { type: 'string' },
-    jobs: { type: 'string', default: '2' },
-    help: { type: 'boolean', default: false },
-  },
-})
+const options = readOptions()
 const steps: Step[] = []
 const stopped = new AbortController()
 const counts = { total: 0, failed: 0 }
 
-if (options.help) console.log(USAGE)
-else await main()
+if (!options) process.exitCode = 64
+else if (options.help) console.log(USAGE)
+else await main(options)
 
-async function main() {
+function readOptions() {
+  try {
+    return parseArgs({
+      options: {
+        unit: { type: 'boolean', default: false },
+        only: { type: 'string' },
+        jobs: { type: 'string', default: '2' },
+        help: { type: 'boolean', default: false },
+      },
+    }).values
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : error}\n${USAGE}`)
+    return undefined
+  }
+}
+
+type Options = NonNullable<ReturnType<typeof readOptions>>
+
+async function main(options: Options) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopped.abort(signal))
-  const { unit, integration, namePattern } = await select()
+  const { unit, integration, namePattern } = await select(options)
   if (options.only === undefined) {
     await Promise.all([check('lint', ['biome', 'check']), check('types', ['tsc'])])
   }
@@ -50,15 +62,15 @@ async function main() {
   process.exitCode = failed || counts.total === 0 || stopped.signal.aborted ? 1 : 0
 }
 
-async function select() {
+async function select({ only, unit }: Options) {
   const all = (await filesOf('test/**/*.test.ts')).sort()
-  const named = all.filter((file) => file.includes(options.only ?? ''))
+  const named = all.filter((file) => file.includes(only ?? ''))
   const files = named.length > 0 ? named : all
   const isIntegration = (file: string) => file.startsWith('test/integration/')
   return {
     unit: files.filter((file) => !isIntegration(file)),
-    integration: options.unit ? [] : files.filter(isIntegration),
-    namePattern: named.length > 0 ? undefined : options.only,
+    integration: unit ? [] : files.filter(isIntegration),
+    namePattern: named.length > 0 ? undefined : only,
   }
 }
 
@@ -87,11 +99,9 @@ async function check(title: string, [program = '', ...args]: readonly string[]) 
 async function suite(title: string, files: readonly string[], timeoutMs: number, namePattern: string | undefined) {
   const started = performance.now()
   const onTest = ({ name, result }: TestMessage) => {
-    showProgress(
-      process.stdout,
-      { total: counts.total++, failed: result === 'failed' ? counts.failed++ : counts.failed },
-      name,
-    )
+    counts.total += 1
+    if (result === 'failed') counts.failed += 1
+    showProgress(process.stdout, counts, name)
   }
   const done = await runSuite({ title, files, namePattern, timeoutMs, onTest, signal: stopped.signal })
   if (done.tests.length === 0 && namePattern !== undefined) return

@@ -17,4 +17,8 @@ export type TestMessage = z.output<typeof TestMessage>
 export const RunningMessage = z.strictObject({ running: z.array(z.string()) })
 export type RunningMessage = z.output<typeof RunningMessage>
 
-export const Message = z.union([TestMessage, RunningMessage])
+/** All files were run to their end; without it the process left early, and what it has told is not all. */
+export const DoneMessage = z.strictObject({ done: z.literal(true) })
+export type DoneMessage = z.output<typeof DoneMessage>
+
+export const Message = z.union([TestMessage, RunningMessage, DoneMessage])

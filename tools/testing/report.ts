@@ -67,7 +67,10 @@ function describeSkipped(tests: readonly TestMessage[]): string[] {
     ({ detail }) => detail,
   )
   return [...reasons].map(([reason, group]) =>
-    styleText('yellow', `\nSKIPPED ${group.length} tests, ${group[0]?.place ?? ''}: ${reason || 'no reason given'}`),
+    styleText(
+      'yellow',
+      `\nSKIPPED ${group.length === 1 ? '1 test' : `${group.length} tests`}, ${group[0]?.place ?? ''}: ${reason || 'no reason given'}`,
+    ),
   )
 }
 

@@ -1,7 +1,7 @@
 import { relative } from 'node:path'
 import { run } from 'node:test'
 import { inspect } from 'node:util'
-import type { RunningMessage, TestMessage } from './messages.ts'
+import type { DoneMessage, RunningMessage, TestMessage } from './messages.ts'
 
 /**
  * `node tools/testing/run-files.ts [--name=PATTERN] FILE…`, started by suite.ts: runs all files in this one process and sends a message
@@ -41,11 +41,13 @@ for await (const { type, data } of run({
   } else if (type === 'test:pass' || type === 'test:fail') {
     finished += 1
     const error = type === 'test:fail' ? data.details.error : undefined
-    if (type === 'test:pass' ? data.details.type !== 'suite' : !isEcho(error)) tell(messageOf(data, error))
+    if (type === 'test:pass' ? countsAlone(data) : !isEcho(error)) tell(messageOf(data, error))
   } else if (type === 'test:diagnostic' && data.message.includes('asynchronous activity after the test ended')) {
     tell({ result: 'failed', name: 'ends all it started', place: files.join(' '), durationMs: 0, detail: data.message })
   }
 }
+
+process.send?.({ done: true } satisfies DoneMessage)
 
 interface Place {
   readonly file?: string | undefined
@@ -56,7 +58,12 @@ interface Finished extends Place {
   readonly name: string
   readonly nesting: number
   readonly skip?: string | boolean | undefined
-  readonly details: { readonly duration_ms: number }
+  readonly details: { readonly duration_ms: number; readonly type?: string | undefined }
+}
+
+/** A suite is told by its tests; one that is skipped has none. */
+function countsAlone({ details, skip }: Finished): boolean {
+  return details.type !== 'suite' || (skip !== undefined && skip !== false)
 }
 
 function messageOf(test: Finished, error: unknown): TestMessage {

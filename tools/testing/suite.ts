@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
@@ -41,17 +42,21 @@ export async function runSuite({ title, files, namePattern, timeoutMs, onTest, s
     onTest(test)
   }
   let running: readonly string[] = []
+  let done = false
   child.on('message', (received) => {
     const message = Message.parse(received)
-    if ('running' in message) running = message.running
+    if ('done' in message) done = true
+    else if ('running' in message) running = message.running
     else add(message)
   })
+  const closed = once(child, 'close').catch(() => [])
   const [code, killedBy] = await new Promise<[number | null, string | null]>((resolve, reject) => {
     child.on('error', reject)
     child.on('exit', (...how) => resolve(how))
   })
-  // A process left behind may hold the pipes, so 'close' is not awaited before those are gone.
+  // A process left behind may hold the pipes, so the rest of the output and of the messages is awaited once those are gone.
   const leftover = await endLeftovers(marker, child.pid)
+  await Promise.race([closed, sleep(1_000)])
   const fail = (name: string, detail: string) => add({ result: 'failed', name, place: title, durationMs: 0, detail })
   for (const process of leftover) fail('leaves no process behind', process)
   const during = () => `running then: ${running.join(', ') || 'no test'}`
@@ -60,6 +65,8 @@ export async function runSuite({ title, files, namePattern, timeoutMs, onTest, s
   else if (end.aborted) fail('ends in time', `killed after ${timeoutMs / 1000} s; ${during()}`)
   else if (code !== 0 && !(code === 1 && failed))
     fail('does not crash', `ended with ${killedBy ?? `exit code ${code}`}; ${during()}`)
+  else if (!done && !failed) fail('is run to its end', `the process ended early, with exit code 0; ${during()}`)
+  else if (tests.length === 0 && namePattern === undefined) fail('holds a test', 'no test was run')
   return { tests, output }
 }
 
