@@ -16,7 +16,7 @@ say "the server at https://localhost:$HTTPS_PORT, and the sidecar beside it"
 start server env TLS_DIR="$DIR/tls" PORT="$HTTPS_PORT" PID_FILE="$DIR/server.pid" "$node" "$here/server.mjs"
 until_works server test -s "$DIR/server.pid"
 start_certferry run
-until_works server test -S "$DIR/control.sock"
+show wait --timeout 30s
 
 check=(check "localhost:$HTTPS_PORT" --ca-file "$DIR/ca/ca.crt" --warn 10s --critical 5s)
 show status

@@ -38,5 +38,5 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
 // The pid file comes last: whoever finds it may send SIGHUP, which would end a process without a handler.
 server.listen(Number(PORT), '127.0.0.1', () => {
   writeFileSync(PID_FILE, `${process.pid}\n`)
-  console.log(`https://localhost:${PORT}`)
+  console.log(`https://localhost:${server.address().port}`)
 })
