@@ -2,6 +2,7 @@
 // npm run docs -- --check  says which of them lag behind, and fails if one does
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { renderConfiguration } from './docs/configuration.ts'
 import { renderErrors } from './docs/errors.ts'
 import { renderEvents } from './docs/events.ts'
 import { renderMetrics } from './docs/metrics.ts'
@@ -10,6 +11,7 @@ const ROOT = join(import.meta.dirname, '..')
 
 /** Pages made from the source; `file` is relative to the repository. */
 export const documents: readonly { readonly file: string; readonly render: () => string }[] = [
+  { file: 'docs/configuration.md', render: renderConfiguration },
   { file: 'docs/metrics.md', render: renderMetrics },
   { file: 'docs/errors.md', render: renderErrors },
   { file: 'docs/events.md', render: renderEvents },

@@ -4,7 +4,10 @@ import { AltName, CommonName, type Names, requestedNames } from '../core/names.t
 /** Options of every source that asks for names. */
 export const NameOptions = {
   commonName: CommonName.optional(),
-  altNames: z.array(AltName).default([]).describe('Further names: DNS names, IP addresses, URIs and email addresses'),
+  altNames: z
+    .array(AltName)
+    .default([])
+    .describe('Further names: DNS names, IP addresses, URIs and email addresses; without commonName at least one'),
   excludeCnFromSans: z.boolean().default(false).describe('Leaves the common name out of the subjectAltName'),
 }
 

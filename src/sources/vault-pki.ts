@@ -14,7 +14,7 @@ import { defineSource } from './source.ts'
 
 const Options = z
   .strictObject({
-    mount: MountPath.default('pki').describe('Where the PKI engine is mounted'),
+    mount: MountPath.prefault('pki').describe('Where the PKI engine is mounted'),
     role: PathSegment.describe('The PKI role that decides what is granted'),
     ...NameOptions,
     ttl: Duration.refine((ms) => ms >= 1000, { error: 'must be at least 1s' })

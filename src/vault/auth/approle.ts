@@ -7,8 +7,8 @@ import { AbsolutePath, credentialFrom, fingerprintOf, SecretText } from './crede
 
 const Options = z
   .strictObject({
-    mount: MountPath.default('approle').describe('Where the auth method is mounted, without auth/'),
-    roleId: SecretText.optional().describe('The role_id'),
+    mount: MountPath.prefault('approle').describe('Where the auth method is mounted, without auth/'),
+    roleId: SecretText.optional().describe('The role_id; either this or roleIdFile'),
     roleIdFile: AbsolutePath.optional().describe('File that holds the role_id; read again for each login'),
     secretId: SecretText.optional().describe('The secret_id; a role with bind_secret_id=false needs none'),
     secretIdFile: AbsolutePath.optional().describe('File that holds the secret_id; read again for each login'),

@@ -10,7 +10,7 @@ export const token = defineAuth({
   summary: 'A token that somebody else obtained, given here or kept in a file, such as the sink of a Vault Agent.',
   options: z
     .strictObject({
-      token: SecretText.optional().describe("The token, such as '${VAULT_TOKEN}'"),
+      token: SecretText.optional().describe("The token, such as '${VAULT_TOKEN}'; either this or tokenFile"),
       tokenFile: AbsolutePath.optional().describe('File that holds it; read again for each login'),
     })
     .refine(({ token, tokenFile }) => (token === undefined) !== (tokenFile === undefined), {

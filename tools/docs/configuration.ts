@@ -1,0 +1,189 @@
+import * as z from 'zod'
+import { VAULT_VARIABLES } from '../../src/config/environment.ts'
+import { configJsonSchema } from '../../src/config/schema.ts'
+import { outputs } from '../../src/outputs/index.ts'
+import { reloaders } from '../../src/reloaders/index.ts'
+import { sources } from '../../src/sources/index.ts'
+import { authMethods } from '../../src/vault/auth/index.ts'
+import { verifiers } from '../../src/verifiers/index.ts'
+import { code, GENERATED, table } from './table.ts'
+
+/** The part of a JSON Schema that a table can show. */
+const Shape = z.object({
+  type: z.union([z.string(), z.array(z.string())]).optional(),
+  description: z.string().optional(),
+  default: z.unknown().optional(),
+  examples: z.array(z.unknown()).optional(),
+  enum: z.array(z.string()).optional(),
+  required: z.array(z.string()).default([]),
+  properties: z.record(z.string(), z.unknown()).optional(),
+  items: z.unknown().optional(),
+  prefixItems: z.unknown().optional(),
+})
+type Shape = z.output<typeof Shape>
+
+/** Families of kinds: the heading, where they stand in the config, what they are. */
+const FAMILIES = [
+  ['Sources', 'certificates[].source', sources],
+  ['Outputs', 'certificates[].outputs[]', outputs],
+  ['Reload', 'certificates[].reload[]', reloaders],
+  ['Verify', 'certificates[].verify[]', verifiers],
+  ['Vault login', 'vault.auth', authMethods],
+] as const
+
+export function renderConfiguration(): string {
+  const whole = Shape.parse(configJsonSchema())
+  const sections = Object.entries(whole.properties ?? {}).map(([key, raw]) => [key, Shape.parse(raw)] as const)
+  const certificate = Shape.parse(sections.find(([key]) => key === 'certificates')?.[1].items)
+  return `${GENERATED}
+
+# Configuration
+
+One file, YAML 1.2 or JSON: \`--config FILE\`, else the variable \`CERTFERRY_CONFIG\`, else \`/etc/certferry/config.yaml\`. Whoever can write it
+decides what certferry runs, so it must not be writable by group or others. \`certferry validate\` tells every mistake at once, each with
+line and column; \`certferry validate --print-schema\` prints a JSON Schema for editors.
+
+\`\`\`yaml
+${EXAMPLE}\`\`\`
+
+A changed file is loaded again by itself, and on SIGHUP. A broken one changes nothing and is told in log, metrics and status. From a valid
+one the difference is applied: what is untouched keeps running, changed names lead to a new certificate, and the files of a certificate
+that is gone stay. \`admin\`, \`log\` and \`audit\` are read at the start only.
+
+${table(
+  ['Section', 'Required', 'Meaning'],
+  sections.map(([key, { description = '' }]) => [
+    `[${code(key)}](#${key})`,
+    whole.required.includes(key) ? 'yes' : '',
+    description,
+  ]),
+)}
+
+## Values
+
+- A duration is text such as \`500ms\`, \`90s\`, \`15m\`, \`1h30m\` or \`30d\`; a fraction is \`2/3\`, \`66%\` or \`0.66\`.
+- A mode is quoted octal, \`'0600'\`: YAML reads an unquoted 0600 as the decimal 600.
+- Paths are absolute. Commands are lists, \`[nginx, -s, reload]\`; no shell reads them.
+- \`kind\` decides which further keys there are.
+
+## References
+
+In every value, but not in keys:
+
+${table(
+  ['Written', 'Becomes'],
+  [
+    [code('${NAME}'), 'the environment variable; not set is an error, empty counts as not set'],
+    [code('${NAME:-default}'), 'the same, or the default'],
+    [code('${file:/path}'), 'the content of the file, without white space at its end; at most 1 MiB'],
+    [code('$${'), 'a plain `${`'],
+  ],
+)}
+
+They are replaced after the YAML was read, so no value can add a key, and none is looked through for further references. Inside \`{ }\` and
+\`[ ]\` write them in quotes: \`{ kind: token, token: '\${VAULT_TOKEN}' }\`. Errors show the reference, never what it stands for.
+
+## Environment
+
+Variables of the vault CLI fill in what the file leaves out of \`vault\`; the file wins. They count only where a certificate comes from Vault.
+
+${table(
+  ['Variable', 'Fills in'],
+  [
+    ...Object.entries(VAULT_VARIABLES).map(([key, name]) => [code(name), code(`vault.${key}`)]),
+    [code('VAULT_TOKEN'), '`vault.auth`, as `{ kind: token }`'],
+    [code('VAULT_SKIP_VERIFY'), 'nothing: when it is true, certferry refuses to start'],
+    [code('CERTFERRY_CONFIG'), 'the option `--config`'],
+  ],
+)}
+
+${sections
+  .filter(([key]) => key !== 'certificates')
+  .map(([key, shape]) => section(key, shape))
+  .join('\n\n')}
+
+## certificates
+
+Each entry is one certificate, with one set of files. Certificates that name the same target tell it once.
+
+${keysTable(certificate)}
+
+No two certificates share a name or a directory. Outputs of one certificate that share a directory are one set: one \`layout\`, one
+\`seenAs\`, no file twice.
+
+${FAMILIES.map(family).join('\n\n')}
+`
+}
+
+/** Loaded by a test. */
+export const EXAMPLE = `vault:
+  address: https://vault.example.com:8200
+  caFile: /etc/vault/ca.pem
+  auth: { kind: approle, roleIdFile: /run/secrets/role-id, secretIdFile: /run/secrets/secret-id }
+admin: { listen: '0.0.0.0:9443', socket: /run/certferry/control.sock }
+volumes: [/tls]
+certificates:
+  - name: web
+    source:  { kind: vault-pki, mount: pki, role: web, commonName: web.example.com, altNames: [www.example.com], ttl: 72h }
+    key:     { algorithm: ecdsa-p256 }
+    renew:   { after: 2/3 }
+    outputs: [{ kind: pem, directory: /tls, mode: '0600' }]
+    reload:  [{ kind: signal, pidFile: /run/nginx.pid, signal: SIGHUP }]
+    verify:  [{ kind: tls, address: '127.0.0.1:443', serverName: web.example.com }]
+`
+
+function section(key: string, shape: Shape): string {
+  const keys = shape.properties ? keysTable(shape) : `${capitalised(typeOf(key, shape))}.`
+  return `## ${key}\n\n${shape.description}.\n\n${keys}`
+}
+
+function family([heading, place, { definitions }]: (typeof FAMILIES)[number]): string {
+  const kinds = definitions.map(({ kind, summary, options }) => {
+    const shape = Shape.parse(z.toJSONSchema(options, { io: 'input', unrepresentable: 'any' }))
+    return `### ${place.split('.').at(-1)?.replace('[]', '')} ${code(kind)}\n\n${summary}\n\n${keysTable(shape)}`
+  })
+  return `## ${heading}\n\n${code(place)}; \`kind\` is one of ${definitions.map(({ kind }) => code(kind)).join(', ')}.\n\n${kinds.join('\n\n')}`
+}
+
+const keysTable = (shape: Shape) => table(['Key', 'Type', 'Default', 'Meaning'], keysOf(shape, ''))
+
+/** Maps are shown with their keys: `renew.after`. */
+function keysOf({ properties = {}, required }: Shape, prefix: string): string[][] {
+  return Object.entries(properties).flatMap(([key, raw]) => {
+    const shape = Shape.parse(raw)
+    const row = [
+      code(prefix + key),
+      typeOf(key, shape),
+      standard(shape, required.includes(key)),
+      shape.description ?? '',
+    ]
+    return shape.properties ? [row, ...keysOf(shape, `${prefix}${key}.`)] : [row]
+  })
+}
+
+function standard({ default: value, properties }: Shape, isRequired: boolean): string {
+  if (value === undefined || properties) return isRequired ? '**required**' : ''
+  if (Array.isArray(value) || typeof value === 'object') return 'none'
+  return code(String(value))
+}
+
+function typeOf(key: string, shape: Shape): string {
+  const family = FAMILIES.find(([, place]) => place.split('.').at(-1)?.replace('[]', '') === key)
+  if (family)
+    return `[${shape.type === 'array' ? 'list of kinds' : 'kind'}](#${family[0].toLowerCase().replace(' ', '-')})`
+  if (shape.enum) return shape.enum.map(code).join(', ')
+  if (shape.prefixItems) return 'command, a list'
+  if (shape.type === 'array') return `list: ${typeOf(key, Shape.parse(shape.items))}`
+  if (shape.type === 'integer') return 'whole number'
+  if (shape.type === 'boolean') return '`true`, `false`'
+  if (shape.type === 'object') return shape.properties ? 'map' : 'map: text'
+  const [example] = shape.examples ?? []
+  if (typeof example === 'string' && /^\d+[a-z]+$/.test(example)) return 'duration'
+  if (example === '2/3') return 'fraction'
+  if (example === '0600') return 'mode'
+  const isName = typeof shape.default === 'string'
+  if (!isName && /(?:file|directory|socket|volumes|seenas)$/i.test(key)) return 'path'
+  return shape.type === 'number' ? 'number' : 'text'
+}
+
+const capitalised = (text: string) => text.charAt(0).toUpperCase() + text.slice(1)
