@@ -44,7 +44,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .command('once')
     .description('obtain what is missing or due, deliver it, and exit: for an init container or cron')
     .addOption(configOption())
-    .option('--timeout <duration>', 'give up after this long', duration, 120_000)
+    .addOption(durationOption('--timeout <duration>', 'give up after this long', '2m'))
     .addHelpText('after', '\nExample:\n  certferry once -c certferry.yaml --timeout 2m')
     .action(async ({ config, timeout }) => (await import('./commands/once.ts')).once(config, timeout, io))
 
@@ -105,7 +105,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
       'asked for by hand',
     )
     .option('--wait', 'until the new certificate is proven to be served')
-    .option('--timeout <duration>', 'how long to wait', duration, 120_000)
+    .addOption(durationOption('--timeout <duration>', 'how long to wait', '2m'))
     .addHelpText(
       'after',
       '\nExamples:\n  certferry rotate web -c certferry.yaml --wait\n  certferry rotate --all --reason compromise --wait',
@@ -120,7 +120,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     )
     .addOption(configOption())
     .addOption(socketOption())
-    .option('--timeout <duration>', 'give up after this long', duration, 120_000)
+    .addOption(durationOption('--timeout <duration>', 'give up after this long', '2m'))
     .addHelpText('after', '\nExample:\n  certferry wait -c certferry.yaml web --timeout 30s')
     .action(async (names, options) => (await import('./commands/wait.ts')).wait(names, options, io))
 
@@ -130,8 +130,8 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .description(
       'expiry, chain and names of remote endpoints and local files; exits 0 ok, 1 warning, 2 critical, 3 unknown, like a Nagios plugin',
     )
-    .option('--warn <duration>', 'warn when less is left', duration, parseDuration('30d'))
-    .option('--critical <duration>', 'critical when less is left', duration, parseDuration('7d'))
+    .addOption(durationOption('--warn <duration>', 'warn when less is left', '30d'))
+    .addOption(durationOption('--critical <duration>', 'critical when less is left', '7d'))
     .option('--server-name <name>', 'name to ask for (SNI) and to expect')
     .option('--ca-file <path>', 'PEM roots to trust, instead of those of the system')
     .option('--json', 'for machines')
@@ -157,7 +157,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
       'rotate certificates of a minute under a live TLS server, with a client that hammers it: no Vault, no root',
     )
     .option('--seconds <n>', 'end after this many seconds with a summary; fails if a handshake failed', positive)
-    .option('--ttl <duration>', 'lifetime of the certificates', duration, 60_000)
+    .addOption(durationOption('--ttl <duration>', 'lifetime of the certificates', '1m'))
     .addOption(new Option('--serve <directory>').hideHelp())
     .addOption(new Option('--port <n>').argParser(positive).hideHelp())
     .addHelpText('after', '\nExamples:\n  certferry demo\n  certferry demo --seconds 20 --ttl 20s')
@@ -174,6 +174,11 @@ function configOption(): Option {
 
 function socketOption(): Option {
   return new Option('--socket <path>', 'control socket, instead of the one in the config')
+}
+
+/** The help shows the default as a person would type it. */
+function durationOption(flags: string, description: string, preset: string): Option {
+  return new Option(flags, description).argParser(duration).default(parseDuration(preset), preset)
 }
 
 function duration(text: string): number {
