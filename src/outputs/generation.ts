@@ -3,7 +3,7 @@ import { type Bundle, certificatePem, type Instant, keyPem, toBundle } from '../
 import { SidecarError } from '../errors.ts'
 import { writeNew } from './atomic-file.ts'
 import { differenceOf, type FileFacts, type Seen } from './check.ts'
-import { includeFile } from './layout.ts'
+import { includeFile } from './include-file.ts'
 import {
   BUNDLE_FILE,
   formatManifest,

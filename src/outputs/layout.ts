@@ -3,7 +3,6 @@ import { renameOver, temporaryName, writeNew } from './atomic-file.ts'
 import { differenceOf, type Seen } from './check.ts'
 import type { Generation } from './generation.ts'
 import { type ManifestFile, sha256, visibleFiles } from './manifest.ts'
-import { type DirectorySet, INCLUDE_FILE, type OutputFile } from './output.ts'
 import type { PinnedDir } from './pinned-dir.ts'
 import type { Repair } from './store.ts'
 
@@ -112,23 +111,4 @@ async function isStillOurs(root: PinnedDir, file: ManifestFile): Promise<boolean
   const isOurs = content !== undefined && sha256(content) === file.sha256
   content?.fill(0)
   return isOurs
-}
-
-/** `tls.conf` of layout nginx-include for the generation `name`: relative to nothing that can be swapped. */
-export function includeFile(
-  { layout, seenAs, files }: DirectorySet,
-  name: string,
-): (Omit<OutputFile, 'role'> & { readonly role: 'include' }) | undefined {
-  const find = (role: OutputFile['role']) => files.find((file) => file.role === role)
-  const [certificate, key] = [find('certificate') ?? find('combined'), find('key') ?? find('combined')]
-  if (layout !== 'nginx-include' || !certificate || !key) return undefined
-  const path = (file: OutputFile) => `"${seenAs}/${name}/${file.name}"`
-  const text = [
-    '# Written by certferry. Both paths lie in one generation, so the key always belongs to the certificate.',
-    `ssl_certificate ${path(certificate)};`,
-    `ssl_certificate_key ${path(key)};`,
-    '',
-  ].join('\n')
-  const { mode, uid, gid } = certificate
-  return { name: INCLUDE_FILE, role: 'include', content: Buffer.from(text), mode, uid, gid }
 }

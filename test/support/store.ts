@@ -1,6 +1,7 @@
 import type { TestContext } from 'node:test'
+import { createStore } from '../../src/outputs/disk-store.ts'
 import type { Output } from '../../src/outputs/output.ts'
-import { createStore, type Held, type Store, type StoreOptions } from '../../src/outputs/store.ts'
+import type { Held, Store, StoreOptions } from '../../src/outputs/store.ts'
 
 export interface OpenStore {
   readonly store: Store

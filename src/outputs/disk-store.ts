@@ -1,0 +1,131 @@
+import type { Bundle, Instant } from '../core/bundle.ts'
+import { SidecarError } from '../errors.ts'
+import { directoriesOf, discardAll, prepareAll } from './directories.ts'
+import { type DirectoryStore, openDirectory } from './directory-store.ts'
+import { freshMemory, readMemory, writeMemory } from './memory.ts'
+import { type FileSet, wipeKeys } from './output.ts'
+import type { Change, Held, Memory, Repair, Store, StoreOptions } from './store.ts'
+
+/** Each directory is a set of its own (`directory-store.ts`): whole at any moment, whatever becomes of the others. */
+export function createStore(options: StoreOptions): Store {
+  const state: State = { options, directories: [], memory: freshMemory() }
+  return {
+    open: () => open(state),
+    get current() {
+      return currentOf(state)
+    },
+    get memory() {
+      return state.memory
+    },
+    remember: (change) => remember(state, change),
+    preflight: async () => {
+      primaryOf(state)
+      for (const directory of state.directories) await directory.preflight(state.memory)
+    },
+    apply: (set, beforeCommit) =>
+      apply(state, set, beforeCommit).finally(() => wipeKeys(set.directories.flatMap(({ files }) => files))),
+    settle: (now) => settle(state, now),
+    undo: () => undo(state),
+    repair: async () => {
+      const repairs: Repair[] = []
+      for (const directory of state.directories) repairs.push(...(await directory.repair(state.memory)))
+      return repairs
+    },
+    [Symbol.asyncDispose]: () => close(state),
+  }
+}
+
+interface State {
+  readonly options: StoreOptions
+  /** Those that are open, in the order of the config. */
+  directories: readonly DirectoryStore[]
+  memory: Memory
+}
+
+async function open(state: State): Promise<Held> {
+  await close(state)
+  try {
+    for (const options of directoriesOf(state.options))
+      state.directories = [...state.directories, await openDirectory(options)]
+    state.memory = (await firstMemory(state.directories)) ?? state.memory
+    for (const directory of state.directories) await directory.recover(state.memory)
+  } catch (error) {
+    await close(state)
+    throw error
+  }
+  const pending = state.directories.map((directory) => directory.pending(state.memory)).find((one) => one)
+  return { current: currentOf(state), pending: pending?.bundle }
+}
+
+async function close(state: State): Promise<void> {
+  const closing = state.directories.toReversed()
+  state.directories = []
+  for (const directory of closing) await directory[Symbol.asyncDispose]()
+}
+
+async function apply(
+  state: State,
+  set: FileSet,
+  beforeCommit?: (directories: readonly string[]) => Promise<void>,
+): Promise<Change> {
+  const prepared = await prepareAll(state.directories, set)
+  if (prepared.length === 0) return { changed: false, previous: previousOf(state) }
+  try {
+    await beforeCommit?.(prepared.map(({ path }) => path))
+  } catch (veto) {
+    await discardAll(prepared)
+    await reject(state, set.bundle).catch(() => {})
+    throw veto
+  }
+  for (const { commit } of prepared) await commit(state.memory)
+  return { changed: true, previous: previousOf(state) }
+}
+
+async function settle(state: State, now: Instant): Promise<void> {
+  const fingerprint = currentOf(state)?.fingerprint
+  if (fingerprint === undefined) return
+  const rejected = state.memory.rejected.filter((one) => one !== fingerprint)
+  await remember(state, { verified: { fingerprint, at: now }, rejected })
+}
+
+async function undo(state: State): Promise<void> {
+  const [back, refused] = [previousOf(state), currentOf(state)]
+  if (!back || !refused) return
+  // On record before the swap: a stop in between must not roll forward to it again. But a full disk must not keep us from going back.
+  await reject(state, refused).catch(() => {})
+  const results = await Promise.allSettled(state.directories.map((one) => one.goBack(back, state.memory)))
+  for (const result of results) if (result.status === 'rejected') throw result.reason
+}
+
+const reject = (state: State, { fingerprint }: Bundle) =>
+  remember(state, { rejected: [...state.memory.rejected.filter((one) => one !== fingerprint), fingerprint] })
+
+/** In memory first: what cannot be written now is written with the next change. */
+async function remember(state: State, change: Partial<Memory>): Promise<void> {
+  state.memory = { ...state.memory, ...change }
+  await writeMemory(primaryOf(state).root, state.memory)
+}
+
+function primaryOf({ directories, options }: State): DirectoryStore {
+  const [first] = directories
+  if (!first) throw new SidecarError('BUG', `the store of ${options.certificate} is not open`)
+  return first
+}
+
+const currentOf = ({ directories }: State): Bundle | undefined =>
+  directories.find(({ current }) => current)?.current?.bundle
+
+function previousOf(state: State): Bundle | undefined {
+  const bundle = state.directories[0]?.previous?.bundle
+  const present = currentOf(state)?.fingerprint
+  return present === state.memory.verified?.fingerprint || present === bundle?.fingerprint ? undefined : bundle
+}
+
+/** Usually that of the first directory; where the config put another one first, it is found where it was. */
+async function firstMemory(directories: readonly DirectoryStore[]): Promise<Memory | undefined> {
+  for (const { root } of directories) {
+    const memory = await readMemory(root)
+    if (memory) return memory
+  }
+  return undefined
+}
