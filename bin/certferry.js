@@ -7,7 +7,7 @@ import module from 'node:module'
 import { constants } from 'node:os'
 import { fileURLToPath } from 'node:url'
 
-const OLDEST = [24, 0, 0]
+const OLDEST = 24
 const SIGNALS = ['SIGTERM', 'SIGINT', 'SIGQUIT', 'SIGHUP', 'SIGUSR1', 'SIGUSR2']
 const EXIT_BUG = 70
 
@@ -15,11 +15,11 @@ const root = new URL('../', import.meta.url)
 const source = new URL('src/cli.ts', root)
 const pinnedNode = fileURLToPath(new URL('node_modules/.bin/node', root))
 
-if (isNewEnough(process.versions.node)) await start()
+if (Number(process.versions.node.split('.')[0]) >= OLDEST) await start()
 else if (existsSync(pinnedNode)) runWith(pinnedNode)
 else {
   console.error(
-    `certferry needs Node ${OLDEST.join('.')} or later, this is ${process.version}; in a clone, "npm ci" installs one`,
+    `certferry needs Node ${OLDEST} or later, this is ${process.version}; in a clone, "npm ci" installs one`,
   )
   process.exitCode = EXIT_BUG
 }
@@ -63,10 +63,4 @@ function isForeground() {
   } catch {
     return process.stdin.isTTY === true
   }
-}
-
-function isNewEnough(version) {
-  const parts = version.split('.').map(Number)
-  const differing = OLDEST.findIndex((part, index) => part !== parts[index])
-  return differing === -1 || parts[differing] > OLDEST[differing]
 }

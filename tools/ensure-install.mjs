@@ -23,8 +23,8 @@ if (!isInstalled()) {
 }
 
 // npm looks for programs in node_modules/.bin first, so what follows runs on the pinned Node wherever that exists (Linux).
-const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-if (!existsSync(new URL('node_modules/.bin/node', root)) && (major < 22 || (major === 22 && minor < 22))) {
+const major = Number(process.versions.node.split('.')[0])
+if (!existsSync(new URL('node_modules/.bin/node', root)) && major < 24) {
   console.error(
     `certferry needs Node 24 or later; this is ${process.version}, and no pinned Node exists for ${process.platform}`,
   )
