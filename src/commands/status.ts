@@ -19,7 +19,8 @@ export async function status(
     return renderStatus(snapshot, {
       now: Date.now(),
       colour: io.stdout.isTTY === true,
-      width: io.stdout.columns ?? 120,
+      // 0 where a terminal does not know its size.
+      width: io.stdout.columns || 120,
     })
   }
   if (!options.watch) return print(io, await show())
