@@ -23,6 +23,8 @@ export interface RotationRun {
   readonly rotations: number
   readonly handshakes: number
   readonly failed: number
+  /** The slowest handshake, ms. */
+  readonly slowestMs: number
   readonly pairsRead: number
   readonly mismatched: number
   readonly issued: number
@@ -71,6 +73,7 @@ export async function rotateUnderLoad(
     rotations: rotations.length,
     handshakes: seen.made,
     failed: seen.failed,
+    slowestMs: seen.slowestMs,
     pairsRead: pairs.reads,
     mismatched: pairs.mismatched,
     issued,
@@ -78,7 +81,7 @@ export async function rotateUnderLoad(
     medianMs: took[took.length >> 1] ?? 0,
     longestMs: took.at(-1) ?? 0,
     complaints: [
-      ...Object.entries(seen.failures).map(([why, times]) => `${times} handshakes failed: ${why}`),
+      ...seen.failures.map((why) => `a handshake failed: ${why}`),
       ...pairs.complaints.map((why) => `a mismatched pair: ${why}`),
       ...(pairs.fingerprints.length < count ? [`the observer saw only ${pairs.fingerprints.length} pairs`] : []),
       ...(issued === count + 1 ? [] : [`${issued} certificates were issued for ${count} rotations and the first one`]),
@@ -116,7 +119,8 @@ type Sighting = z.output<typeof Sighting>
 const Clients = z.object({
   made: z.number(),
   failed: z.number(),
-  failures: z.record(z.string(), z.number()),
+  slowestMs: z.number(),
+  failures: z.array(z.string()),
   sightings: z.array(Sighting),
 })
 const Observer = z.object({

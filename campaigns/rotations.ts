@@ -42,11 +42,21 @@ function tableOf(runs: readonly RotationRun[]): string {
     run.issued,
     run.handshakes,
     run.failed,
+    `${Math.round(run.slowestMs)} ms`,
     run.pairsRead,
     run.mismatched,
     `${Math.round(run.medianMs)} / ${Math.round(run.longestMs)} ms`,
   ])
-  const head = ['layout', 'rotations, verified', 'issued', 'handshakes', 'failed', 'pairs read', 'mismatched']
+  const head = [
+    'layout',
+    'rotations, verified',
+    'issued',
+    'handshakes',
+    'failed',
+    'slowest',
+    'pairs read',
+    'mismatched',
+  ]
   return [[...head, 'request to proof, median / longest'], head.concat('').map(() => '---'), ...rows]
     .map((cells) => `| ${cells.join(' | ')} |`)
     .join('\n')

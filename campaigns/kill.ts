@@ -1,0 +1,232 @@
+import { existsSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { MANIFEST_FILE } from '../src/outputs/manifest.ts'
+import type { Layout } from '../src/outputs/output.ts'
+import type { Certferry } from '../test/support/certferry.ts'
+import { startFaultProxy } from '../test/support/fault-proxy.ts'
+import { createStage, type Stage } from '../test/support/stage.ts'
+import type { TestVault } from '../test/support/vault.ts'
+import { assertTidy, generationsIn, readPair } from '../test/support/volume.ts'
+import { bundleCli } from '../tools/build.ts'
+
+export interface KillPlan {
+  readonly kills: number
+  /** Decides every moment: the same seed gives the same delays. */
+  readonly seed: number
+  readonly onKill?: () => void
+}
+
+/** What a row of kills came to. */
+export interface KillRun {
+  readonly subject: string
+  readonly seed: number
+  readonly kills: number
+  /** What a reader found after the kill, before the next start: the set from before, the new one, or a torn file, or certificate and key of different ones. */
+  readonly old: number
+  readonly new: number
+  readonly mixed: number
+  /** Mixed still after the next start had done what it does. */
+  readonly mixedLater: number
+  readonly issued: number
+  /** Issued although nobody asked for it. */
+  readonly extra: number
+  /** Everything that is not as promised. */
+  readonly complaints: readonly string[]
+}
+
+export interface CertferryPlan extends KillPlan {
+  readonly layout: Layout
+  /** The bundle that ships. */
+  readonly program: string
+  readonly vault: TestVault
+}
+
+/**
+ * A kill in a rotation comes at a random moment of this many ms after the request for the certificate has passed on its way to Vault. It
+ * adapts to the program and to the load of the machine, so that about half of the kills come before the new files are in place.
+ */
+export function createWindow() {
+  let ms = 60
+  return {
+    get ms() {
+      return ms
+    },
+    learn: (isTooEarly: boolean) => {
+      ms = Math.min(Math.max(ms * (isTooEarly ? 1.15 : 1 / 1.15), 4), 4_000)
+    },
+  }
+}
+
+/** One kill in so many hits the start instead of a rotation. */
+const STARTS = 4
+const START_MS = 400
+
+/**
+ * Kills certferry with SIGKILL, again and again, at random moments of its start and of rotations, and looks at the disk before and after
+ * the next start. Each rotation is asked for over the control socket, so whatever else is issued is too much.
+ */
+export async function killCertferry(plan: CertferryPlan): Promise<KillRun> {
+  const { layout, kills, seed, onKill } = plan
+  const random = randomFrom(seed)
+  const window = createWindow()
+  await using rig = await createRig(plan)
+  const { directory } = rig
+  const tally = { old: 0, new: 0, mixed: 0, mixedLater: 0 }
+  const complaints: string[] = []
+  let asked = 1
+  let before = await rig.deliver(() => 'the first start', complaints)
+  for (let count = 1; count <= kills; count += 1) {
+    const isAtStart = random() * STARTS < 1
+    const afterMs = random() * (isAtStart ? START_MS : window.ms)
+    const where = () =>
+      `${layout}, seed ${seed}, kill ${count}, ${afterMs.toFixed(1)} ms into a ${isAtStart ? 'start' : 'rotation'}`
+    if (isAtStart) await rig.killStart(afterMs)
+    else {
+      await rig.killRotation(afterMs)
+      asked += 1
+    }
+    onKill?.()
+    const found = pairIn(directory, layout)
+    tally[found === undefined ? 'mixed' : found === before ? 'old' : 'new'] += 1
+    if (!isAtStart) window.learn(found === before)
+    if (found === undefined && layout !== 'flat') complaints.push(`${where()}: a mixed pair`)
+    before = await rig.deliver(where, complaints)
+    if (pairIn(directory, layout) === undefined) tally.mixedLater += 1
+  }
+  const issued = await rig.stage.issued()
+  if (issued > asked) complaints.push(`${layout}, seed ${seed}: ${issued} issued, ${asked} asked for`)
+  return {
+    subject: `certferry, ${layout}`,
+    seed,
+    kills,
+    ...tally,
+    issued,
+    extra: Math.max(issued - asked, 0),
+    complaints,
+  }
+}
+
+/** A stage with a tap on the way to Vault, that tells when a certificate is asked for. */
+async function createRig({ vault, layout, program }: CertferryPlan) {
+  let onIssue = () => {}
+  const proxy = await startFaultProxy(
+    ({ url }) => {
+      if (url.startsWith('/v1/pki/sign/')) onIssue()
+      return undefined
+    },
+    { target: vault.address },
+  )
+  const stage = await createStage({ vault, address: proxy.address, volumeIn: tmpdir() })
+  await stage.configure(stage.web({ layout, served: false }))
+  const directory = join(stage.volume, 'web')
+  const start = () => stage.certferry({ program })
+  let running: Certferry | undefined
+
+  return {
+    stage,
+    directory,
+    /** Starts, waits until the certificate is delivered, judges what is on disk, and gives its fingerprint. */
+    deliver: async (where: () => string, complaints: string[]): Promise<string> => {
+      running = start()
+      const { fingerprint } = await delivered(running)
+      complaints.push(
+        ...trouble(directory, layout, fingerprint).map((what) => `${where()}, after the next start: ${what}`),
+      )
+      return fingerprint ?? ''
+    },
+    /** Stops what runs, starts anew, and kills that. */
+    killStart: async (afterMs: number) => {
+      await running?.stop()
+      running = start()
+      await sleep(afterMs)
+      await running.stop('SIGKILL')
+    },
+    killRotation: async (afterMs: number) => {
+      const asked = Promise.withResolvers<void>()
+      onIssue = asked.resolve
+      await running?.control.rotate({ certificates: ['web'] })
+      await asked.promise
+      await sleep(afterMs)
+      await running?.stop('SIGKILL')
+    },
+    [Symbol.asyncDispose]: async () => {
+      await running?.[Symbol.asyncDispose]()
+      await stage[Symbol.asyncDispose]()
+      await proxy[Symbol.asyncDispose]()
+    },
+  }
+}
+
+const delivered = (certferry: Certferry) =>
+  certferry.certificate('web', 'is delivered', ({ phase, verified }) => phase === 'ACTIVE' && verified === 'none')
+
+/** Fingerprint of the pair that a reader of this layout finds; undefined when certificate and key do not match. */
+export function pairIn(directory: string, layout: Layout): string | undefined {
+  try {
+    return readPair(directory, layout)
+  } catch {
+    return undefined
+  }
+}
+
+/** What recovery owes: the pair matches and is the one that status tells, nothing half-done is left, nobody else may read it. */
+function trouble(directory: string, layout: Layout, fingerprint: string | null): string[] {
+  const unfinished = generationsIn(directory).filter((name) => !existsSync(join(directory, name, MANIFEST_FILE)))
+  const found = unfinished.map((name) => `${name} is not complete`)
+  try {
+    if (readPair(directory, layout) !== fingerprint) found.push('status tells another certificate than the disk')
+    assertTidy(directory)
+  } catch (error) {
+    found.push(error instanceof Error ? error.message : String(error))
+  }
+  return found
+}
+
+/**
+ * The worst crash loop: no set on disk, and each start is killed after Vault was asked and before its answer arrives. Gives how many
+ * certificates that cost, and how many starts asked for one.
+ */
+export async function crashLoop(starts: number, { vault, program }: Pick<CertferryPlan, 'vault' | 'program'>) {
+  let passed = Promise.withResolvers<'asked'>()
+  await using proxy = await startFaultProxy(
+    ({ url }) => {
+      if (!url.startsWith('/v1/pki/sign/')) return undefined
+      passed.resolve('asked')
+      return { kind: 'delay', ms: 50 }
+    },
+    { target: vault.address },
+  )
+  await using stage: Stage = await createStage({ vault, address: proxy.address, volumeIn: tmpdir() })
+  await stage.configure(stage.web({ served: false }))
+  let asked = 0
+  for (let count = 0; count < starts; count += 1) {
+    passed = Promise.withResolvers()
+    await using certferry = stage.certferry({ program })
+    const spent = certferry.certificate('web', 'has spent its budget', ({ reason }) => reason === 'budget_spent')
+    // Whoever loses the race ends with the process.
+    spent.catch(() => {})
+    if ((await Promise.race([passed.promise, spent])) === 'asked') asked += 1
+    await certferry.stop('SIGKILL')
+  }
+  await sleep(100)
+  return { starts, asked, issued: await stage.issued() }
+}
+
+/** The bundle that ships, built into `directory`: it starts in a third of the time that the source takes. */
+export async function buildProgram(directory: string): Promise<string> {
+  await bundleCli(directory)
+  return join(directory, 'cli.cjs')
+}
+
+/** Numbers in [0, 1) that depend on the seed alone (mulberry32). */
+export function randomFrom(seed: number): () => number {
+  let state = seed | 0
+  return () => {
+    state = (state + 0x6d2b79f5) | 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)) ^ mixed
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}

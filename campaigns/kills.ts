@@ -1,0 +1,162 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { LAYOUTS } from '../src/outputs/output.ts'
+import { startVault, type TestVault } from '../test/support/vault.ts'
+import { buildProgram, crashLoop, type KillRun, killCertferry } from './kill.ts'
+import { consulTemplate, killPeer, vaultAgent } from './peers.ts'
+
+const USAGE = `npm run campaign:kills [-- --count N] [--seed S] [--peers N] [--at-once N]
+Kills certferry with SIGKILL at N random moments (300, shared out among the layouts), and with --peers also Vault Agent and
+consul-template, N times each. Says what a reader found on disk after each kill, before and after the next start, and what was issued.
+Exits with 1 when certferry does not keep what it promises. The same seed draws the same moments.`
+
+/** Kills of one job: a row is made of several, so that they can run side by side. */
+const SHARE = 25
+let killed = 0
+
+const { values: options } = parseArgs({
+  options: {
+    count: { type: 'string', default: '300' },
+    seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
+    peers: { type: 'string', default: '0' },
+    'at-once': { type: 'string', default: '3' },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+if (options.help) console.log(USAGE)
+else await main(Number(options.count), Number(options.seed), Number(options.peers), Number(options['at-once']))
+
+type Job = () => Promise<KillRun>
+
+async function main(count: number, seed: number, peers: number, atOnce: number) {
+  if (![count, seed, peers].every((number) => Number.isInteger(number) && number >= 0) || !(atOnce >= 1))
+    throw new Error(USAGE)
+  console.log(`seed ${seed}`)
+  const programs = mkdtempSync(join(tmpdir(), 'certferry-campaign-'))
+  try {
+    await using vault = await startVault()
+    await vault.setupPki()
+    const program = await buildProgram(programs)
+    const runs = await inTurn(
+      [...certferryJobs({ count, seed, vault, program }), ...(await peerJobs(peers, seed, vault))],
+      atOnce,
+    )
+    console.log(tableOf(merged(runs)))
+    const complaints = runs.flatMap((run) => run.complaints)
+    if (count > 0) {
+      const { starts, asked, issued } = await crashLoop(20, { vault, program })
+      console.log(
+        `\n${starts} starts on an empty volume, each killed before the answer: ${asked} asked, ${issued} issued (budget: 5)`,
+      )
+      if (issued > 5) complaints.push(`the crash loop issued ${issued}`)
+    }
+    for (const complaint of complaints) console.log(complaint)
+    if (complaints.length > 0) process.exitCode = 1
+  } finally {
+    rmSync(programs, { recursive: true, force: true })
+  }
+}
+
+function certferryJobs({
+  count,
+  seed,
+  vault,
+  program,
+}: {
+  count: number
+  seed: number
+  vault: TestVault
+  program: string
+}): Job[] {
+  return LAYOUTS.flatMap((layout, index) => {
+    const kills = Math.floor(count / LAYOUTS.length) + (index < count % LAYOUTS.length ? 1 : 0)
+    return shares(kills).map((share, part) => () => {
+      const plan = { layout, kills: share, seed: seed + index * 1000 + part, vault, program, onKill }
+      return killCertferry(plan)
+    })
+  })
+}
+
+async function peerJobs(count: number, seed: number, vault: TestVault): Promise<Job[]> {
+  if (count === 0) return []
+  const jobs: Job[] = []
+  for (const [index, peer] of [vaultAgent, consulTemplate].entries()) {
+    try {
+      await peer.find()
+    } catch (error) {
+      console.log(`${peer.name} is absent: ${error instanceof Error ? error.message : error}`)
+      continue
+    }
+    for (const [part, kills] of shares(count).entries())
+      jobs.push(() => killPeer(peer, vault, { kills, seed: seed + 10_000 * (index + 1) + part, onKill }))
+  }
+  return jobs
+}
+
+function shares(count: number): number[] {
+  return Array.from({ length: Math.ceil(count / SHARE) }, (_, part) => Math.min(SHARE, count - part * SHARE))
+}
+
+function onKill() {
+  killed += 1
+  if (killed % 10 === 0) console.error(`${killed} kills`)
+}
+
+/** One by one for each of so many workers. */
+async function inTurn(jobs: readonly Job[], atOnce: number): Promise<KillRun[]> {
+  const queue = jobs.values()
+  const runs: KillRun[] = []
+  const work = async () => {
+    for (const job of queue) runs.push(await job())
+  }
+  await Promise.all(Array.from({ length: atOnce }, work))
+  return runs
+}
+
+/** One row for each subject. */
+function merged(runs: readonly KillRun[]): KillRun[] {
+  return [...Map.groupBy(runs, ({ subject }) => subject).values()].flatMap((group) => {
+    const [first] = group
+    if (!first) return []
+    const sum = (of: (run: KillRun) => number) => group.reduce((total, run) => total + of(run), 0)
+    return [
+      {
+        ...first,
+        kills: sum((run) => run.kills),
+        old: sum((run) => run.old),
+        new: sum((run) => run.new),
+        mixed: sum((run) => run.mixed),
+        mixedLater: sum((run) => run.mixedLater),
+        issued: sum((run) => run.issued),
+        extra: sum((run) => run.extra),
+      },
+    ]
+  })
+}
+
+function tableOf(runs: readonly KillRun[]): string {
+  const head = [
+    'program',
+    'kills',
+    'old set',
+    'new set',
+    'mixed pair',
+    'mixed after the next start',
+    'issued',
+    'issued unasked',
+  ]
+  const rows = runs.map((run) => [
+    run.subject,
+    run.kills,
+    run.old,
+    run.new,
+    run.mixed,
+    run.mixedLater,
+    run.issued,
+    run.extra,
+  ])
+  return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+}
