@@ -30,8 +30,9 @@ export interface LoopParts {
   readonly fatal: (error: Error) => void
 }
 
-/** A defect may pass when the loop starts over with what is on disk; five in a row do not. */
+/** A defect may pass when the loop starts over with what is on disk; five in a row do not. After a calm hour the count starts again. */
 const DEFECTS_TOLERATED = 5
+const CALM_MS = 3_600_000
 const PAUSE_MS = 5_000
 
 export function startLoop(config: CertificateConfig, makeCert: () => ManagedCertificate, parts: LoopParts): Loop {
@@ -71,11 +72,13 @@ export function startLoop(config: CertificateConfig, makeCert: () => ManagedCert
 
   async function run(): Promise<void> {
     for (let defects = 1; ; defects++) {
+      const startedAt = parts.clock.elapsed()
       try {
         return await keepFresh(cert, { clock: parts.clock, emit: parts.emit, alarm, requests, publish }, signal)
       } catch (thrown) {
         if (signal.aborted) return
         const error = toSidecarError(thrown)
+        if (parts.clock.elapsed() - startedAt > CALM_MS) defects = 1
         if (error.code !== 'BUG' || defects >= DEFECTS_TOLERATED) return parts.fatal(error)
         const nextAt = parts.clock.now() + PAUSE_MS
         parts.emit('rotation.failed', {

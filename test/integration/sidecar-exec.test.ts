@@ -1,0 +1,35 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { counter, isDone, never, place, run, told } from '../support/sidecar.ts'
+import { until } from '../support/until.ts'
+
+test('a target that two certificates name is told once for both', async () => {
+  const { folder, config } = place()
+  await using running = run(config({ a: counter(folder), b: counter(folder) }))
+  const { sidecar, once } = running
+  await Promise.all([once('a', 'is done', isDone), once('b', 'is done', isDone)])
+  assert.deepEqual(told(folder).map(sorted), ['a,b'])
+  const results = await sidecar.rotate(['a', 'b'], 'a test', never)
+  assert.deepEqual(
+    results.map(({ certificate, outcome }) => [certificate, outcome.kind]),
+    [
+      ['a', 'served'],
+      ['b', 'served'],
+    ],
+  )
+  assert.deepEqual(told(folder).map(sorted), ['a,b', 'a,b'])
+})
+
+const sorted = (names: string) => names.split(',').sort().join(',')
+
+test('it ends within 5 s also while a reload command hangs, and the command with it', async () => {
+  const { folder, config } = place()
+  const { sidecar } = run(
+    config({ web: `reload: [{ kind: exec, command: [sh, -c, 'echo $$ > ${folder}/told; exec sleep 30'] }]` }),
+  )
+  const [pid = ''] = await until('the command runs', () => told(folder)[0] && told(folder))
+  const started = performance.now()
+  await sidecar[Symbol.asyncDispose]()
+  assert.ok(performance.now() - started < 5_000)
+  assert.throws(() => process.kill(Number(pid), 0), { code: 'ESRCH' })
+})

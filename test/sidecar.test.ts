@@ -1,0 +1,135 @@
+import assert from 'node:assert/strict'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { systemClock } from '../src/clock.ts'
+import { loadConfig } from '../src/config/config.ts'
+import { namesOf } from '../src/core/names.ts'
+import type { Emit } from '../src/observe/events.ts'
+import { counter, isDone, never, place, run, serialOf, told } from './support/sidecar.ts'
+
+test('another config: untouched certificates run on, changed ones renew, removed ones stop and leave their files', async () => {
+  const { folder, config } = place()
+  await using running = run(config({ stays: '', changes: '', goes: '' }))
+  const { sidecar, once, events } = running
+  const [stays, changes, goes] = await Promise.all(
+    ['stays', 'changes', 'goes'].map((name) => once(name, 'is done', isDone)),
+  )
+  assert.ok(stays && changes && goes)
+  const [before, old] = [serialOf(stays), serialOf(changes)]
+
+  const next = config({ stays: '', changes: 'key: { algorithm: ecdsa-p384 }', comes: '' })
+  assert.deepEqual(await sidecar.configure(next), { added: ['comes'], changed: ['changes'], removed: ['goes'] })
+  assert.equal(sidecar.config, next)
+  assert.deepEqual(
+    sidecar.certificates.map((loop) => loop.config.name),
+    ['stays', 'changes', 'comes'],
+  )
+  assert.equal(running.loop('stays'), stays, 'the same loop')
+  assert.notEqual(running.loop('changes'), changes)
+  await goes.ended
+
+  await once('comes', 'is done', isDone)
+  const renewed = await once('changes', 'has a new key', (loop) => isDone(loop) && serialOf(loop) !== old)
+  assert.equal(renewed.report?.state.serving?.leaf.publicKey.asymmetricKeyDetails?.namedCurve, 'secp384r1')
+  assert.equal(serialOf(stays), before)
+  assert.ok(existsSync(join(folder, 'goes', 'tls.key')))
+  assert.deepEqual(
+    events.filter(({ name }) => name === 'certificate.removed').map(({ event }) => event),
+    [{ certificate: 'goes' }],
+  )
+  assert.equal(
+    events.filter(
+      ({ name, event }) => name === 'certificate.issued' && 'certificate' in event && event.certificate === 'stays',
+    ).length,
+    1,
+  )
+})
+
+test('a name added to a certificate is a reason to renew it, and nothing else is told to', async () => {
+  const { folder, config } = place()
+  await using running = run(config({ web: counter(folder) }))
+  const { sidecar, once } = running
+  const old = serialOf(await once('web', 'is done', isDone))
+  const next = config({ web: counter(folder) })
+  const file = readFileSync(next.file, 'utf8').replace(
+    'commonName: web.example',
+    'commonName: web.example, altNames: [www.example]',
+  )
+  writeFileSync(next.file, file)
+  await sidecar.configure(loadConfig(next.file, {}))
+  const renewed = await once('web', 'has the name', (loop) => isDone(loop) && serialOf(loop) !== old)
+  const leaf = renewed.report?.state.serving?.leaf
+  assert.deepEqual(leaf && namesOf(leaf).dns.toSorted(), ['web.example', 'www.example'])
+  assert.deepEqual(told(folder), ['web', 'web'])
+})
+
+test('a config that cannot be made is refused before anything is stopped', async () => {
+  const { folder, config } = place()
+  const first = config({ web: '', api: '' })
+  await using running = run(first)
+  const { sidecar, once, loop } = running
+  const web = await once('web', 'is done', isDone)
+  await once('api', 'is done', isDone)
+  writeFileSync(join(folder, 'empty.pem'), 'no certificate in here\n')
+  for (const trustFile of [join(folder, 'none.pem'), join(folder, 'empty.pem')]) {
+    const next = config({ web: 'startupGrace: 1s', api: `check: { trustFile: ${trustFile} }` })
+    await assert.rejects(sidecar.configure(next), {
+      code: 'CONFIG_INVALID',
+      message: new RegExp(`^certificate "api": check.trustFile ${trustFile} `),
+    })
+  }
+  assert.equal(sidecar.config, first)
+  assert.equal(loop('web'), web)
+  const [{ outcome } = assert.fail()] = await sidecar.rotate(['web'], 'still alive', never)
+  assert.equal(outcome.kind, 'served')
+})
+
+test('a rotation of an unknown name asks nobody', async () => {
+  const { config } = place()
+  await using running = run(config({ web: '' }))
+  const old = serialOf(await running.once('web', 'is done', isDone))
+  assert.throws(() => running.sidecar.rotate(['web', 'wbe'], '', never), {
+    code: 'USAGE',
+    message: 'no certificate named wbe; there are: web',
+  })
+  assert.equal(serialOf(running.loop('web')), old)
+})
+
+/** The system clock, with no wait longer than a moment. */
+const hasty = {
+  ...systemClock,
+  sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(Math.min(ms, 5), signal),
+}
+
+test('a defect in one certificate degrades that one alone; where it stays, the sidecar ends', async () => {
+  const { config } = place()
+  let defects = 0
+  const emit: Emit = (name, event) => {
+    const isEnd = name === 'rotation.finished' || name === 'certificate.resumed'
+    if (!isEnd || !('certificate' in event) || event.certificate !== 'bad') return
+    defects += 1
+    throw new TypeError('planted')
+  }
+  await using running = run(config({ good: '', bad: '' }), { clock: hasty, emit })
+  await assert.rejects(running.sidecar.failed, { code: 'BUG', message: /planted/ })
+  assert.equal(defects, 5)
+  const good = await running.once('good', 'is done', isDone)
+  const [{ outcome } = assert.fail()] = await running.sidecar.rotate(['good'], 'a test', never)
+  assert.equal(outcome.kind, 'served')
+  assert.equal(running.loop('good'), good)
+})
+
+test('a defect inside a rotation is a failure with its stage; the certificate on disk stays in service', async () => {
+  const { folder, config } = place()
+  const emit: Emit = (name, event) => {
+    if (name === 'certificate.written' && 'certificate' in event && event.certificate === 'bad')
+      throw new TypeError('planted')
+  }
+  await using running = run(config({ good: '', bad: '' }), { emit })
+  await running.once('good', 'is done', isDone)
+  const { report } = await running.once('bad', 'failed', (loop) => loop.report?.state.failure !== undefined)
+  assert.equal(report?.state.failure?.code, 'BUG')
+  assert.match(report?.state.failure?.message ?? '', /planted/)
+  assert.ok(existsSync(join(folder, 'bad', 'tls.crt')))
+})
