@@ -6,57 +6,16 @@ import { MANIFEST_FILE } from '../src/outputs/manifest.ts'
 import type { Layout } from '../src/outputs/output.ts'
 import type { Certferry } from '../test/support/certferry.ts'
 import { startFaultProxy } from '../test/support/fault-proxy.ts'
-import { createStage, type Stage } from '../test/support/stage.ts'
+import { createStage } from '../test/support/stage.ts'
 import type { TestVault } from '../test/support/vault.ts'
 import { assertTidy, generationsIn, readPair } from '../test/support/volume.ts'
-import { bundleCli } from '../tools/build.ts'
-
-export interface KillPlan {
-  readonly kills: number
-  /** Decides every moment: the same seed gives the same delays. */
-  readonly seed: number
-  readonly onKill?: () => void
-}
-
-/** What a row of kills came to. */
-export interface KillRun {
-  readonly subject: string
-  readonly seed: number
-  readonly kills: number
-  /** What a reader found after the kill, before the next start: the set from before, the new one, or a torn file, or certificate and key of different ones. */
-  readonly old: number
-  readonly new: number
-  readonly mixed: number
-  /** Mixed still after the next start had done what it does. */
-  readonly mixedLater: number
-  readonly issued: number
-  /** Issued although nobody asked for it. */
-  readonly extra: number
-  /** Everything that is not as promised. */
-  readonly complaints: readonly string[]
-}
+import { createWindow, type KillPlan, type KillRun, pairIn, randomFrom } from './kill-run.ts'
 
 export interface CertferryPlan extends KillPlan {
   readonly layout: Layout
   /** The bundle that ships. */
   readonly program: string
   readonly vault: TestVault
-}
-
-/**
- * A kill in a rotation comes at a random moment of this many ms after the request for the certificate has passed on its way to Vault. It
- * adapts to the program and to the load of the machine, so that about half of the kills come before the new files are in place.
- */
-export function createWindow() {
-  let ms = 60
-  return {
-    get ms() {
-      return ms
-    },
-    learn: (isTooEarly: boolean) => {
-      ms = Math.min(Math.max(ms * (isTooEarly ? 1.15 : 1 / 1.15), 4), 4_000)
-    },
-  }
 }
 
 /** One kill in so many hits the start instead of a rotation. */
@@ -118,10 +77,9 @@ async function createRig({ vault, layout, program }: CertferryPlan) {
     },
     { target: vault.address },
   )
-  const stage = await createStage({ vault, address: proxy.address, volumeIn: tmpdir() })
+  const stage = await createStage({ vault, address: proxy.address, volumeIn: tmpdir(), program })
   await stage.configure(stage.web({ layout, served: false }))
   const directory = join(stage.volume, 'web')
-  const start = () => stage.certferry({ program })
   let running: Certferry | undefined
 
   return {
@@ -129,7 +87,7 @@ async function createRig({ vault, layout, program }: CertferryPlan) {
     directory,
     /** Starts, waits until the certificate is delivered, judges what is on disk, and gives its fingerprint. */
     deliver: async (where: () => string, complaints: string[]): Promise<string> => {
-      running = start()
+      running = stage.certferry()
       const { fingerprint } = await delivered(running)
       complaints.push(
         ...trouble(directory, layout, fingerprint).map((what) => `${where()}, after the next start: ${what}`),
@@ -139,7 +97,7 @@ async function createRig({ vault, layout, program }: CertferryPlan) {
     /** Stops what runs, starts anew, and kills that. */
     killStart: async (afterMs: number) => {
       await running?.stop()
-      running = start()
+      running = stage.certferry()
       await sleep(afterMs)
       await running.stop('SIGKILL')
     },
@@ -162,15 +120,6 @@ async function createRig({ vault, layout, program }: CertferryPlan) {
 const delivered = (certferry: Certferry) =>
   certferry.certificate('web', 'is delivered', ({ phase, verified }) => phase === 'ACTIVE' && verified === 'none')
 
-/** Fingerprint of the pair that a reader of this layout finds; undefined when certificate and key do not match. */
-export function pairIn(directory: string, layout: Layout): string | undefined {
-  try {
-    return readPair(directory, layout)
-  } catch {
-    return undefined
-  }
-}
-
 /** What recovery owes: the pair matches and is the one that status tells, nothing half-done is left, nobody else may read it. */
 function trouble(directory: string, layout: Layout, fingerprint: string | null): string[] {
   const unfinished = generationsIn(directory).filter((name) => !existsSync(join(directory, name, MANIFEST_FILE)))
@@ -182,51 +131,4 @@ function trouble(directory: string, layout: Layout, fingerprint: string | null):
     found.push(error instanceof Error ? error.message : String(error))
   }
   return found
-}
-
-/**
- * The worst crash loop: no set on disk, and each start is killed after Vault was asked and before its answer arrives. Gives how many
- * certificates that cost, and how many starts asked for one.
- */
-export async function crashLoop(starts: number, { vault, program }: Pick<CertferryPlan, 'vault' | 'program'>) {
-  let passed = Promise.withResolvers<'asked'>()
-  await using proxy = await startFaultProxy(
-    ({ url }) => {
-      if (!url.startsWith('/v1/pki/sign/')) return undefined
-      passed.resolve('asked')
-      return { kind: 'delay', ms: 50 }
-    },
-    { target: vault.address },
-  )
-  await using stage: Stage = await createStage({ vault, address: proxy.address, volumeIn: tmpdir() })
-  await stage.configure(stage.web({ served: false }))
-  let asked = 0
-  for (let count = 0; count < starts; count += 1) {
-    passed = Promise.withResolvers()
-    await using certferry = stage.certferry({ program })
-    const spent = certferry.certificate('web', 'has spent its budget', ({ reason }) => reason === 'budget_spent')
-    // Whoever loses the race ends with the process.
-    spent.catch(() => {})
-    if ((await Promise.race([passed.promise, spent])) === 'asked') asked += 1
-    await certferry.stop('SIGKILL')
-  }
-  await sleep(100)
-  return { starts, asked, issued: await stage.issued() }
-}
-
-/** The bundle that ships, built into `directory`: it starts in a third of the time that the source takes. */
-export async function buildProgram(directory: string): Promise<string> {
-  await bundleCli(directory)
-  return join(directory, 'cli.cjs')
-}
-
-/** Numbers in [0, 1) that depend on the seed alone (mulberry32). */
-export function randomFrom(seed: number): () => number {
-  let state = seed | 0
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
 }

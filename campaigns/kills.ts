@@ -4,7 +4,10 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { LAYOUTS } from '../src/outputs/output.ts'
 import { startVault, type TestVault } from '../test/support/vault.ts'
-import { buildProgram, crashLoop, type KillRun, killCertferry } from './kill.ts'
+import { bundleCli } from '../tools/build.ts'
+import { crashLoop } from './crash-loop.ts'
+import { killCertferry } from './kill.ts'
+import type { KillRun } from './kill-run.ts'
 import { consulTemplate, killPeer, vaultAgent } from './peers.ts'
 
 const USAGE = `npm run campaign:kills [-- --count N] [--seed S] [--peers N] [--at-once N]
@@ -39,7 +42,8 @@ async function main(count: number, seed: number, peers: number, atOnce: number) 
   try {
     await using vault = await startVault()
     await vault.setupPki()
-    const program = await buildProgram(programs)
+    await bundleCli(programs)
+    const program = join(programs, 'cli.cjs')
     const runs = await inTurn(
       [...certferryJobs({ count, seed, vault, program }), ...(await peerJobs(peers, seed, vault))],
       atOnce,
@@ -143,8 +147,8 @@ function tableOf(runs: readonly KillRun[]): string {
     'kills',
     'old set',
     'new set',
-    'mixed pair',
-    'mixed after the next start',
+    'mixed or torn pair',
+    'still so after the next start',
     'issued',
     'issued unasked',
   ]

@@ -3,7 +3,9 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { buildProgram, crashLoop, killCertferry } from '../../campaigns/kill.ts'
+import { crashLoop } from '../../campaigns/crash-loop.ts'
+import { killCertferry } from '../../campaigns/kill.ts'
+import { bundleCli } from '../../tools/build.ts'
 import { skipReason } from '../support/components.ts'
 import { startVault } from '../support/vault.ts'
 
@@ -14,7 +16,8 @@ await vault?.setupPki()
 
 const programs = mkdtempSync(join(tmpdir(), 'certferry-test-'))
 after(() => rmSync(programs, { recursive: true, force: true }))
-const program = await buildProgram(programs)
+await bundleCli(programs)
+const program = join(programs, 'cli.cjs')
 
 for (const layout of ['generation', 'nginx-include', 'flat'] as const) {
   test(`killed at random moments in layout ${layout}: whole after the next start, and nothing issued unasked`, {

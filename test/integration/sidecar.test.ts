@@ -1,9 +1,20 @@
 import assert from 'node:assert/strict'
-import { appendFileSync, chmodSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from 'node:fs'
+import {
+  appendFileSync,
+  chmodSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { bundleCli } from '../../tools/build.ts'
 import type { Certferry } from '../support/certferry.ts'
 import { skipReason } from '../support/components.ts'
 import { answer, startFaultProxy } from '../support/fault-proxy.ts'
@@ -17,12 +28,18 @@ const vault = skip ? undefined : await startVault()
 after(() => vault?.[Symbol.asyncDispose]())
 await vault?.setupPki()
 
+const programs = mkdtempSync(join(tmpdir(), 'certferry-test-'))
+after(() => rmSync(programs, { recursive: true, force: true }))
+/** What is published; it also starts sooner. */
+const program = join(programs, 'cli.cjs')
+await bundleCli(programs)
+
 /** A certificate that nobody serves: its state is `verified: none`. */
 const ALONE = { served: false, layout: 'generation' } as const
 
 async function stage(options: Partial<StageOptions> = {}): Promise<Stage> {
   assert.ok(vault)
-  return createStage({ vault, ...options })
+  return createStage({ vault, program, ...options })
 }
 
 const ready = (certferry: Certferry, name = 'web') =>

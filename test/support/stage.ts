@@ -56,9 +56,12 @@ export interface StageOptions {
   readonly address?: string
   /** In memory unless given. */
   readonly volumeIn?: string
+  /** What runs instead of `src/cli.ts`. */
+  readonly program?: string
 }
 
-export async function createStage({ vault, address = vault.address, volumeIn = MEMORY }: StageOptions): Promise<Stage> {
+export async function createStage(options: StageOptions): Promise<Stage> {
+  const { vault, address = vault.address, volumeIn = MEMORY, program } = options
   const role = `web-${randomBytes(4).toString('hex')}`
   await vault.api('POST', `pki/roles/${role}`, WEB_ROLE)
   const login = await vault.setupApprole({ policy: signOnly('pki', role), role: { token_ttl: '1h' } })
@@ -113,7 +116,7 @@ export async function createStage({ vault, address = vault.address, volumeIn = M
         ...more,
       }
     },
-    certferry: (options) => startCertferry({ configFile, socket, ...options }),
+    certferry: (options) => startCertferry({ configFile, socket, ...(program && { program }), ...options }),
     nginx: ({ layout = 'nginx-include', server = '', ...options } = {}) => {
       const directory = directoryOf(options)
       const files = { certificate: join(directory, 'tls.crt'), key: join(directory, 'tls.key') }
