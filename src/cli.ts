@@ -53,8 +53,20 @@ function report(thrown: unknown): number {
   if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : USAGE
   if (io.signal.aborted && thrown === io.signal.reason) return 0
   const error = toSidecarError(thrown)
-  io.stderr.write(`certferry: ${error.message}\n`)
-  io.stderr.write(`  ${error.kind.hint}\n`)
+  io.stderr.write(fitted(`certferry: ${error.message}\n  ${error.kind.hint}\n`, io.stderr.columns))
   if (error.code === 'BUG' && error.cause instanceof Error) io.stderr.write(`${error.cause.stack}\n`)
   return error.kind.exit
+}
+
+/** On a terminal, lines break between words, and go on indented. */
+function fitted(text: string, columns: number | undefined): string {
+  if (columns === undefined) return text
+  const breakLine = (line: string) => {
+    const indent = `${/^ */.exec(line)?.[0]}  `
+    return line.split(/(?<=\S) /).reduce((done, word) => {
+      const isFull = done.length - done.lastIndexOf('\n') + word.length > columns
+      return isFull ? `${done}\n${indent}${word}` : `${done} ${word}`
+    })
+  }
+  return text.split('\n').map(breakLine).join('\n')
 }

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from './clock.ts'
 import type { CertificateConfig, Config } from './config/config.ts'
 import type { Outcome } from './core/state.ts'
@@ -45,6 +46,8 @@ export interface Difference {
   readonly changed: readonly string[]
   readonly removed: readonly string[]
 }
+
+const AT_START_ONLY = ['admin', 'log', 'audit'] as const
 
 /** Composition root: from a config to running loops. What it opens closes in reverse order. */
 export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
@@ -133,7 +136,8 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     config = next
     for (const certificate of [...touched, ...added]) start(certificate)
     const difference = { added: added.map(({ name }) => name), changed: touched.map(({ name }) => name), removed }
-    emit('config.loaded', difference)
+    const stale = AT_START_ONLY.filter((key) => !isDeepStrictEqual(next[key], initial[key]))
+    emit('config.loaded', { ...difference, ...(stale.length > 0 && { needRestart: stale }) })
     return difference
   }
 

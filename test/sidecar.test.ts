@@ -64,6 +64,17 @@ test('a name added to a certificate is a reason to renew it, and nothing else is
   assert.deepEqual(told(folder), ['web', 'web'])
 })
 
+test('what is read at the start only is told when it changes', async () => {
+  const { config } = place()
+  const first = config({ web: '' })
+  await using running = run(first)
+  await running.sidecar.configure(config({ web: '' }))
+  await running.sidecar.configure({ ...config({ web: '' }), log: { level: 'debug', format: 'auto' } })
+  const loaded = running.events.filter(({ name }) => name === 'config.loaded').map(({ event }) => event)
+  const nothing = { added: [], changed: [], removed: [] }
+  assert.deepEqual(loaded, [nothing, { ...nothing, needRestart: ['log'] }])
+})
+
 test('a config that cannot be made is refused before anything is stopped', async () => {
   const { folder, config } = place()
   const first = config({ web: '', api: '' })

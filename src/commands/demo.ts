@@ -152,6 +152,8 @@ async function show(scene: () => Scene | undefined, io: Io, end: AbortSignal): P
     }
     await sleep(FRAME_MS, undefined, { signal: end }).catch(() => {})
   }
+  // The terminal has echoed Ctrl-C.
+  if (isLive) print(io, '\n')
 }
 
 function summarise(

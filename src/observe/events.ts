@@ -13,7 +13,13 @@ interface Failure {
 export interface EventMap {
   'sidecar.started': { version: string; certificates: number; config: string }
   'sidecar.stopped': { signal: string }
-  'config.loaded': { changed: readonly string[]; added: readonly string[]; removed: readonly string[] }
+  'config.loaded': {
+    changed: readonly string[]
+    added: readonly string[]
+    removed: readonly string[]
+    /** Sections that differ from those read at the start, and are not applied before the next one. */
+    needRestart?: readonly string[]
+  }
   'config.rejected': Failure & { errors: readonly string[] }
   'rotation.started': { certificate: string; why: string }
   'rotation.stage': { certificate: string; stage: Stage; durationMs: number; ok: boolean; code?: ErrorCode | undefined }
@@ -85,7 +91,12 @@ interface EventKind<Name extends EventName> {
 export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   'sidecar.started': { level: 'info', message: 'certferry started', audit: true },
   'sidecar.stopped': { level: 'info', message: 'certferry stopped', audit: true },
-  'config.loaded': { level: 'info', message: 'config loaded', audit: true },
+  'config.loaded': {
+    level: 'info',
+    escalate: ({ needRestart }) => (needRestart ? 'warn' : undefined),
+    message: 'config loaded',
+    audit: true,
+  },
   'config.rejected': { level: 'error', message: 'config rejected, the old one stays', audit: true },
   'rotation.started': { level: 'debug', message: 'rotation started', audit: false },
   'rotation.stage': { level: 'debug', message: 'stage finished', audit: false },
