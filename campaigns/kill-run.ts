@@ -26,18 +26,20 @@ export interface KillRun {
   readonly complaints: readonly string[]
 }
 
+const STEP = 1.25
+
 /**
  * A kill in a rotation comes at a random moment of this many ms after the request for the certificate has passed on its way to Vault. It
  * adapts to the program and to the load of the machine, so that about half of the kills come before the new files are in place.
  */
 export function createWindow() {
-  let ms = 60
+  let ms = 120
   return {
     get ms() {
       return ms
     },
     learn: (isTooEarly: boolean) => {
-      ms = Math.min(Math.max(ms * (isTooEarly ? 1.15 : 1 / 1.15), 4), 4_000)
+      ms = Math.min(Math.max(ms * (isTooEarly ? STEP : 1 / STEP), 4), 4_000)
     },
   }
 }
