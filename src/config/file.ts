@@ -87,11 +87,11 @@ function readErrors(document: Document.Parsed, text: string, lineOf: (offset: nu
     offset: error.pos[0],
     message: inPlainWords(error, text),
   }))
-  const isFirst = ({ code, offset }: (typeof all)[number], index: number) =>
-    index === 0 ||
-    (code !== 'UNEXPECTED_TOKEN' && all.slice(0, index).every((other) => lineOf(other.offset) !== lineOf(offset)))
   const broken = all.filter(({ code }) => code !== 'DUPLICATE_KEY')
-  return { twice: all.filter(({ code }) => code === 'DUPLICATE_KEY'), broken: broken.filter(isFirst) }
+  const isNews = ({ code, offset }: (typeof all)[number], index: number) =>
+    index === 0 ||
+    (code !== 'UNEXPECTED_TOKEN' && broken.slice(0, index).every((other) => lineOf(other.offset) !== lineOf(offset)))
+  return { twice: all.filter(({ code }) => code === 'DUPLICATE_KEY'), broken: broken.filter(isNews) }
 }
 
 function inPlainWords({ code, pos: [offset], message }: YAMLError, text: string): string {
@@ -153,7 +153,10 @@ const MESSAGE_LIMIT = 500
 function unsaid(message: string, path: Path, document: Document, originals: Document): string {
   const [value, original] = [document.getIn(path), originals.getIn(path)]
   if (typeof value !== 'string' || value === original) return quote(message, MESSAGE_LIMIT)
-  const quoted = message.replaceAll(`"${value}"`, () => `"${original}"`)
+  const quoted = [`"${value}"`, JSON.stringify(value)].reduce(
+    (text, form) => text.replaceAll(form, () => `"${original}"`),
+    message,
+  )
   // A text this short is no secret, and may be part of any word.
   return quote(value.length < 4 ? quoted : quoted.replaceAll(value, () => String(original)), MESSAGE_LIMIT)
 }

@@ -42,17 +42,22 @@ export const inFileOrder = (problems: readonly Problem[]): Problem[] =>
 /** Zod's own messages in words for people; messages that a schema gives win over these. */
 export const inWords: z.core.$ZodErrorMap = (issue) => {
   switch (issue.code) {
-    case 'invalid_type':
-      return `must be ${THINGS[issue.expected] ?? issue.expected}, ${issue.input === null ? 'but is empty' : `not ${thingOf(issue.input)}`}`
+    case 'invalid_type': {
+      const wanted = `must be ${THINGS[issue.expected] ?? issue.expected}`
+      if (issue.input === null) return `${wanted}, but is empty`
+      return issue.expected === 'int' ? wanted : `${wanted}, not ${thingOf(issue.input)}`
+    }
+    case 'invalid_key':
+      return `unfit key: ${issue.issues[0]?.message ?? 'see the documentation'}`
     case 'invalid_value': {
       const wanted = issue.values.map(String)
       const wrong = typeof issue.input === 'string' ? suggestion(issue.input, wanted) : ''
       return `must be ${wanted.length > 1 ? `one of ${wanted.join(', ')}` : wanted[0]}${wrong}`
     }
     case 'too_big':
-      return `must be at most ${issue.maximum}${UNITS[issue.origin] ?? ''}`
+      return `must ${HAVE[issue.origin] ?? 'be'} at most ${issue.maximum}${UNITS[issue.origin] ?? ''}`
     case 'too_small':
-      return `must be at least ${issue.minimum}${UNITS[issue.origin] ?? ''}`
+      return `must ${HAVE[issue.origin] ?? 'be'} at least ${issue.minimum}${UNITS[issue.origin] ?? ''}`
     default:
       return undefined
   }
@@ -68,12 +73,13 @@ const THINGS: Readonly<Record<string, string>> = {
   int: 'a whole number',
   boolean: 'true or false',
 }
+const HAVE: Readonly<Record<string, string>> = { string: 'have', array: 'have' }
 const UNITS: Readonly<Record<string, string>> = { string: ' characters', array: ' entries' }
 
 function thingOf(value: unknown): string {
   if (Array.isArray(value)) return 'a list'
   if (typeof value === 'boolean') return String(value)
-  if (typeof value === 'number' && !Number.isSafeInteger(value)) return 'such a number'
+  if (Number.isNaN(value)) return 'NaN'
   return THINGS[typeof value] ?? typeof value
 }
 

@@ -378,6 +378,18 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'certificates[0].verify[0].address',
     says: /is no address; write host:port/,
   },
+  'a fraction where a whole number belongs': {
+    text: withMore("    verify: [{ kind: tls, address: '[::1]:443', workers: 1.5 }]"),
+    at: '5:58',
+    path: 'certificates[0].verify[0].workers',
+    says: /^must be a whole number \(found 1\.5\)/,
+  },
+  'a variable of no name': {
+    text: reload("kind: exec, command: [nginx], env: { '1': x }"),
+    at: '5:58',
+    path: 'certificates[0].reload[0].env.1',
+    says: /^unfit key: must be a name of letters, digits and _/,
+  },
   'vault-pki without Vault': {
     text: withSource('{ kind: vault-pki, role: web, commonName: a }'),
     at: '3:13',
@@ -736,6 +748,6 @@ test('whatever the file holds, loading it throws a ConfigError or nothing', () =
         assert.ok(error.problems.length > 0)
       }
     }),
-    { numRuns: 300 },
+    { numRuns: 100 },
   )
 })
