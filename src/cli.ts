@@ -5,8 +5,8 @@ import { toSidecarError } from './errors.ts'
 import { createProgram } from './program.ts'
 
 const USAGE = 64
+const BUG = 70
 
-const hangups = new Set<() => void>()
 const stop = new AbortController()
 const io: Io = {
   stdout: process.stdout,
@@ -14,7 +14,7 @@ const io: Io = {
   env: process.env,
   self: [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
   signal: stop.signal,
-  onHangup: (listener) => hangups.add(listener),
+  onHangup: (listener) => process.on('SIGHUP', listener),
 }
 
 trapSignals()
@@ -38,14 +38,14 @@ function trapSignals(): void {
       stop.abort(new DOMException(signal, 'AbortError'))
     })
   }
-  process.on('SIGHUP', () => {
-    for (const listener of hangups) listener()
-  })
   process.on('SIGUSR1', () => {})
   process.on('uncaughtException', (error) => {
+    if (stop.signal.aborted) process.exit(BUG)
     process.exitCode = report(error)
     stop.abort(error)
   })
+  // A reader that has gone (a pager that was closed, a terminal that hung up) costs the text, not the work.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 }
 
 /** Tells why a command failed, and with which exit code it ends. Commander has told its own errors already. */

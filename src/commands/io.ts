@@ -9,7 +9,7 @@ export interface Io {
   readonly self: readonly string[]
   /** Aborts on the first SIGTERM or SIGINT, and when the time given with --timeout is up. */
   readonly signal: AbortSignal
-  /** Calls back at each SIGHUP. */
+  /** Calls back at each SIGHUP; without a listener SIGHUP ends the process, as usual. */
   readonly onHangup: (listener: () => void) => void
 }
 
