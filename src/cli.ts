@@ -18,6 +18,7 @@ const io: Io = {
 }
 
 trapSignals()
+outliveReaders()
 void main(process.argv)
 
 async function main(argv: readonly string[]): Promise<void> {
@@ -45,6 +46,11 @@ function trapSignals(): void {
     stop.abort(error)
   })
   // A reader that has gone (a pager that was closed, a terminal that hung up) costs the text, not the work.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+}
+
+/** A terminal or a pipe may be closed before us. That is no failure, and telling it on the closed stream would be the next one, without end. */
+function outliveReaders(): void {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 }
 

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   appendFileSync,
   chmodSync,
@@ -143,6 +145,18 @@ test('SIGUSR1 does not open the inspector', { skip }, async () => {
   }
   assert.deepEqual(listeningPorts(certferry.pid).length, 1, 'only admin.listen')
   assert.equal(certferry.stderr(), '')
+})
+
+test('a command whose reader has gone ends as it would have', { skip }, async () => {
+  const child = spawn(process.execPath, [program, 'validate', '-c', '/nowhere.yaml'], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  child.stdout.destroy()
+  child.stderr.destroy()
+  const tooLong = setTimeout(() => child.kill('SIGKILL'), 20_000)
+  const [code] = await once(child, 'exit')
+  clearTimeout(tooLong)
+  assert.equal(code, 78)
 })
 
 /** TCP ports that a process listens on, from /proc (proc_pid_net(5): state 0A is LISTEN, the tenth column is the inode). */
