@@ -48,7 +48,7 @@ export function certificateStatus({ cert, config, report }: Loop, now: Instant):
     name: config.name,
     phase: state ? phase(state, now) : 'PENDING',
     reason: (state && reasonFor(state)) ?? null,
-    lastError: state?.failure ?? null,
+    lastError: state?.failure ?? state?.awaited ?? null,
     serial: serving?.serial ?? null,
     fingerprint: serving?.fingerprint ?? null,
     notBefore: serving?.notBefore ?? null,

@@ -38,6 +38,8 @@ export interface RotationState {
   readonly failure: Failure | undefined
   /** Passes that found no target yet; not failures. */
   readonly waits: number
+  /** What they found instead. */
+  readonly awaited: Failure | undefined
   /** Nothing is tried before this time, unless forced: monotonic, so that no stepped clock holds it off; and by the wall, to be shown. */
   readonly nextElapsed: number
   readonly nextAt: Instant
@@ -100,6 +102,7 @@ export function initialState(
     failures: 0,
     failure: undefined,
     waits: 0,
+    awaited: undefined,
     ...after(0, times),
     targetSeen: false,
     graceEndsElapsed: times.elapsed + graceMs,
@@ -191,6 +194,7 @@ export function evolve(
       ...common,
       verification: 'pending',
       waits,
+      awaited: failureOf(error, stage, now),
       ...after(Math.min(pause, Math.max(state.graceEndsElapsed - times.elapsed, 500)), times),
     }
   }
@@ -229,6 +233,7 @@ function served(
     failures: 0,
     failure: undefined,
     waits: 0,
+    awaited: undefined,
     ...after(0, times),
     targetSeen: state.targetSeen || targetUp,
     rotatedAt: bundle.fingerprint === state.serving?.fingerprint ? state.rotatedAt : times.now,

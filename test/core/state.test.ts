@@ -145,6 +145,7 @@ describe('a target that is not there at start', () => {
   it('is waited for, which is no failure', () => {
     assert.equal(waiting.failures, 0)
     assert.equal(waiting.verification, 'pending')
+    assert.equal(waiting.awaited?.code, 'TARGET_DOWN', 'and the state says what for')
     assert.equal(phase(waiting, T0 + 1), 'ACTIVE')
     assert.ok(waiting.nextAt <= T0 + 5_000)
   })
