@@ -17,11 +17,13 @@ export interface KillRun {
   readonly old: number
   readonly new: number
   readonly mixed: number
+  /** How many kills left something half-done on disk for the next start to deal with; undefined where that cannot be told. */
+  readonly halfDone: number | undefined
   /** Mixed still after the next start had done what it does. */
   readonly mixedLater: number
   readonly issued: number
-  /** Issued although nobody asked for it. */
-  readonly extra: number
+  /** Issued although nobody asked for it; undefined for a program that cannot be asked. */
+  readonly extra: number | undefined
   /** Everything that is not as promised. */
   readonly complaints: readonly string[]
 }

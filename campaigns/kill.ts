@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -32,7 +32,7 @@ export async function killCertferry(plan: CertferryPlan): Promise<KillRun> {
   const window = createWindow()
   await using rig = await createRig(plan)
   const { directory } = rig
-  const tally = { old: 0, new: 0, mixed: 0, mixedLater: 0 }
+  const tally = { old: 0, new: 0, mixed: 0, halfDone: 0, mixedLater: 0 }
   const complaints: string[] = []
   let asked = 1
   let before = await rig.deliver(() => 'the first start', complaints)
@@ -49,6 +49,7 @@ export async function killCertferry(plan: CertferryPlan): Promise<KillRun> {
     onKill?.()
     const found = pairIn(directory, layout)
     tally[found === undefined ? 'mixed' : found === before ? 'old' : 'new'] += 1
+    if (isHalfDone(directory)) tally.halfDone += 1
     if (!isAtStart) window.learn(found === before)
     if (found === undefined && layout !== 'flat') complaints.push(`${where()}: a mixed pair`)
     before = await rig.deliver(where, complaints)
@@ -120,10 +121,15 @@ async function createRig({ vault, layout, program }: CertferryPlan) {
 const delivered = (certferry: Certferry) =>
   certferry.certificate('web', 'is delivered', ({ phase, verified }) => phase === 'ACTIVE' && verified === 'none')
 
+/** Temporary entries, or a generation without its manifest, which is written last. */
+function isHalfDone(directory: string): boolean {
+  const hasTemporary = readdirSync(directory, { recursive: true }).some((name) => String(name).includes('..tmp-'))
+  return hasTemporary || generationsIn(directory).some((name) => !existsSync(join(directory, name, MANIFEST_FILE)))
+}
+
 /** What recovery owes: the pair matches and is the one that status tells, nothing half-done is left, nobody else may read it. */
 function trouble(directory: string, layout: Layout, fingerprint: string | null): string[] {
-  const unfinished = generationsIn(directory).filter((name) => !existsSync(join(directory, name, MANIFEST_FILE)))
-  const found = unfinished.map((name) => `${name} is not complete`)
+  const found = isHalfDone(directory) ? [`something half-done is left: ${readdirSync(directory).join(', ')}`] : []
   try {
     if (readPair(directory, layout) !== fingerprint) found.push('status tells another certificate than the disk')
     assertTidy(directory)

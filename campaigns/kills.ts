@@ -15,6 +15,17 @@ Kills certferry with SIGKILL at N random moments (300, shared out among the layo
 consul-template, N times each. Says what a reader found on disk after each kill, before and after the next start, and what was issued.
 Exits with 1 when certferry does not keep what it promises. The same seed draws the same moments.`
 
+const COLUMNS = [
+  ['kills', 'kills'],
+  ['old', 'old set'],
+  ['new', 'new set'],
+  ['mixed', 'mixed or torn pair'],
+  ['halfDone', 'half-done work found'],
+  ['mixedLater', 'mixed after the next start'],
+  ['issued', 'issued'],
+  ['extra', 'issued unasked'],
+] as const
+
 /** Kills of one job: a row is made of several, so that they can run side by side. */
 const SHARE = 25
 let killed = 0
@@ -48,7 +59,7 @@ async function main(count: number, seed: number, peers: number, atOnce: number) 
       [...certferryJobs({ count, seed, vault, program }), ...(await peerJobs(peers, seed, vault))],
       atOnce,
     )
-    console.log(tableOf(merged(runs)))
+    console.log(tableOf(runs))
     const complaints = runs.flatMap((run) => run.complaints)
     if (count > 0) {
       const { starts, asked, issued } = await crashLoop(20, { vault, program })
@@ -109,58 +120,28 @@ function onKill() {
   if (killed % 10 === 0) console.error(`${killed} kills`)
 }
 
-/** One by one for each of so many workers. */
+/** One by one for each of so many workers; what comes out is in the order of the jobs. */
 async function inTurn(jobs: readonly Job[], atOnce: number): Promise<KillRun[]> {
-  const queue = jobs.values()
-  const runs: KillRun[] = []
+  const queue = jobs.entries()
+  const runs = new Map<number, KillRun>()
   const work = async () => {
-    for (const job of queue) runs.push(await job())
+    for (const [index, job] of queue) runs.set(index, await job())
   }
   await Promise.all(Array.from({ length: atOnce }, work))
-  return runs
+  return jobs.flatMap((_, index) => runs.get(index) ?? [])
 }
 
-/** One row for each subject. */
-function merged(runs: readonly KillRun[]): KillRun[] {
-  return [...Map.groupBy(runs, ({ subject }) => subject).values()].flatMap((group) => {
-    const [first] = group
-    if (!first) return []
-    const sum = (of: (run: KillRun) => number) => group.reduce((total, run) => total + of(run), 0)
-    return [
-      {
-        ...first,
-        kills: sum((run) => run.kills),
-        old: sum((run) => run.old),
-        new: sum((run) => run.new),
-        mixed: sum((run) => run.mixed),
-        mixedLater: sum((run) => run.mixedLater),
-        issued: sum((run) => run.issued),
-        extra: sum((run) => run.extra),
-      },
-    ]
-  })
-}
-
+/** One row for each subject, which may be of several runs. */
 function tableOf(runs: readonly KillRun[]): string {
-  const head = [
-    'program',
-    'kills',
-    'old set',
-    'new set',
-    'mixed or torn pair',
-    'still so after the next start',
-    'issued',
-    'issued unasked',
-  ]
-  const rows = runs.map((run) => [
-    run.subject,
-    run.kills,
-    run.old,
-    run.new,
-    run.mixed,
-    run.mixedLater,
-    run.issued,
-    run.extra,
+  const rows = [...Map.groupBy(runs, ({ subject }) => subject)].map(([subject, group]) => [
+    subject,
+    ...COLUMNS.map(([column]) => sumOf(group.map((run) => run[column]))),
   ])
+  const head = ['program', ...COLUMNS.map(([, title]) => title)]
   return [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`).join('\n')
+}
+
+function sumOf(numbers: readonly (number | undefined)[]): string {
+  if (numbers.includes(undefined)) return '–'
+  return String(numbers.reduce<number>((total, number = 0) => total + number, 0))
 }

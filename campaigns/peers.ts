@@ -84,7 +84,16 @@ export async function killPeer(peer: Peer, vault: TestVault, { kills, seed, onKi
     tally.mixedLater += 1
     await rig.first()
   }
-  return { subject: peer.name, seed, kills, ...tally, issued: rig.asked(), extra: 0, complaints: [] }
+  return {
+    subject: peer.name,
+    seed,
+    kills,
+    ...tally,
+    halfDone: undefined,
+    issued: rig.asked(),
+    extra: undefined,
+    complaints: [],
+  }
 }
 
 async function createRig(peer: Peer, vault: TestVault, program: string) {
