@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { readFile, writeFile } from 'node:fs/promises'
 import { after, test } from 'node:test'
+import { promisify } from 'node:util'
 import { rotateUnderLoad } from '../../campaigns/rotate.ts'
 import { fingerprintOf } from '../../src/core/bundle.ts'
 import { handshake } from '../../src/verifiers/handshake.ts'
@@ -14,6 +16,9 @@ const skip = await skipReason('vault', 'nginx')
 const vault = skip ? undefined : await startVault()
 after(() => vault?.[Symbol.asyncDispose]())
 await vault?.setupPki()
+
+const run = promisify(execFile)
+const never = new AbortController().signal
 
 async function stage(): Promise<Stage> {
   assert.ok(vault)
@@ -85,7 +90,34 @@ test('an nginx that starts later is waited for: ready at once, verified when it 
   assert.equal(await place.issued(), 1)
 })
 
-const never = new AbortController().signal
+test('whoever else makes nginx read its files in the middle of a rotation, gets a whole pair', { skip }, async (t) => {
+  await using place = await stage()
+  await place.configure(place.web())
+  await using certferry = place.certferry()
+  await certferry.certificate('web', 'is on disk', ({ serial }) => serial !== null)
+  await using nginx = await place.nginx()
+  await certferry.certificate('web', 'is proven', ({ verified }) => verified === 'verified')
+  const [program, ...args] = nginx.command
+  let isOver = false
+  let reads = 0
+  const readAgain = async () => {
+    for (; !isOver; reads += 1) await run(program, [...args, '-t'])
+  }
+  const readers = Promise.all([readAgain(), readAgain()])
+  // Awaited below; until then a refusal is not forgotten, but not "unhandled" either.
+  readers.catch(() => {})
+  try {
+    for (let count = 0; count < 5; count += 1) {
+      const { results } = await certferry.control.rotate({ certificates: ['web'], wait: true })
+      assert.ok(results[0]?.ok, results[0]?.error?.message)
+    }
+  } finally {
+    isOver = true
+    await readers
+  }
+  t.diagnostic(`${reads} reads of the files by nginx -t`)
+  assert.ok(reads > 10)
+})
 
 async function servedBy({ port }: Stage): Promise<string | undefined> {
   const look = await handshake({ host: '127.0.0.1', port, serverName: SERVER_NAME, timeoutMs: 5_000 }, never)
