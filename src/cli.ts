@@ -45,8 +45,6 @@ function trapSignals(): void {
     process.exitCode = report(error)
     stop.abort(error)
   })
-  // A reader that has gone (a pager that was closed, a terminal that hung up) costs the text, not the work.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
 }
 
 /** A terminal or a pipe may be closed before us. That is no failure, and telling it on the closed stream would be the next one, without end. */
