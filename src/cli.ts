@@ -6,6 +6,8 @@ import { createProgram } from './program.ts'
 
 const USAGE = 64
 const BUG = 70
+/** Time for the last lines after a stop, ms. */
+const LINGER_MS = 500
 
 const stop = new AbortController()
 const io: Io = {
@@ -29,6 +31,8 @@ async function main(argv: readonly string[]): Promise<void> {
   } catch (thrown) {
     process.exitCode = report(thrown)
   }
+  // After a stop nothing may keep the process: a log that nobody reads, a file system that hangs.
+  if (stop.signal.aborted) setTimeout(() => process.exit(), LINGER_MS).unref()
 }
 
 /** The first SIGTERM or SIGINT ends cleanly, the second at once. SIGUSR1 is held, or Node would open its inspector. */

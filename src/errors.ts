@@ -287,6 +287,11 @@ export const ERRORS = {
     exit: 69,
     hint: 'The audit log was changed after it was written; compare it with a copy kept elsewhere.',
   },
+  STOPPED: {
+    retry: 'never',
+    exit: 69,
+    hint: 'The sidecar stopped, or the config of this certificate changed; ask again once it runs.',
+  },
   DEMO_FAILED: {
     retry: 'never',
     exit: 69,

@@ -1,7 +1,16 @@
 import type { Clock } from './clock.ts'
 import { delayMs } from './core/backoff.ts'
 import { assertUsable, type Bundle } from './core/bundle.ts'
-import { decide, evolve, hurried, initialState, type Outcome, type Policy, type Task } from './core/state.ts'
+import {
+  decide,
+  evolve,
+  hurried,
+  initialState,
+  type Outcome,
+  type Policy,
+  type RotationState,
+  type Task,
+} from './core/state.ts'
 import { type ErrorCode, toSidecarError } from './errors.ts'
 import { createInspection } from './inspection.ts'
 import type { Emit } from './observe/events.ts'
@@ -22,6 +31,8 @@ export interface LoopDeps {
   /** Requests that arrived; whoever adds one rings the alarm. */
   readonly requests: LoopRequest[]
   readonly publish: Publish
+  /** At the start of the process a directory that is not fit to be used ends it; later it is tried again like any other trouble. */
+  readonly isStart: boolean
 }
 
 /**
@@ -57,18 +68,31 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     }
     const pass = reporter.started(task, state)
     const outcome = await rotate(cert, assignmentOf(task, forced?.reason), deps, signal)
+    if (signal.aborted) for (const rotation of rotations) rotation.done(outcome)
     signal.throwIfAborted()
     state = evolve(state, outcome, policy(), times())
     inspection.learn(outcome, state)
     pass.finished(outcome, state)
     for (const rotation of rotations) rotation.done(outcome)
+    if (outcome.kind === 'failed' && outcome.error.code === 'VOLUME_REPLACED') {
+      const found = await openStore(cert, { ...deps, isStart: false }, reporter)
+      state = moved(state, initialState(worthKeeping(found, mismatch), policy(), times(), cert.startupGraceMs))
+    }
   }
+}
+
+/** The directory is another one now: what it lacks is delivered again from memory, and nothing is issued for it. */
+function moved(before: RotationState, found: RotationState): RotationState {
+  const { targetSeen, failures, failure } = before
+  const inMemory = before.pending ?? before.serving
+  const isThere = inMemory === undefined || inMemory.fingerprint === found.serving?.fingerprint
+  return { ...found, pending: isThere ? found.pending : inMemory, targetSeen, failures, failure }
 }
 
 /** Opens the store, for as long as it takes: another certferry may hold the lock, the volume may be away. Nothing is asked of Vault meanwhile. */
 async function openStore(
   cert: ManagedCertificate,
-  { clock, alarm }: LoopDeps,
+  { clock, alarm, isStart }: LoopDeps,
   reporter: ReturnType<typeof createReporter>,
 ): Promise<Held> {
   for (let failures = 1; ; failures++) {
@@ -76,7 +100,7 @@ async function openStore(
       return await cert.store.open()
     } catch (thrown) {
       const error = toSidecarError(thrown)
-      if (error.kind.exit === 78) throw error
+      if (isStart && error.kind.exit === 78) throw error
       const nextAt =
         clock.now() +
         (error.code === 'LOCK_HELD' ? LOCK_RETRY_MS : delayMs({ retry: error.kind.retry, failures }, clock.random))

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts'
 import type { CertificateConfig } from './config/config.ts'
-import { toSidecarError } from './errors.ts'
+import { SidecarError, toSidecarError } from './errors.ts'
 import { keepFresh, type LoopRequest } from './keep-fresh.ts'
 import type { Emit } from './observe/events.ts'
 import type { Report } from './report.ts'
@@ -26,6 +26,8 @@ export interface LoopParts {
   readonly scheduler: Scheduler
   readonly signal: AbortSignal
   readonly changed: (loop: Loop) => void
+  /** False for certificates that a reload of the config added or changed. */
+  readonly isStart: boolean
   /** The loop cannot go on. */
   readonly fatal: (error: Error) => void
 }
@@ -67,14 +69,33 @@ export function startLoop(config: CertificateConfig, makeCert: () => ManagedCert
     report = next
     parts.changed(loop)
   }
-  const ended = run()
+  const ended = run().finally(dismiss)
   return loop
+
+  /** Whoever still waits for a rotation is told that there will be none. */
+  function dismiss(): void {
+    const error = new SidecarError('STOPPED', `${config.name} was stopped before it was rotated`)
+    for (const request of requests.splice(0))
+      if (request.kind === 'rotate')
+        request.done({
+          kind: 'failed',
+          error,
+          stage: 'preflight',
+          inHand: undefined,
+          onDisk: undefined,
+          targetUp: false,
+        })
+  }
 
   async function run(): Promise<void> {
     for (let defects = 1; ; defects++) {
       const startedAt = parts.clock.elapsed()
       try {
-        return await keepFresh(cert, { clock: parts.clock, emit: parts.emit, alarm, requests, publish }, signal)
+        return await keepFresh(
+          cert,
+          { clock: parts.clock, emit: parts.emit, alarm, requests, publish, isStart: parts.isStart },
+          signal,
+        )
       } catch (thrown) {
         if (signal.aborted) return
         const error = toSidecarError(thrown)

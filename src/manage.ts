@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import type { Clock } from './clock.ts'
 import type { CertificateConfig } from './config/config.ts'
 import { type Expectation, parseCertificates } from './core/bundle.ts'
@@ -6,6 +5,7 @@ import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Emit } from './observe/events.ts'
 import { createStore } from './outputs/disk-store.ts'
 import { outputs } from './outputs/index.ts'
+import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
 import type { Reloader } from './reloaders/reloader.ts'
@@ -45,6 +45,7 @@ function make(config: CertificateConfig, { vault, clock, targets }: Parts): Mana
       ...(source.algorithm && { algorithm: source.algorithm }),
       minTtlMs: check.minTtl,
       chain: check.chain,
+      serverAuth: config.verify.length > 0,
       ...anchorsOf(check.trustFile),
     },
     renewal: { after, beforeMs, cron, timezone, jitter },
@@ -59,7 +60,7 @@ function make(config: CertificateConfig, { vault, clock, targets }: Parts): Mana
 function anchorsOf(trustFile: string | undefined): Pick<Expectation, 'anchors'> {
   if (trustFile === undefined) return {}
   try {
-    const anchors = parseCertificates(readFileSync(trustFile, 'utf8'))
+    const anchors = parseCertificates(readPlainFile(trustFile).toString('utf8'))
     if (anchors.length > 0) return { anchors }
   } catch (cause) {
     throw new SidecarError(

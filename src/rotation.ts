@@ -43,22 +43,21 @@ export interface RotationDeps {
  * One pass of the flow: preflight → fetch → check → write → reload → verify. Never throws; what went wrong, at which stage,
  * and what is worth keeping is in the outcome. Only the loop tries again.
  */
-export async function rotate(
+export function rotate(
   cert: ManagedCertificate,
   assignment: Assignment,
   deps: RotationDeps,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { step, stage } = startSteps(cert.name, deps)
-  const pass: Pass = {
-    cert,
-    deps,
-    step,
-    signal,
-    targetUp: false,
-    inHand: assignment.bundle,
-    onDisk: undefined,
-  }
+  return withGrace(signal, FINISH_MS, (late) => {
+    const { step, stage } = startSteps(cert.name, deps, signal)
+    const { bundle: inHand } = assignment
+    return goThrough({ cert, deps, step, stage, signal, late, targetUp: false, inHand, onDisk: undefined }, assignment)
+  })
+}
+
+async function goThrough(pass: Pass, assignment: Assignment): Promise<Outcome> {
+  const { cert, deps, step, stage, signal } = pass
   try {
     if (assignment.oneWay) await condemn(cert)
     const bundle = assignment.bundle ?? (await obtain(pass, assignment.forced))
@@ -77,10 +76,16 @@ export async function rotate(
     await deliver(pass, bundle, change)
     return { kind: 'served', bundle, verified: cert.verifiers.length > 0, targetUp: pass.targetUp }
   } catch (thrown) {
-    const error = toSidecarError(thrown)
+    const error = asError(thrown, cert.name, signal)
     const inHand = error.code === 'NOT_YET_VALID' || stage() !== 'check' ? pass.inHand : undefined
     return { kind: 'failed', error, stage: stage(), inHand, onDisk: pass.onDisk, targetUp: pass.targetUp }
   }
+}
+
+/** What ended a pass; being stopped in the middle of it is no defect. */
+function asError(thrown: unknown, certificate: string, signal: AbortSignal): SidecarError {
+  if (!signal.aborted || thrown instanceof SidecarError) return toSidecarError(thrown)
+  return new SidecarError('STOPPED', `the rotation of ${certificate} was stopped before its end`)
 }
 
 /** What a pass learns on its way. */
@@ -88,7 +93,11 @@ interface Pass {
   readonly cert: ManagedCertificate
   readonly deps: RotationDeps
   readonly step: Step
+  /** The stage that failed last. */
+  readonly stage: () => Stage
   readonly signal: AbortSignal
+  /** Aborts a little later: a reload that a stop interrupts may still finish, since the files are committed and telling is quick. */
+  readonly late: AbortSignal
   /** The target answered. */
   targetUp: boolean
   inHand: Bundle | undefined
@@ -98,7 +107,11 @@ interface Pass {
 type Step = <T>(stage: Stage, work: () => T | Promise<T>) => Promise<T>
 
 /** `step` alone times and reports, so no stage does its own logging or counting. */
-function startSteps(certificate: string, { clock, emit }: RotationDeps): { step: Step; stage: () => Stage } {
+function startSteps(
+  certificate: string,
+  { clock, emit }: RotationDeps,
+  signal: AbortSignal,
+): { step: Step; stage: () => Stage } {
   let failed: Stage = 'preflight'
   const step: Step = async (stage, work) => {
     const start = clock.elapsed()
@@ -109,7 +122,7 @@ function startSteps(certificate: string, { clock, emit }: RotationDeps): { step:
       report()
       return result
     } catch (thrown) {
-      const error = toSidecarError(thrown)
+      const error = asError(thrown, certificate, signal)
       failed = stage
       report(error.code)
       throw error
@@ -197,12 +210,12 @@ async function look(pass: Pass): Promise<readonly Served[]> {
   return seen
 }
 
-/** A reload that a stop interrupts may still finish: the files are committed, and telling the target is quick. */
-const FINISH_MS = 3_000
+/** All that a stop leaves to the reloads of one pass, ms. */
+const FINISH_MS = 2_000
 
-async function reload({ cert, signal }: Pass, bundle: Bundle): Promise<void> {
+async function reload({ cert, signal, late }: Pass, bundle: Bundle): Promise<void> {
   const context = contextOf(cert, bundle)
-  await withGrace(signal, FINISH_MS, (late) => inOrder(cert.reloaders, (reloader) => reloader.reload(context, late)))
+  await inOrder(cert.reloaders, (reloader) => reloader.reload(context, late))
   if (cert.store.memory.told !== bundle.fingerprint) await cert.store.remember({ told: bundle.fingerprint })
   signal.throwIfAborted()
 }
@@ -257,13 +270,13 @@ async function inOrder<T>(items: readonly T[], work: (item: T) => Promise<void>)
 }
 
 /** Runs `work` with a signal that aborts `ms` after `signal` does. */
-async function withGrace(signal: AbortSignal, ms: number, work: (late: AbortSignal) => Promise<void>): Promise<void> {
+async function withGrace<T>(signal: AbortSignal, ms: number, work: (late: AbortSignal) => Promise<T>): Promise<T> {
   const late = new AbortController()
   const start = () => setTimeout(() => late.abort(signal.reason), ms).unref()
   if (signal.aborted) start()
   else signal.addEventListener('abort', start, { once: true })
   try {
-    await work(late.signal)
+    return await work(late.signal)
   } finally {
     signal.removeEventListener('abort', start)
   }

@@ -62,7 +62,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   let vault = openVault(initial, deps)
   let config = initial
 
-  for (const certificate of initial.certificates) start(certificate)
+  for (const certificate of initial.certificates) start(certificate, { isStart: true })
 
   return {
     get config() {
@@ -86,11 +86,19 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     },
   }
 
-  function start(certificate: CertificateConfig): void {
+  function start(certificate: CertificateConfig, { isStart }: { isStart: boolean }): void {
     const make = () => manage(certificate, partsFor(vault, targets))
     loops.set(
       certificate.name,
-      startLoop(certificate, make, { clock, emit, scheduler, changed, signal: stop.signal, fatal: failure.reject }),
+      startLoop(certificate, make, {
+        clock,
+        emit,
+        scheduler,
+        changed,
+        signal: stop.signal,
+        isStart,
+        fatal: failure.reject,
+      }),
     )
   }
 
@@ -134,7 +142,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     if (isNewVault) await vault?.[Symbol.asyncDispose]()
     vault = nextVault
     config = next
-    for (const certificate of [...touched, ...added]) start(certificate)
+    for (const certificate of [...touched, ...added]) start(certificate, { isStart: false })
     const difference = { added: added.map(({ name }) => name), changed: touched.map(({ name }) => name), removed }
     const stale = AT_START_ONLY.filter((key) => !isDeepStrictEqual(next[key], initial[key]))
     emit('config.loaded', { ...difference, ...(stale.length > 0 && { needRestart: stale }) })

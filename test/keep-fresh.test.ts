@@ -19,6 +19,7 @@ afterEach(async () => {
   for (const world of worlds.splice(0)) await world.stop()
 })
 const phaseOf = (world: World) => phase(world.report().state, world.clock.now())
+const fingerprintOnDisk = (world: World) => world.disk.current?.fingerprint
 const names = (world: World) => world.events.map(({ name }) => name)
 const down = new SidecarError('VAULT_UNREACHABLE', 'connection refused')
 
@@ -227,6 +228,19 @@ describe('trouble with the disk', () => {
     await world.clock.advance(2 * MINUTE)
     assert.equal(world.issued.length, 1)
     assert.equal(phaseOf(world), 'ACTIVE')
+  })
+
+  it('delivers from memory into a directory that was replaced, and issues nothing for it', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.disk.current = undefined
+    world.disk.previous = undefined
+    world.fail.write = new SidecarError('VOLUME_REPLACED', 'another directory')
+    await world.clock.advance(3 * MINUTE)
+    assert.equal(fingerprintOnDisk(world), 'c1')
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.issued.length, 1)
   })
 
   it('waits for a lock and takes over when it is free', async () => {

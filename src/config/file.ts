@@ -1,8 +1,9 @@
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { type Document, isMap, isNode, isScalar, LineCounter, parseDocument, visit, type YAMLError } from 'yaml'
 import { quote, redact } from '../core/secret.ts'
 import { formatMode } from '../core/units.ts'
 import { type ErrorCode, systemCode } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
 import type { Env } from './environment.ts'
 import { interpolate, SIZE_LIMIT } from './interpolate.ts'
 import { ConfigError, type Path, type Problem } from './problems.ts'
@@ -65,7 +66,7 @@ function readSafely(file: string): string {
     if (size > SIZE_LIMIT) fail('CONFIG_INVALID', `is ${size} bytes; at most ${SIZE_LIMIT} are read`)
     if (mode & 0o022)
       fail('CONFIG_UNSAFE', `can be changed by others (mode ${formatMode(mode & 0o777)}); chmod go-w ${file}`)
-    return readFileSync(file, 'utf8')
+    return readPlainFile(file, SIZE_LIMIT).toString('utf8')
   } catch (error) {
     if (error instanceof ConfigError) throw error
     const why =

@@ -1,7 +1,7 @@
-import { readFileSync, statSync } from 'node:fs'
 import { isAbsolute } from 'node:path'
 import { type Document, isPair, isScalar, isSeq, type Node, visit } from 'yaml'
 import { systemCode } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
 import type { Env } from './environment.ts'
 import type { Path } from './problems.ts'
 
@@ -54,8 +54,7 @@ function lookUp(reference: string, env: Env): Found {
 function readReferenced(path: string, fail: (problem: string) => Found): Found {
   if (!isAbsolute(path)) return fail('the path must be absolute')
   try {
-    if (statSync(path).size > SIZE_LIMIT) return fail(`the file is larger than ${SIZE_LIMIT} bytes`)
-    return { text: readFileSync(path, 'utf8').trimEnd() }
+    return { text: readPlainFile(path).toString('utf8').trimEnd() }
   } catch (error) {
     return fail(`the file cannot be read (${systemCode(error) ?? 'unknown error'})`)
   }

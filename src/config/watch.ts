@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import type { Clock } from '../clock.ts'
+import { readPlainFile } from '../plain-file.ts'
 
 const SETTLE_MS = 100
 /** A net under the watcher, for file systems that tell nothing. */
@@ -46,7 +46,7 @@ export async function watchConfig(file: string, changed: () => void, clock: Cloc
 /** Undefined while the file cannot be read: it may be between two renames. */
 function digest(file: string): string | undefined {
   try {
-    return createHash('sha256').update(readFileSync(file)).digest('hex')
+    return createHash('sha256').update(readPlainFile(file)).digest('hex')
   } catch {
     return undefined
   }

@@ -35,6 +35,8 @@ export interface Expectation {
   readonly minTtlMs: number
   /** Trust anchors besides the roots that the bundle brings; when given, only these count. */
   readonly anchors?: readonly X509Certificate[]
+  /** True where a TLS server will show it. */
+  readonly serverAuth?: boolean
   /** `lenient` accepts a chain that does not reach a self-signed root. */
   readonly chain: 'complete' | 'lenient'
 }
@@ -103,26 +105,30 @@ export const fingerprintOf = (certificate: X509Certificate): string =>
   certificate.fingerprint256.replaceAll(':', '').toLowerCase()
 export const serialOf = (certificate: X509Certificate): string => certificate.serialNumber.toLowerCase()
 
+/** More issuers than any real chain has: whoever sends so many wants to keep us busy. */
+const MAX_ISSUERS = 20
+
 /** Walks from the leaf to a root through `pool` (RFC 5280 §6.1: issuer name and signature). Certificates off the path are left out, roots kept. */
 function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
-  const intermediates: X509Certificate[] = []
-  const onPath = new Set([fingerprintOf(leaf)])
-  let current = leaf
-  for (;;) {
-    const issuer = pool.find(
-      (candidate) =>
-        !isSelfSigned(candidate) && !onPath.has(fingerprintOf(candidate)) && isIssuedBy(current, candidate),
+  const distinct = [...new Map(pool.map((one) => [fingerprintOf(one), one])).values()]
+  if (distinct.length > MAX_ISSUERS)
+    throw new SidecarError(
+      'BAD_RESPONSE',
+      `${distinct.length} issuers came with certificate ${serialOf(leaf)}; at most ${MAX_ISSUERS} are read`,
     )
-    if (!issuer || pool.some((candidate) => isSelfSigned(candidate) && isIssuedBy(current, candidate))) break
-    onPath.add(fingerprintOf(issuer))
+  const roots = distinct.filter(isSelfSigned)
+  const others = new Set(distinct.filter((one) => !roots.includes(one)))
+  const intermediates: X509Certificate[] = []
+  for (let current = leaf; !roots.some((root) => isIssuedBy(current, root)); ) {
+    const issuer = [...others].find((candidate) => isIssuedBy(current, candidate))
+    if (!issuer) break
+    others.delete(issuer)
     intermediates.push(issuer)
     current = issuer
   }
-  const roots = [...new Map(pool.filter(isSelfSigned).map((root) => [fingerprintOf(root), root])).values()]
   return { intermediates, roots }
 }
 
-/** By name, key identifier and signature; not by time. */
 export const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
   certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
 const isSelfSigned = (certificate: X509Certificate) => isIssuedBy(certificate, certificate)
@@ -138,7 +144,7 @@ export function assertUsable(bundle: Bundle, expect: Expectation, now: Instant):
     throw new SidecarError('KEY_MISMATCH', `${name} does not belong to its private key`)
   const mismatch = configMismatch(bundle, expect)
   if (mismatch) throw new SidecarError(mismatch.code, `${name}: ${mismatch.message}`)
-  const weakness = weaknessOf(bundle.leaf)
+  const weakness = weaknessOf(bundle.leaf) ?? (expect.serverAuth ? misuseOf(bundle.leaf) : undefined)
   if (weakness) throw new SidecarError('POLICY_REJECT', `${name} ${weakness}`)
   if (bundle.notAfter <= now)
     throw new SidecarError('CERTIFICATE_EXPIRED', `${name} expired at ${iso(bundle.notAfter)}`)
@@ -150,7 +156,7 @@ export function assertUsable(bundle: Bundle, expect: Expectation, now: Instant):
       'TTL_TOO_SHORT',
       `${name} lives ${Math.round(ttl / 1000)} s, less than check.minTtl of ${Math.round(expect.minTtlMs / 1000)} s`,
     )
-  assertChain(bundle, expect)
+  assertChain(bundle, expect, now)
 }
 
 /** Vault backdates notBefore by 30 s; a clock ahead of ours by as much is no reason to wait. */
@@ -178,7 +184,17 @@ function weaknessOf(certificate: X509Certificate): string | undefined {
   return undefined
 }
 
-function assertChain(bundle: Bundle, expect: Expectation): void {
+/** Extended key usage (RFC 5280 §4.2.1.12), which Node calls keyUsage: without the extension a certificate serves any purpose. */
+function misuseOf(certificate: X509Certificate): string | undefined {
+  const usages = certificate.keyUsage
+  if (!usages || usages.includes(SERVER_AUTH) || usages.includes(ANY_USAGE)) return undefined
+  return `is not for servers (extended key usage ${usages.join(', ')}); TLS clients would refuse it`
+}
+
+const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
+const ANY_USAGE = '2.5.29.37.0'
+
+function assertChain(bundle: Bundle, expect: Expectation, now: Instant): void {
   const path = [bundle.leaf, ...bundle.intermediates]
   const last = path.at(-1) ?? bundle.leaf
   const anchors = expect.anchors ?? bundle.roots
@@ -191,6 +207,12 @@ function assertChain(bundle: Bundle, expect: Expectation): void {
       `certificate ${bundle.serial}: no trusted root for issuer "${oneLine(last.issuer)}" (${path.length} certificates in the chain, ${anchors.length} trusted roots)`,
     )
   }
+  const unfit = bundle.intermediates.find((ca) => !ca.ca || ca.validFromDate.getTime() > now + CLOCK_TOLERANCE_MS)
+  if (unfit)
+    throw new SidecarError(
+      'CHAIN_INVALID',
+      `certificate ${bundle.serial}: its issuer "${oneLine(unfit.subject)}" ${unfit.ca ? 'is not valid yet' : 'is no CA (basicConstraints)'}`,
+    )
   const short = [...bundle.intermediates, ...(anchor ? [anchor] : [])].find(
     (ca) => ca.validToDate.getTime() < bundle.notAfter,
   )

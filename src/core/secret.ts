@@ -33,6 +33,14 @@ const LOOKS_SECRET =
 /** Text from outside (a command's output, an answer of Vault) without tokens and private keys, for messages. */
 export const redact = (text: string): string => text.replace(LOOKS_SECRET, MASK)
 
+/** Text that may repeat what was told in confidence, without these values. Those under four characters would mask half the text, and hide nothing. */
+export const mask = (text: string, secrets: readonly Secret[]): string =>
+  secrets
+    .map((secret) => secret.reveal())
+    .filter((value) => value.length >= 4)
+    .sort((a, b) => b.length - a.length)
+    .reduce((masked, value) => masked.replaceAll(value, MASK), text)
+
 /** Foreign text made safe for one line of a message: redacted, control characters escaped, cut to `limit` characters. */
 export function quote(text: string, limit = 300): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is being escaped

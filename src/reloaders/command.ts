@@ -3,7 +3,7 @@ import { access, constants } from 'node:fs/promises'
 import { delimiter, isAbsolute, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Clock } from '../clock.ts'
-import { quote, redact } from '../core/secret.ts'
+import { mask, quote, redact, type Secret } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import { systemCode } from '../errors.ts'
 import type { Argv } from './options.ts'
@@ -14,6 +14,8 @@ export interface Command {
   readonly timeoutMs: number
   /** The whole environment of the command. */
   readonly env: Readonly<Record<string, string>>
+  /** Values that its output must not be told with. */
+  readonly secrets?: readonly Secret[]
 }
 
 /** How a command ended. `why` is a clause such as `exited with code 1`; `output` is the end of what it printed, fit for a message. */
@@ -32,11 +34,15 @@ const FLUSH_MS = 100
  * gets SIGTERM and then SIGKILL, grandchildren included (those that make a session of their own escape). A daemon that a command leaves
  * behind is not waited for. Resolves however the command ends; rejects only with the reason of `signal`, after the group is gone.
  */
-export async function run({ argv, env, timeoutMs }: Command, clock: Clock, signal: AbortSignal): Promise<Ended> {
+export async function run(
+  { argv, env, timeoutMs, secrets = [] }: Command,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<Ended> {
   signal.throwIfAborted()
   const child = start(argv, env)
   if (child instanceof Error) return notStarted(child, '')
-  const output = collectOutput(child)
+  const output = collectOutput(child, secrets)
   const closed = new AbortController()
   child.once('close', () => closed.abort())
   const over = new AbortController()
@@ -113,14 +119,14 @@ function reaches(pid: number, signal: NodeJS.Signals | 0): boolean {
 const KEPT_BYTES = 65_536
 const TOLD_CHARS = 4_096
 
-function collectOutput(child: ChildProcess): () => string {
+function collectOutput(child: ChildProcess, secrets: readonly Secret[]): () => string {
   let kept = Buffer.alloc(0)
   const keep = (chunk: Buffer) => {
     kept = Buffer.concat([kept, chunk]).subarray(-KEPT_BYTES)
   }
   child.stdout?.on('data', keep)
   child.stderr?.on('data', keep)
-  return () => quote(redact(kept.toString()).trim().slice(-TOLD_CHARS), 4 * TOLD_CHARS)
+  return () => quote(redact(mask(kept.toString(), secrets)).trim().slice(-TOLD_CHARS), 4 * TOLD_CHARS)
 }
 
 const INHERITED = ['PATH', 'LANG', 'LC_ALL', 'TZ']

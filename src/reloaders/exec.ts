@@ -34,7 +34,11 @@ export const exec = defineReloader({
       },
       reload: async (context, signal) => {
         const env = environment(deps.env, given, context)
-        const ended = await run({ argv: command, timeoutMs: timeout, env }, deps.clock, signal)
+        const ended = await run(
+          { argv: command, timeoutMs: timeout, env, secrets: Object.values(options.env) },
+          deps.clock,
+          signal,
+        )
         if (ended.how === 'ok') return
         const output = ended.output && `; it printed: ${ended.output}`
         throw new SidecarError(FAILURES[ended.how], `reload command "${line}" ${ended.why}${output}`)

@@ -1,11 +1,11 @@
-import { readFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import sendRequest from 'undici/lib/api/api-request.js'
 import Agent from 'undici/lib/dispatcher/agent.js'
 import * as z from 'zod'
-import { quote, type Secret } from '../core/secret.ts'
+import { mask, quote, type Secret } from '../core/secret.ts'
 import { formatDuration, Timeout } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
 import { testOptions, withTest } from './config-test.ts'
 import { AbsolutePath, SecretText } from './options.ts'
 import { defineReloader } from './reloader.ts'
@@ -83,14 +83,14 @@ function reach({ url, socket, timeout }: Options): Promise<void> {
 
 /** A connection of its own each time: a kept one may lead to a worker that is shutting down. */
 async function send({ url, method, headers, socket, caFile, timeout }: Options, signal: AbortSignal) {
-  const ca = caFile === undefined ? {} : { ca: await readFile(caFile) }
+  const ca = caFile === undefined ? {} : { ca: readPlainFile(caFile) }
   const agent = new Agent({ connect: { ...ca, ...(socket ? { socketPath: socket } : {}) }, pipelining: 0 })
   try {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeout)])
     const { origin, pathname, search } = new URL(url)
     const call = { origin, path: `${pathname}${search}`, method, headers: reveal(headers), signal: limit }
     const answer = await sendRequest.call(agent, call)
-    return { status: answer.statusCode, body: await beginningOf(answer.body) }
+    return { status: answer.statusCode, body: await beginningOf(answer.body, Object.values(headers)) }
   } finally {
     await agent.destroy()
   }
@@ -99,14 +99,16 @@ async function send({ url, method, headers, socket, caFile, timeout }: Options, 
 const reveal = (headers: Readonly<Record<string, Secret>>) =>
   Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, value.reveal()]))
 
-/** The first 300 characters of a body; the rest is not read. */
-async function beginningOf(body: AsyncIterable<Buffer>): Promise<string> {
+/** The first 300 characters of a body, without what we sent in confidence; not much more is read. */
+async function beginningOf(body: AsyncIterable<Buffer>, secrets: readonly Secret[]): Promise<string> {
+  // More than is told, so that a secret is seen whole before the text is cut.
+  const enough = 300 + Math.max(0, ...secrets.map((secret) => secret.reveal().length))
   let text = ''
   for await (const chunk of body) {
     text += chunk.toString()
-    if (text.length > 300) break
+    if (text.length > enough) break
   }
-  return quote(text.trim())
+  return quote(mask(text, secrets).trim())
 }
 
 /** Without an answer nobody was told: that is no refusal. */

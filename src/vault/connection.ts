@@ -1,9 +1,9 @@
 import { X509Certificate } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { createSecureContext, type SecureContext } from 'node:tls'
 import type { buildConnector } from 'undici'
 import createConnector from 'undici/lib/core/connect.js'
 import { SidecarError, systemCode } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
 import type { VaultOptions } from './options.ts'
 
 type Options = Pick<VaultOptions, 'address' | 'caFile' | 'clientCertFile' | 'clientKeyFile' | 'serverName' | 'timeouts'>
@@ -61,7 +61,10 @@ async function readCa(path: string): Promise<string> {
   }
 }
 
-const read = (path: string, code: 'VAULT_TLS' | 'VAULT_CLIENT_CERT'): Promise<string> =>
-  readFile(path, 'utf8').catch((cause: unknown) => {
+async function read(path: string, code: 'VAULT_TLS' | 'VAULT_CLIENT_CERT'): Promise<string> {
+  try {
+    return readPlainFile(path).toString('utf8')
+  } catch (cause) {
     throw new SidecarError(code, `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
-  })
+  }
+}

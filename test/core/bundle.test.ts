@@ -222,6 +222,65 @@ describe('assertUsable', () => {
   })
 })
 
+it('refuses a certificate that TLS clients would refuse in a server', () => {
+  const options = ['-addext', 'basicConstraints=critical,CA:FALSE', '-addext', 'extendedKeyUsage=clientAuth']
+  const text = execFileSync(
+    'openssl',
+    [
+      'req',
+      '-x509',
+      '-newkey',
+      'rsa:2048',
+      '-nodes',
+      '-subj',
+      '/CN=client.test',
+      '-days',
+      '2',
+      '-keyout',
+      '-',
+      ...options,
+    ],
+    { stdio: ['ignore', 'pipe', 'ignore'] },
+  ).toString()
+  const bundle = toBundle({ certificate: text, issuers: [], key: text, origin: 'test', receivedAt: Date.now() })
+  const expect: Expectation = { ...lenient, chain: 'lenient' }
+  assertUsable(bundle, expect, Date.now())
+  assert.throws(
+    () => assertUsable(bundle, { ...expect, serverAuth: true }, Date.now()),
+    failsWith('POLICY_REJECT', /is not for servers \(extended key usage 1\.3\.6\.1\.5\.5\.7\.3\.2\)/),
+  )
+})
+
+it('refuses a chain through what is no CA', async () => {
+  const { bundle } = await ca.issue({ withIntermediate: true })
+  const [leafAsIssuer] = [bundle.leaf]
+  assert.throws(
+    () =>
+      assertUsable(
+        { ...bundle, intermediates: [...bundle.intermediates, leafAsIssuer] },
+        { ...lenient, chain: 'lenient' },
+        Date.now(),
+      ),
+    failsWith('CHAIN_INVALID', /is no CA/),
+  )
+})
+
+it('does not let hundreds of issuers keep the process busy', async () => {
+  const issued = await ca.issue()
+  const strangers = await Promise.all(Array.from({ length: 21 }, () => createTestCa()))
+  assert.throws(
+    () =>
+      toBundle({
+        certificate: issued.certificatePem,
+        issuers: strangers.map(({ rootPem }) => rootPem),
+        key: issued.keyPem,
+        origin: 'test',
+        receivedAt: 0,
+      }),
+    failsWith('BAD_RESPONSE', /21 issuers came with certificate/),
+  )
+})
+
 it('configMismatch says in words what a certificate on disk lacks', async () => {
   const { bundle } = await ca.issue({ commonName: 'web.test' })
   const wanted = requestedNames({ commonName: 'web.test', altNames: ['www.web.test'], excludeCnFromSans: false })

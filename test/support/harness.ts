@@ -79,7 +79,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World
       const alarm = scheduler.alarm(stop.signal)
       const loop = keepFresh(
         certificate(world, verifies),
-        { clock, emit, alarm, requests: world.requests, publish: (next) => (report = next) },
+        { clock, emit, alarm, requests: world.requests, publish: (next) => (report = next), isStart: true },
         stop.signal,
       )
       running = { stop, ended: Promise.allSettled([loop, ticking]), ring: alarm.ring }
@@ -171,6 +171,8 @@ function memoryStore({ disk, fail }: World): Store {
     },
     open: async () => {
       trouble('open')
+      // Opening pins the directory that is there now.
+      if (fail.write?.code === 'VOLUME_REPLACED') fail.write = undefined
       return { current: disk.current, pending: pending() }
     },
     remember: async (change) => {

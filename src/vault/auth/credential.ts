@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto'
-import { open } from 'node:fs/promises'
 import * as z from 'zod'
 import { Secret } from '../../core/secret.ts'
 import { SidecarError, systemCode } from '../../errors.ts'
+import { readPlainFile } from '../../plain-file.ts'
 
 /** Longer than any token, JWT or secret_id. */
 const MAX_BYTES = 64 * 1024
@@ -40,10 +40,9 @@ async function readCredential(path: string): Promise<Secret> {
 }
 
 async function readStart(path: string): Promise<string> {
-  await using file = await open(path)
-  const { buffer, bytesRead } = await file.read(Buffer.alloc(MAX_BYTES + 1), 0)
-  if (bytesRead > MAX_BYTES) throw new SidecarError('AUTH_SOURCE', `${path} is too long for a credential`)
-  return buffer.toString('utf8', 0, bytesRead).trim()
+  const content = readPlainFile(path)
+  if (content.length > MAX_BYTES) throw new SidecarError('AUTH_SOURCE', `${path} is too long for a credential`)
+  return content.toString('utf8').trim()
 }
 
 /** Tells credentials apart without keeping them. */
