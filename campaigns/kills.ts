@@ -40,6 +40,9 @@ const { values: options } = parseArgs({
   },
 })
 
+// So that what runs for us ends with us.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
+
 if (options.help) console.log(USAGE)
 else await main(Number(options.count), Number(options.seed), Number(options.peers), Number(options['at-once']))
 

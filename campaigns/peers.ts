@@ -132,7 +132,11 @@ async function createRig(peer: Peer, vault: TestVault, program: string) {
     await ended
   }
   const start = () => {
-    running = spawn(program, args, { stdio: 'ignore', env: { PATH: process.env.PATH ?? '', HOME: home } })
+    const child = spawn(program, args, { stdio: 'ignore', env: { PATH: process.env.PATH ?? '', HOME: home } })
+    const end = () => child.kill('SIGKILL')
+    process.once('exit', end)
+    child.once('exit', () => process.removeListener('exit', end))
+    running = child
   }
 
   return {
@@ -173,7 +177,7 @@ async function createRig(peer: Peer, vault: TestVault, program: string) {
   }
 }
 
-/** Certificate and key in files of their own, the way the documentation of `pkiCert` shows: by `writeToFile`, beside a bundle of all. */
+/** Certificate and key in files of their own, by `writeToFile`, beside a bundle of all, from which `pkiCert` knows after a restart what there is. */
 function templateFor(directory: string, role: string): string {
   const request = `pkiCert "pki/issue/${role}" "common_name=${SERVER_NAME}" "ttl=${TTL}"`
   const files = [

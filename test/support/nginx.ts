@@ -53,6 +53,10 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   if (uid !== undefined && gid !== undefined) await chown(folder, uid, gid)
   const command = [binary, '-e', files.log, '-p', folder, '-c', files.config] as const
   const child = spawn(binary, command.slice(1), { stdio: 'ignore', detached: true, ...options.user })
+  // Also when the tests end without disposing of it: a group of its own hears no Ctrl-C.
+  const kill = () => signalGroup(child, 'SIGKILL')
+  process.once('exit', kill)
+  child.once('exit', () => process.removeListener('exit', kill))
   const errorLog = () => readFile(files.log, 'utf8').catch(() => '')
   const stop: Nginx['stop'] = (signal) => end(child, signal)
   const nginx: Nginx = {
@@ -139,11 +143,18 @@ const accepts = (port: number) =>
 
 async function end(child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
-  const group = -child.pid
   const ended = once(child, 'exit')
   if (signal === 'SIGTERM') child.kill(signal)
-  else process.kill(group, signal)
-  const deadline = setTimeout(() => process.kill(group, 'SIGKILL'), 5_000)
+  else signalGroup(child, signal)
+  const deadline = setTimeout(() => signalGroup(child, 'SIGKILL'), 5_000)
   await ended
   clearTimeout(deadline)
+}
+
+function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, signal)
+  } catch {
+    // It ended in the meantime.
+  }
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
+import { existsSync, rmSync } from 'node:fs'
+import { mkdir, mkdtemp, rename, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Layout } from '../../src/outputs/output.ts'
@@ -67,6 +67,11 @@ export async function createStage(options: StageOptions): Promise<Stage> {
   const login = await vault.setupApprole({ policy: signOnly('pki', role), role: { token_ttl: '1h' } })
   const folder = await mkdtemp(join(tmpdir(), 'certferry-stage-'))
   const volume = await mkdtemp(join(volumeIn, 'certferry-volume-'))
+  const remove = () => {
+    for (const path of [folder, volume]) rmSync(path, { recursive: true, force: true })
+  }
+  // Also when the tests end without disposing of it.
+  process.once('exit', remove)
   const place = async (name: string, content: string) => {
     const path = join(folder, name)
     await writeFile(`${path}.new`, content, { mode: 0o600 })
@@ -132,7 +137,8 @@ export async function createStage(options: StageOptions): Promise<Stage> {
     issued: async () =>
       (await vault.audited()).filter(({ path, error }) => path === `pki/sign/${role}` && error === '').length,
     [Symbol.asyncDispose]: async () => {
-      for (const path of [folder, volume]) await rm(path, { recursive: true, force: true })
+      process.removeListener('exit', remove)
+      remove()
     },
   }
 }
