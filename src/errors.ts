@@ -226,7 +226,7 @@ export const ERRORS = {
   RELOAD_NOT_EFFECTIVE: {
     retry: 'local',
     exit: 69,
-    hint: "The target still serves the old certificate after the reload; look into the target's error log.",
+    hint: 'The target still serves the old certificate after the reload; look into its error log, and see that its config names the files of this directory.',
   },
   PROBE_MISMATCH: {
     retry: 'local',
@@ -265,7 +265,7 @@ export const ERRORS = {
   ADDRESS_IN_USE: {
     retry: 'never',
     exit: 78,
-    hint: 'Another process listens there; change admin.listen or admin.socket.',
+    hint: 'If it is another certferry with this config, stop that one; otherwise change admin.listen or admin.socket.',
   },
   ADMIN_TLS: {
     retry: 'local',

@@ -9,6 +9,7 @@ import {
   type Outcome,
   type Policy,
   type RotationState,
+  type Stage,
   type Task,
 } from './core/state.ts'
 import { type ErrorCode, toSidecarError } from './errors.ts'
@@ -51,15 +52,18 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
 
   const held = await openStore(cert, deps, reporter)
   let state = initialState(worthKeeping(held, mismatch), policy(), times(), cert.startupGraceMs)
+  /** Why a rotation was asked for that could not be begun yet; tried again like any other, within the budget. */
+  let wanted: string | undefined
   for (;;) {
     const rotations = requests.splice(0).flatMap((request) => {
       state = hurried(state, times())
       return request.kind === 'rotate' ? [request] : []
     })
     const [forced] = rotations
-    const task: Task = forced
-      ? { kind: 'renew', why: forced.reason }
-      : decide(state, times(), state.serving && mismatch(state.serving))
+    wanted = forced?.reason ?? wanted
+    const due = decide(state, times(), state.serving && mismatch(state.serving))
+    const isWanted = forced || (wanted !== undefined && state.nextElapsed <= clock.elapsed())
+    const task: Task = isWanted ? { kind: 'renew', why: wanted ?? '' } : due
     reporter.publish(state, inspection.served(), task)
     if (task.kind === 'wait') {
       await alarm.until(Math.min(task.until, inspection.dueAt(state)))
@@ -67,7 +71,8 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
       continue
     }
     const pass = reporter.started(task, state)
-    const outcome = await rotate(cert, assignmentOf(task, forced?.reason), deps, signal)
+    const outcome = await rotate(cert, assignmentOf(task, { forced: forced !== undefined, wanted }), deps, signal)
+    if (outcome.kind === 'served' || !BEFORE_ISSUING.has(outcome.stage)) wanted = undefined
     if (signal.aborted) for (const rotation of rotations) rotation.done(outcome)
     signal.throwIfAborted()
     state = evolve(state, outcome, policy(), times())
@@ -143,8 +148,14 @@ function rememberLast<T>(answer: (bundle: Bundle) => T): (bundle: Bundle) => T {
   }
 }
 
-const assignmentOf = (task: Exclude<Task, { kind: 'wait' }>, reason: string | undefined): Assignment => ({
+/** Stages at which nothing was issued for sure. */
+const BEFORE_ISSUING: ReadonlySet<Stage> = new Set(['preflight', 'fetch'])
+
+const assignmentOf = (
+  task: Exclude<Task, { kind: 'wait' }>,
+  { forced, wanted = '' }: { forced: boolean; wanted: string | undefined },
+): Assignment => ({
   ...(task.kind === 'deliver' ? { bundle: task.bundle } : {}),
-  forced: reason !== undefined,
-  oneWay: /^compromised?\b/i.test(reason ?? ''),
+  forced,
+  oneWay: /^compromised?\b/i.test(wanted),
 })

@@ -157,7 +157,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
       'rotate certificates of a minute under a live TLS server, with a client that hammers it: no Vault, no root',
     )
     .option('--seconds <n>', 'end after this many seconds with a summary; fails if a handshake failed', positive)
-    .addOption(durationOption('--ttl <duration>', 'lifetime of the certificates', '1m'))
+    .addOption(durationOption('--ttl <duration>', 'lifetime of the certificates', '1m').argParser(lifetime))
     .addOption(new Option('--serve <directory>').hideHelp())
     .addOption(new Option('--port <n>').argParser(positive).hideHelp())
     .addHelpText('after', '\nExamples:\n  certferry demo\n  certferry demo --seconds 20 --ttl 20s')
@@ -187,6 +187,13 @@ function duration(text: string): number {
   } catch (error) {
     throw new InvalidArgumentError(error instanceof Error ? error.message : String(error))
   }
+}
+
+/** Less could not be seen, and would be refused by check.minTtl. */
+function lifetime(text: string): number {
+  const ms = duration(text)
+  if (ms < 15_000) throw new InvalidArgumentError('must be at least 15s')
+  return ms
 }
 
 function positive(text: string): number {

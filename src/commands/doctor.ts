@@ -11,30 +11,34 @@ import type { Vault } from '../vault/client.ts'
 import { count, type Io, print } from './io.ts'
 
 const FAILED = 69
-const LIMIT_MS = 20_000
+/** For each thing looked at. */
+const LIMIT_MS = 10_000
 
 /** Looks for what would fail before it fails. Returns the exit code: 0 when nothing was found, 69 otherwise. Issues no certificate. */
 export async function doctor(file: string, io: Io): Promise<number> {
   const config = loadConfig(file, io.env)
   await using idle = openIdle(config, io.env)
-  const signal = AbortSignal.any([io.signal, AbortSignal.timeout(LIMIT_MS)])
+  const limit = () => AbortSignal.any([io.signal, AbortSignal.timeout(LIMIT_MS)])
   const tell = createTeller(io)
   tell.section('config')
   tell.finding({ ok: true, what: `${file} is valid: ${count(config.certificates.length, 'certificate')}` })
   if (idle.vault) {
     tell.section('Vault')
-    for await (const finding of examineVault(idle.vault, signal)) tell.finding(finding)
+    for await (const finding of examineVault(idle.vault, limit)) tell.finding(finding)
   }
   for (const { cert } of idle.certificates) {
     tell.section(cert.name)
-    for await (const finding of examineCertificate(cert, signal)) tell.finding(finding)
+    for await (const finding of examineCertificate(cert, limit)) tell.finding(finding)
   }
   return tell.total()
 }
 
-async function* examineVault(vault: Vault, signal: AbortSignal): AsyncGenerator<Finding> {
+/** A fresh limit for one thing looked at. */
+type Limit = () => AbortSignal
+
+async function* examineVault(vault: Vault, limit: Limit): AsyncGenerator<Finding> {
   const health = yield* attempt(
-    () => vault.health(signal),
+    () => vault.health(limit()),
     ({ version }) => `${vault.address} answers (Vault ${version})`,
   )
   if (!health) return
@@ -42,7 +46,7 @@ async function* examineVault(vault: Vault, signal: AbortSignal): AsyncGenerator<
   else if (!health.usable)
     yield { ok: false, what: 'this node does not serve requests', fix: ERRORS.VAULT_UNUSABLE.hint }
   const token = yield* attempt(
-    () => vault.lookupSelf(signal),
+    () => vault.lookupSelf(limit()),
     ({ policies, ttlMs }) =>
       `login works: policies ${policies.join(', ')}; token ${ttlMs === 0 ? 'never expires' : `lives ${formatDuration(ttlMs)}`}`,
   )
@@ -56,9 +60,9 @@ async function* examineVault(vault: Vault, signal: AbortSignal): AsyncGenerator<
 }
 
 /** Before the first set is on disk the target cannot run with it: what is wrong with it then is no problem yet. */
-async function* examineTarget(cert: ManagedCertificate, signal: AbortSignal): AsyncGenerator<Finding> {
+async function* examineTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
   const { current } = await peek(cert.outputs[0]?.directory ?? '')
-  for await (const finding of askTarget(cert, signal)) {
+  for await (const finding of askTarget(cert, limit)) {
     if (current || finding.ok !== false) yield finding
     else
       yield {
@@ -69,15 +73,15 @@ async function* examineTarget(cert: ManagedCertificate, signal: AbortSignal): As
   }
 }
 
-async function* examineCertificate(cert: ManagedCertificate, signal: AbortSignal): AsyncGenerator<Finding> {
-  yield* await cert.source.examine(signal).catch((error: unknown) => [failed(error)])
+async function* examineCertificate(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
+  yield* await cert.source.examine(limit()).catch((error: unknown) => [failed(error)])
   for (const directory of new Set(cert.outputs.map((output) => output.directory))) {
     yield* attempt(
       () => examineVolume(directory),
       (found) => found,
     )
   }
-  yield* examineTarget(cert, signal)
+  yield* examineTarget(cert, limit)
   if (cert.verifiers.length === 0) {
     yield {
       ok: undefined,
@@ -87,7 +91,7 @@ async function* examineCertificate(cert: ManagedCertificate, signal: AbortSignal
   }
 }
 
-async function* askTarget(cert: ManagedCertificate, signal: AbortSignal): AsyncGenerator<Finding> {
+async function* askTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
   for (const reloader of cert.reloaders) {
     yield* attempt(
       () => reloader.inspect(),
@@ -96,12 +100,12 @@ async function* askTarget(cert: ManagedCertificate, signal: AbortSignal): AsyncG
     if (reloader.testCommand === undefined) continue
     const context = { certificates: [cert.name], serial: '', fingerprint: '', notAfter: 0, directories: [] }
     yield* attempt(
-      () => reloader.test(context, signal),
+      () => reloader.test(context, limit()),
       () => `${reloader.testCommand} passes`,
     )
   }
   for (const verifier of cert.verifiers) {
-    const served = await verifier.probe(signal)
+    const served = await verifier.probe(limit())
     if (served.up)
       yield {
         ok: true,
@@ -129,6 +133,8 @@ async function* attempt<T>(work: () => Promise<T>, say: (result: T) => string): 
 }
 
 function failed(thrown: unknown): Finding {
+  if (thrown instanceof DOMException && thrown.name === 'TimeoutError')
+    return { ok: false, what: `no answer within ${formatDuration(LIMIT_MS)}`, fix: ERRORS.VAULT_TIMEOUT.hint }
   const error = toSidecarError(thrown)
   return { ok: false, what: error.message, fix: error.kind.hint }
 }

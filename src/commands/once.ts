@@ -60,14 +60,18 @@ function line({ config, cert, report }: Loop, io: Io): string {
   return `${styleText('green', '✓', { stream: io.stdout })} ${config.name}  ${fate}, expires in ${left}, ${proof}  ${styleText('dim', places, { stream: io.stdout })}`
 }
 
+function whyOpen(report: Loop['report']): string {
+  const { failure, serving } = report?.state ?? {}
+  const where = serving ? 'a valid set is on disk, but ' : ''
+  return failure ? `${where}${failure.message}. ${failure.hint}` : `${where}nothing was answered yet`
+}
+
 function whyStopped(io: Io, timeoutMs: number, loops: readonly Loop[], settled: ReadonlySet<string>): SidecarError {
   if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before every certificate was there')
   const open = loops.filter(({ config }) => !settled.has(config.name))
-  const reasons = open.map(
-    ({ config, report }) => `\n  ${config.name}: ${report?.state.failure?.message ?? 'no answer yet'}`,
-  )
+  const reasons = open.map(({ config, report }) => `\n  ${config.name}: ${whyOpen(report)}`)
   return new SidecarError(
     'TIMED_OUT',
-    `${count(open.length, 'certificate')} not there after ${formatDuration(timeoutMs)}:${reasons.join('')}`,
+    `${count(open.length, 'certificate')} not done after ${formatDuration(timeoutMs)}:${reasons.join('')}`,
   )
 }

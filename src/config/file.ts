@@ -62,7 +62,9 @@ function readSafely(file: string): string {
     throw new ConfigError(file, [{ place: file, path: '', message }], code)
   }
   try {
-    const { mode, size } = statSync(file)
+    const found = statSync(file)
+    if (found.isDirectory()) fail('CONFIG_UNREADABLE', 'is a directory')
+    const { mode, size } = found
     if (size > SIZE_LIMIT) fail('CONFIG_INVALID', `is ${size} bytes; at most ${SIZE_LIMIT} are read`)
     if (mode & 0o022)
       fail('CONFIG_UNSAFE', `can be changed by others (mode ${formatMode(mode & 0o777)}); chmod go-w ${file}`)

@@ -87,6 +87,8 @@ export function createChainReader(file: string) {
     },
     /** At the end of the file; `rest` is what follows the last newline. What a crash cut off last is no damage. */
     end(rest: string): Head & { readonly torn: boolean } {
+      if (head === START && (remains.length > 0 || rest !== '')) throw broken(1, 'this is no audit log')
+      if (remains.length > 0 && rest === '') throw damaged()
       if (tornHash(remains) === undefined) throw damaged()
       return { ...head, torn: remains.length > 0 || rest !== '' }
     },

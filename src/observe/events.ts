@@ -98,7 +98,13 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     audit: true,
   },
   'config.rejected': { level: 'error', message: 'config rejected, the old one stays', audit: true },
-  'rotation.started': { level: 'debug', message: 'rotation started', audit: false },
+  'rotation.started': {
+    level: 'debug',
+    // Why a certificate is asked for belongs in the log; a look at what is there does not.
+    escalate: ({ why }) => (why === 'verify' || why === 'retry' ? undefined : 'info'),
+    message: 'rotation started',
+    audit: false,
+  },
   'rotation.stage': { level: 'debug', message: 'stage finished', audit: false },
   'rotation.finished': { level: 'info', message: 'rotation finished', audit: false },
   'rotation.failed': { level: 'warn', message: 'rotation failed', audit: true },
@@ -118,7 +124,12 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   },
   'certificate.probed': { level: 'debug', message: 'target probed', audit: false },
   'certificate.removed': { level: 'info', message: 'certificate no longer managed, its files stay', audit: true },
-  'reload.finished': { level: 'info', message: 'reload finished', audit: true },
+  'reload.finished': {
+    level: 'info',
+    escalate: ({ ok }) => (ok ? undefined : 'warn'),
+    message: 'reload finished',
+    audit: true,
+  },
   'tamper.repaired': { level: 'warn', message: 'file was changed by someone else, restored', audit: true },
   'clock.stepped': { level: 'warn', message: 'wall clock stepped', audit: false },
   'vault.request': { level: 'debug', message: 'Vault answered', audit: false },
