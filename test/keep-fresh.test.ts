@@ -306,6 +306,25 @@ describe('requests', () => {
     assert.equal(world.issued.length, 2)
   })
 
+  it('to rotate that met a Vault which was away are tried again until one was issued', async () => {
+    const world = begin({ lifeMs: 3 * DAY })
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.fail.fetch = down
+    let outcome: Outcome | undefined
+    world.requests.push({ kind: 'rotate', reason: 'compromise', done: (result) => (outcome = result) })
+    world.ring()
+    await world.clock.advance(MINUTE)
+    assert.equal(outcome?.kind, 'failed')
+    assert.equal(world.issued.length, 1)
+    world.fail.fetch = undefined
+    await world.clock.advance(5 * MINUTE)
+    assert.equal(world.target.serves, 'c2')
+    assert.equal(world.issued.length, 2)
+    await world.clock.advance(DAY)
+    assert.equal(world.issued.length, 2, 'and once only')
+  })
+
   it('to retry put the backoff aside', async () => {
     const world = begin({ lifeMs: 3 * DAY })
     world.fail.fetch = new SidecarError('PERMISSION_DENIED', 'denied')
