@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
 import { type CertificateConfig, loadConfig } from '../config/config.ts'
@@ -6,6 +8,7 @@ import { formatDuration } from '../core/units.ts'
 import { toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import { mismatchOf } from '../keep-fresh.ts'
+import { visibleNames } from '../outputs/output.ts'
 import { peek } from '../outputs/peek.ts'
 import type { ManagedCertificate } from '../rotation.ts'
 import { type Io, print } from './io.ts'
@@ -44,9 +47,7 @@ async function planFor({ name }: CertificateConfig, cert: ManagedCertificate): P
     at: new Date(at).toISOString(),
     onDisk: current ? { serial: current.serial, notAfter: new Date(current.notAfter).toISOString() } : null,
     ask: cert.source.origin,
-    write: [...new Set(cert.outputs.map(({ directory }) => directory))].map(
-      (directory) => `${directory} (${layoutOf(cert, directory)}): ${namesIn(cert, directory).join(' ')}`,
-    ),
+    write: directoriesOf(cert).map((directory) => writes(cert, directory, current !== undefined)),
     tell: await Promise.all(
       cert.reloaders.map(async (reloader) =>
         reloader
@@ -76,11 +77,19 @@ function taskFor(
   return decide(proven, times, mismatchOf(cert, current))
 }
 
-const inDirectory = (cert: ManagedCertificate, directory: string) =>
-  cert.outputs.filter((output) => output.directory === directory)
-const layoutOf = (cert: ManagedCertificate, directory: string) => inDirectory(cert, directory)[0]?.layout
-const namesIn = (cert: ManagedCertificate, directory: string) =>
-  inDirectory(cert, directory).flatMap(({ names }) => names)
+const directoriesOf = ({ outputs }: ManagedCertificate) => [...new Set(outputs.map(({ directory }) => directory))]
+
+/** What is written where; and before the first set, which files of somebody else it replaces. */
+function writes({ outputs }: ManagedCertificate, directory: string, isOurs: boolean): string {
+  const mates = outputs.filter((output) => output.directory === directory)
+  const layout = mates[0]?.layout ?? 'generation'
+  const names = visibleNames(
+    layout,
+    mates.flatMap((output) => output.names),
+  )
+  const foreign = isOurs ? [] : names.filter((name) => existsSync(join(directory, name)))
+  return `${directory} (${layout}): ${names.join(' ')}${foreign.length > 0 ? `; replaces the ${foreign.join(', ')} that is there` : ''}`
+}
 
 function describe({ name, action, why, at, onDisk, ask, write, tell, verify }: Plan, io: Io): string {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: io.stdout })
