@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { text } from 'node:stream/consumers'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import * as z from 'zod'
@@ -51,12 +51,12 @@ export async function rotateUnderLoad(
   await certferry.certificate('web', 'is proven to be served', ({ verified }) => verified === 'verified')
 
   const observed = layout === 'nginx-include' ? ['nginx-include', 'generation'] : ['generation']
-  await using load = startProgram(
+  await using load = await startProgram(
     'tls-clients',
     [String(stage.port), SERVER_NAME, stage.caFile, String(clients)],
     Clients,
   )
-  await using observer = startProgram('pair-observer', [`${stage.volume}/web`, ...observed], Observer)
+  await using observer = await startProgram('pair-observer', [`${stage.volume}/web`, ...observed], Observer)
   const rotations: Rotation[] = []
   const startedAt = performance.now()
   for (let done = 1; done <= count; done += 1) {
@@ -148,17 +148,19 @@ function staleTrouble(rotations: readonly Rotation[], sightings: readonly Sighti
   })
 }
 
-/** A program of `test/fixtures` that goes on until its standard input ends, and then prints what it saw. */
-function startProgram<T>(name: string, args: readonly string[], schema: z.ZodType<T>) {
+/** A program of `test/fixtures` that says when it has begun, goes on until its standard input ends, and then prints what it saw. */
+async function startProgram<T>(name: string, args: readonly string[], schema: z.ZodType<T>) {
   const file = fileURLToPath(new URL(`../test/fixtures/${name}.ts`, import.meta.url))
   const child = spawn(process.execPath, [file, ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
-  const output = text(child.stdout)
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
   const ended = once(child, 'exit')
+  await lines.next()
   return {
     finish: async (): Promise<T> => {
       child.stdin.end()
+      const { value } = await lines.next()
       await ended
-      return schema.parse(JSON.parse(await output))
+      return schema.parse(JSON.parse(value ?? ''))
     },
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGKILL')
