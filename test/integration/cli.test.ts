@@ -140,7 +140,7 @@ describe('once', () => {
       first.stdout
         .split('\n')
         .sort()
-        .map((line) => line.replace(/in \S+ \S+,/, 'in …,')),
+        .map((line) => line.replace(/in \S+(?: \S+)?,/, 'in …,')),
       [
         '',
         ...['api', 'web'].map(
