@@ -1,4 +1,4 @@
-import { createPrivateKey, createPublicKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { SidecarError } from '../errors.ts'
 import { pem } from './csr.ts'
 import { describeKey, type KeyAlgorithm } from './key.ts'
@@ -231,8 +231,6 @@ export function keyPem(key: KeyObject): Buffer {
   const content = key.export({ type: 'pkcs8', format: 'pem' })
   return Buffer.isBuffer(content) ? content : Buffer.from(content)
 }
-/** SHA-256-able identity of the key: its SubjectPublicKeyInfo in DER. */
-export const spkiOf = (key: KeyObject): Buffer => createPublicKey(key).export({ type: 'spki', format: 'der' })
 
 const iso = (instant: Instant) => new Date(instant).toISOString()
 const oneLine = (distinguishedName: string | undefined) => (distinguishedName ?? '').replaceAll('\n', ', ')

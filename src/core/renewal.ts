@@ -60,6 +60,3 @@ export const nextRun = (pattern: string, timezone: string | undefined, from: Ins
 /** The first 53 bits of SHA-256 as a number in [0, 1). */
 export const unit = (text: string): number =>
   Number(createHash('sha256').update(text).digest().readBigUInt64BE() >> 11n) / 2 ** 53
-
-/** How often a certificate is looked at while nothing is due: often enough to see the last percent of its life. */
-export const tickMs = (remainingMs: number): number => Math.min(Math.max(remainingMs / 100, 1000), 30_000)
