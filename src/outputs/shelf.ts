@@ -1,4 +1,5 @@
 import type { Bundle, Instant } from '../core/bundle.ts'
+import { lifetimeOf } from '../core/renewal.ts'
 import { replaceLink } from './atomic-file.ts'
 import type { Seen } from './check.ts'
 import {
@@ -127,7 +128,7 @@ export async function collect(shelf: Shelf, memory: Memory): Promise<void> {
   const inOrder = shelf.generations.toSorted((a, b) => builtAt(a.name) - builtAt(b.name))
   for (const [index, generation] of inOrder.entries()) {
     const successor = inOrder[index + 1]
-    if (!successor || named.includes(generation) || isYoung(shelf, successor)) continue
+    if (!successor || named.includes(generation) || mayBeRead(shelf, generation, successor)) continue
     await removeGeneration(shelf.root, generation.name)
     forget(shelf, generation)
   }
@@ -139,8 +140,12 @@ export async function discard(shelf: Shelf, generation: Generation): Promise<voi
   await removeGeneration(shelf.root, generation.name).catch(() => {})
 }
 
-/** A number far in the future was given before the clock went back: as good as old. */
-const isYoung = ({ now, keepMs }: Shelf, { name }: Generation) => Math.abs(now() - builtAt(name)) <= keepMs
+/**
+ * By a slow reader. One that is slower than the certificate lives gets nothing that it could use. A number far in the future was given
+ * before the clock went back: as good as old.
+ */
+const mayBeRead = ({ now, keepMs }: Shelf, { manifest }: Generation, successor: Generation) =>
+  Math.abs(now() - builtAt(successor.name)) <= Math.min(keepMs, lifetimeOf(manifest))
 
 function forget(shelf: Shelf, generation: Generation): void {
   const { root, seen } = shelf

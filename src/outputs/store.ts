@@ -72,6 +72,6 @@ export interface StoreOptions {
   /** At least one. The directory of the first one is primary: it keeps the state. */
   readonly outputs: readonly Output[]
   readonly now: () => Instant
-  /** How long a generation that nothing names any more is kept for slow readers, ms; ten minutes unless given. */
+  /** How long a generation that nothing names any more is kept for slow readers, ms: ten minutes unless given, but no longer than its certificate lives. */
   readonly keepMs?: number
 }

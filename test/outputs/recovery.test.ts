@@ -276,6 +276,20 @@ describe('generations', () => {
     )
   })
 
+  test('stay for slow readers no longer than their certificate lives', async (t) => {
+    const { store, clock, put, directory, output } = await openAt(t)
+    const minute = await (await createTestCa()).issue({ notAfter: new Date(Date.now() + 60_000) })
+    await store.apply(render([output], minute.bundle))
+    const brief = currentIn(directory)
+    await put(0)
+    clock.now += 58_000
+    await store.preflight()
+    assert.ok(fs.existsSync(brief))
+    clock.now += 2_001
+    await store.preflight()
+    assert.ok(!fs.existsSync(brief))
+  })
+
   test('refused ones stay until a newer one is proven', async (t) => {
     const { store, clock, put, directory, reopen } = await openAt(t)
     await put(0)
