@@ -33,13 +33,38 @@ const LOOKS_SECRET =
 /** Text from outside (a command's output, an answer of Vault) without tokens and private keys, for messages. */
 export const redact = (text: string): string => text.replace(LOOKS_SECRET, MASK)
 
-/** Text that may repeat what was told in confidence, without these values. Those under four characters would mask half the text, and hide nothing. */
-export const mask = (text: string, secrets: readonly Secret[]): string =>
-  secrets
-    .map((secret) => secret.reveal())
-    .filter((value) => value.length >= 4)
+/** Text that may repeat what was told in confidence, without these values, in whatever form and case an answer would carry them. */
+export function mask(text: string, secrets: readonly Secret[]): string {
+  const forms = secrets
+    .flatMap((secret) => formsOf(secret.reveal()))
+    // What is shorter would mask half the text, and hide nothing.
+    .filter((form) => form.length >= 4)
     .sort((a, b) => b.length - a.length)
-    .reduce((masked, value) => masked.replaceAll(value, MASK), text)
+  return forms.length === 0 ? text : text.replace(new RegExp(forms.map(RegExp.escape).join('|'), 'gi'), MASK)
+}
+
+/** As it is, as JSON (Go escapes more than it must), in a URL, in hex, and in base64 wherever in the encoded text it begins. */
+function formsOf(value: string): string[] {
+  const bytes = Buffer.from(value)
+  const json = JSON.stringify(value).slice(1, -1)
+  const base64 = [0, 1, 2].map((offset) => base64Within(bytes, offset))
+  return [
+    value,
+    json,
+    json.replace(/[<>&]/g, (c) => `\\u00${c.charCodeAt(0).toString(16)}`),
+    // A text may hold half a surrogate pair.
+    encodeURIComponent(value.toWellFormed()),
+    bytes.toString('hex'),
+    ...base64,
+    ...base64.map((text) => text.replaceAll('+', '-').replaceAll('/', '_')),
+  ]
+}
+
+/** Those characters of the base64 form of something longer that depend on `bytes` alone, where these begin `offset` bytes after a multiple of three. */
+const base64Within = (bytes: Buffer, offset: number): string =>
+  Buffer.concat([Buffer.alloc(offset), bytes])
+    .toString('base64')
+    .slice(offset && offset + 1, Math.floor(((offset + bytes.length) * 8) / 6))
 
 /** Foreign text made safe for one line of a message: redacted, control characters escaped, cut to `limit` characters. */
 export function quote(text: string, limit = 300): string {

@@ -1,12 +1,11 @@
 import type * as z from 'zod'
 import type { Clock } from '../clock.ts'
-import { quote } from '../core/secret.ts'
 import { type ErrorCode, SidecarError } from '../errors.ts'
 import { type AuthDeps, loginFrom } from './auth/auth.ts'
 import { authMethods } from './auth/index.ts'
 import type { VaultOptions } from './options.ts'
 import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
-import { errorsOf, isSuccess, isVaults, parseReply, refusal } from './replies.ts'
+import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
 import { createRequests, nameOf, type VaultRequest, type Wire } from './requests.ts'
 import { Capabilities, Health, Lookup, type TokenInfo, USABLE, type VaultHealth } from './sys.ts'
 import { createTokens } from './token.ts'
@@ -77,16 +76,13 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
 
     function granted(reply: typeof first): T {
       if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      for (const warning of warningsOf(reply).filter(isNews)) warn(`${request.path.join('/')}: ${warning}`)
       return parseReply(reply, schema, nameOf(request))
     }
   }
 
-  const certificate = (verb: 'sign' | 'issue') => async (request: PkiRequest, signal: AbortSignal) => {
-    const path = pkiPath(verb, request)
-    const issued = await call({ operation: verb, method: 'POST', path, body: request.body }, IssuedReply, signal)
-    for (const warning of issued.warnings.filter(isNews)) warn(`${path.join('/')}: ${warning}`)
-    return issued
-  }
+  const certificate = (verb: 'sign' | 'issue') => async (request: PkiRequest, signal: AbortSignal) =>
+    call({ operation: verb, method: 'POST', path: pkiPath(verb, request), body: request.body }, IssuedReply, signal)
 
   return {
     address: options.address,
@@ -156,7 +152,7 @@ function warner(onWarning: VaultDeps['onWarning']): (message: string) => void {
   return (message) => {
     if (told.has(message) || told.size >= 100) return
     told.add(message)
-    onWarning({ message: quote(message) })
+    onWarning({ message })
   }
 }
 

@@ -1,13 +1,17 @@
-import { quote } from '../core/secret.ts'
+import { mask, quote, type Secret } from '../core/secret.ts'
 import { type ErrorCode, SidecarError, systemCode } from '../errors.ts'
 
 /** What a system, TLS or undici error of `request` means: while connecting and sending, or while reading the answer. */
-export function connectionFailure(error: unknown, request: string, phase: 'connecting' | 'reading'): SidecarError {
+export function connectionFailure(
+  error: unknown,
+  { request, phase, secrets }: { request: string; phase: 'connecting' | 'reading'; secrets: readonly Secret[] },
+): SidecarError {
   if (error instanceof SidecarError) return error
   const code = systemCode(error) ?? 'unknown'
   const found = codeOf(code)
   const kept = phase === 'connecting' || found === 'VAULT_TIMEOUT'
-  const text = error instanceof Error && error.message !== '' ? `${quote(error.message)} (${code})` : code
+  const text =
+    error instanceof Error && error.message !== '' ? `${quote(mask(error.message, secrets))} (${code})` : code
   return new SidecarError(kept ? found : 'BAD_RESPONSE', `${request}: ${text}`, { cause: error })
 }
 

@@ -29,8 +29,6 @@ export interface IssuedCertificate {
   readonly caChain: readonly string[]
   /** PEM, only from `issue`. */
   readonly privateKey?: Secret
-  /** Warnings of the reply, such as a TTL cut down to the role's maximum. */
-  readonly warnings: readonly string[]
 }
 
 export const IssuedReply = z
@@ -41,15 +39,13 @@ export const IssuedReply = z
       ca_chain: z.array(z.string()).nullish(),
       private_key: z.string().min(1).optional(),
     }),
-    warnings: z.array(z.string()).nullish(),
   })
   .transform(
-    ({ data, warnings }): IssuedCertificate => ({
+    ({ data }): IssuedCertificate => ({
       certificate: data.certificate,
       issuingCa: data.issuing_ca,
       caChain: data.ca_chain ?? [],
       ...(data.private_key === undefined ? {} : { privateKey: new Secret(data.private_key) }),
-      warnings: warnings ?? [],
     }),
   )
 

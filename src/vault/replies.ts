@@ -1,19 +1,24 @@
 import * as z from 'zod'
-import { quote } from '../core/secret.ts'
+import { mask, quote, type Secret } from '../core/secret.ts'
 import { type ErrorCode, SidecarError } from '../errors.ts'
 import type { Reply } from './transport.ts'
 
 const LONGEST_RETRY_AFTER_MS = 300_000
 
+/** A reply together with the secrets told to Vault up to now: none of them is in what is quoted of the reply, though it may echo them. */
+export interface Answer extends Reply {
+  readonly secrets: readonly Secret[]
+}
+
 /** A reply that is not what was asked for, as an error. `request` is what was asked, such as `POST pki/sign/web`. */
-export function refusal(reply: Reply, request: string, now: number): SidecarError {
+export function refusal(reply: Answer, request: string, now: number): SidecarError {
   const code = codeOf(reply)
   return new SidecarError(code, sentence(reply, request, code), {
     retryAfterMs: code === 'RATE_LIMITED' ? retryAfterMs(reply.retryAfter, now) : undefined,
   })
 }
 
-function sentence(reply: Reply, request: string, code: ErrorCode): string {
+function sentence(reply: Answer, request: string, code: ErrorCode): string {
   if (code === 'BAD_RESPONSE' && !isVaults(reply)) return `${request} (${reply.status}): ${notVault(reply)}`
   const said = errorsOf(reply)
   const start = reply.status >= 500 ? 'Vault failed at' : 'Vault refused'
@@ -23,7 +28,7 @@ function sentence(reply: Reply, request: string, code: ErrorCode): string {
 function codeOf(reply: Reply): ErrorCode {
   const fixed = BY_STATUS.get(reply.status)
   if (fixed) return fixed
-  const said = errorsOf(reply)
+  const said = textOf(reply)
   if (reply.status === 503 && /\bsealed\b/i.test(said)) return 'VAULT_SEALED'
   if (NO_ISSUER.test(said)) return 'ISSUER_MISSING'
   if (reply.status >= 500) return 'VAULT_5XX'
@@ -64,7 +69,9 @@ const BY_TEXT: [RegExp, ErrorCode][] = [
 const Errors = z.object({ errors: z.array(z.string()) })
 
 /** The sentences of `errors` in one line, safe to print; empty where there are none. */
-export function errorsOf({ body }: Reply): string {
+export const errorsOf = (reply: Answer): string => quoted(reply, textOf(reply))
+
+function textOf({ body }: Reply): string {
   const { data } = Errors.safeParse(body)
   const plain = (text: string) =>
     text
@@ -72,26 +79,37 @@ export function errorsOf({ body }: Reply): string {
       .split(/\s*\n\s*\*?\s*|^\*\s*/)
       .filter((line) => line !== '')
       .join('; ')
-  return quote((data?.errors ?? []).map(plain).join('; '))
+  return (data?.errors ?? []).map(plain).join('; ')
 }
+
+/** What Vault adds to what it granted, each safe to print. */
+export function warningsOf(reply: Answer): string[] {
+  const { data } = Warnings.safeParse(reply.body)
+  return (data?.warnings ?? []).map((text) => quoted(reply, text))
+}
+
+const Warnings = z.object({ warnings: z.array(z.string()).min(1) })
+
+/** Foreign text of the reply, safe to print. */
+const quoted = ({ secrets }: Answer, text: string, limit?: number): string => quote(mask(text, secrets), limit)
 
 /** An answer of Vault is a JSON object; pages of proxies are not. */
 export const isVaults = ({ body }: Reply) => typeof body === 'object' && body !== null && !Array.isArray(body)
 /** The key-value engine answers a path it does not know with 404 and a warning instead of errors. */
-const isKeyValue = ({ body }: Reply) => z.object({ warnings: z.array(z.string()).min(1) }).safeParse(body).success
+const isKeyValue = ({ body }: Reply) => Warnings.safeParse(body).success
 
-const notVault = (reply: Reply) => `the answer is not Vault's (${quote(reply.contentType, 60)})`
+const notVault = (reply: Answer) => `the answer is not Vault's (${quoted(reply, reply.contentType, 60)})`
 
 export const isSuccess = ({ status }: Reply) => status >= 200 && status < 300
 
 /** Parses what Vault promises to answer. Throws BAD_RESPONSE that names the field, never its value. */
-export function parseReply<T>(reply: Reply, schema: z.ZodType<T>, request: string): T {
+export function parseReply<T>(reply: Answer, schema: z.ZodType<T>, request: string): T {
   if (!isVaults(reply)) throw new SidecarError('BAD_RESPONSE', `${request} (${reply.status}): ${notVault(reply)}`)
   const result = schema.safeParse(reply.body)
   if (result.success) return result.data
   const [issue] = result.error.issues
-  const place = quote(issue?.path.join('.') ?? '', 60)
-  const why = quote(issue?.message ?? '', 120)
+  const place = quoted(reply, issue?.path.join('.') ?? '', 60)
+  const why = quoted(reply, issue?.message ?? '', 120)
   throw new SidecarError(
     'BAD_RESPONSE',
     `${request} (${reply.status}): the answer is not as documented at "${place}": ${why}`,

@@ -1,9 +1,10 @@
 import type { Clock } from '../clock.ts'
-import type { Secret } from '../core/secret.ts'
+import { Secret } from '../core/secret.ts'
 import { type ErrorCode, SidecarError } from '../errors.ts'
 import { createBreaker } from './breaker.ts'
 import { limiter } from './limit.ts'
 import { encodePath } from './paths.ts'
+import type { Answer } from './replies.ts'
 import type { Reply } from './transport.ts'
 
 /** One request to Vault's API. */
@@ -13,6 +14,7 @@ export interface VaultRequest {
   readonly method: 'GET' | 'POST'
   /** Segments below `/v1/`, not yet encoded. */
   readonly path: readonly string[]
+  /** A Secret in it is sent as its value. */
   readonly body?: Readonly<Record<string, unknown>>
   readonly token?: Secret
 }
@@ -26,6 +28,8 @@ export interface Wire {
     readonly path: string
     readonly headers: Record<string, string>
     readonly json: unknown
+    /** What no message may repeat of the answer. */
+    readonly secrets: readonly Secret[]
     readonly signal: AbortSignal
   }): Promise<Reply>
   close(): Promise<void>
@@ -38,6 +42,8 @@ export interface RequestDeps {
   readonly onClockSkew: (skewMs: number) => void
 }
 
+/** So many credentials and tokens are remembered, the latest first, to be masked in whatever comes back: more than are in use at a time. */
+const MAX_SECRETS = 16
 /** A standby that lags behind answers 412; it is asked this often, 100 to 500 ms apart. */
 const TRIES_NOT_REPLICATED = 5
 /** Those failures at connection level that open the circuit; any answer closes it. */
@@ -54,9 +60,10 @@ export function createRequests(
   { concurrency, namespace }: { readonly concurrency: number; readonly namespace?: string | undefined },
   { clock, onRequest, onClockSkew }: RequestDeps,
   wire: () => Promise<Wire>,
-): (request: VaultRequest, signal: AbortSignal) => Promise<Reply> {
+): (request: VaultRequest, signal: AbortSignal) => Promise<Answer> {
   const limit = limiter(concurrency)
   const breaker = createBreaker(clock, countedAs)
+  let secrets: readonly Secret[] = []
 
   return async (request, signal) => {
     for (let tries = 1; ; tries += 1) {
@@ -66,8 +73,9 @@ export function createRequests(
     }
   }
 
-  async function measured(request: VaultRequest, signal: AbortSignal): Promise<Reply> {
-    const { operation, method, path, body: json } = request
+  async function measured(request: VaultRequest, signal: AbortSignal): Promise<Answer> {
+    const { operation, method, path, body } = request
+    secrets = distinct([...secretsIn(request), ...secrets]).slice(0, MAX_SECRETS)
     const { send } = await wire()
     const startedAt = clock.elapsed()
     const report = (status: string) => {
@@ -76,11 +84,13 @@ export function createRequests(
       return durationMs
     }
     try {
-      const reply = await send({ method, path: encodePath(path), headers: headersOf(request, namespace), json, signal })
+      const headers = headersOf(request, namespace)
+      const json = body && revealed(body)
+      const reply = await send({ method, path: encodePath(path), headers, json, secrets, signal })
       const durationMs = report(String(reply.status))
       const sentAt = Date.parse(reply.date ?? '')
       if (!Number.isNaN(sentAt)) onClockSkew(sentAt + 500 - (clock.now() - durationMs / 2))
-      return reply
+      return { ...reply, secrets }
     } catch (error) {
       report(error instanceof SidecarError ? error.reason : 'aborted')
       throw error
@@ -92,6 +102,18 @@ function countedAs(error: unknown): 'failure' | 'answer' | 'neither' {
   if (!(error instanceof SidecarError)) return 'neither'
   return CONNECTION_FAILURES.includes(error.code) ? 'failure' : 'answer'
 }
+
+const secretsIn = ({ token, body = {} }: VaultRequest): Secret[] =>
+  [token, ...Object.values(body)].filter((value) => value instanceof Secret)
+
+const distinct = (secrets: readonly Secret[]): Secret[] => [
+  ...new Map(secrets.map((secret) => [secret.reveal(), secret])).values(),
+]
+
+const revealed = (body: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(body).map(([name, value]) => [name, value instanceof Secret ? value.reveal() : value]),
+  )
 
 /** X-Vault-Request is what a Vault Agent with `require_request_header` wants to see. */
 const headersOf = ({ token }: VaultRequest, namespace: string | undefined): Record<string, string> => ({

@@ -1,7 +1,7 @@
 import type { Dispatcher } from 'undici'
 import sendRequest from 'undici/lib/api/api-request.js'
 import Agent from 'undici/lib/dispatcher/agent.js'
-import { quote } from '../core/secret.ts'
+import { mask, quote, type Secret } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
 import { abortable } from './abortable.ts'
@@ -21,6 +21,8 @@ export interface TransportRequest {
   readonly headers: Readonly<Record<string, string>>
   /** Sent as JSON. */
   readonly json?: unknown
+  /** What no message may repeat, though the answer does. */
+  readonly secrets?: readonly Secret[]
   readonly signal: AbortSignal
 }
 
@@ -106,17 +108,18 @@ async function follow(agent: Agent, request: TransportRequest, options: Options)
 const isRedirect = (status: number) => status >= 300 && status < 400 && status !== 304
 
 function redirectTarget({ status, location }: Received, request: TransportRequest, options: Options): string {
-  const from = new URL(request.url)
+  const { url, secrets = [] } = request
+  const from = new URL(url)
   const refuse = (why: string) =>
     new SidecarError('REDIRECT_REFUSED', `${nameOf(request)} was redirected (${status}) ${why}`)
   // The others change the method to GET.
   if (status !== 307 && status !== 308) throw refuse('with a status that is not followed; only 307 and 308 are')
   if (location === undefined || !URL.canParse(location, from.href)) throw refuse('without a usable Location')
   const to = new URL(location, from)
-  if (to.protocol !== 'https:') throw refuse(`to ${quote(to.origin)}, which is not https`)
+  if (to.protocol !== 'https:') throw refuse(`to ${quote(mask(to.origin, secrets))}, which is not https`)
   const allowed = to.host === new URL(options.address).host || options.redirectHosts.includes(to.host)
   if (!allowed && !options.redirectHosts.includes(to.hostname))
-    throw refuse(`to ${quote(to.host)}, which is not in vault.redirectHosts`)
+    throw refuse(`to ${quote(mask(to.host, secrets))}, which is not in vault.redirectHosts`)
   return to.href
 }
 
@@ -124,15 +127,15 @@ type Received = Reply & { readonly location: string | undefined }
 
 async function exchange(agent: Agent, request: TransportRequest): Promise<Received> {
   const { origin, pathname, search } = new URL(request.url)
-  const { method, signal } = request
+  const { method, signal, secrets = [] } = request
   const body = request.json === undefined ? null : JSON.stringify(request.json)
   const headers = { ...request.headers, ...(body === null ? {} : { 'content-type': 'application/json' }) }
   const options = { origin, path: `${pathname}${search}`, method, headers, body, signal }
   const response = await sendRequest.call(agent, options).catch((error: unknown) => {
-    throw connectionFailure(error, nameOf(request), 'connecting')
+    throw connectionFailure(error, { request: nameOf(request), phase: 'connecting', secrets })
   })
   const text = await response.body.text().catch((error: unknown) => {
-    throw connectionFailure(error, nameOf(request), 'reading')
+    throw connectionFailure(error, { request: nameOf(request), phase: 'reading', secrets })
   })
   const header = (name: string) => [response.headers[name]].flat()[0]
   return {
@@ -153,7 +156,7 @@ function parseJson(text: string): unknown {
   }
 }
 
-const nameOf = ({ method, url }: TransportRequest) => {
+const nameOf = ({ method, url, secrets = [] }: TransportRequest) => {
   const { origin, pathname } = new URL(url)
-  return `${method} ${origin}${quote(pathname)}`
+  return `${method} ${origin}${quote(mask(pathname, secrets))}`
 }

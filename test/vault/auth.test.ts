@@ -35,7 +35,7 @@ function approleVault({
       typeof sent === 'object' && sent !== null ? Object.entries(sent).find(([key]) => key === name)?.[1] : undefined
     switch (url) {
       case '/v1/auth/approle/login': {
-        if (field('role_id') !== 'role' || !secrets.includes(String(field('secret_id') ?? 'none'))) return refused
+        if (field('role_id') !== 'role-1' || !secrets.includes(String(field('secret_id') ?? 'none'))) return refused
         tokens.add(`hvs.${tokens.size}`)
         return answer(200, { auth: { client_token: `hvs.${tokens.size - 1}`, lease_duration: 3600, renewable: true } })
       }
@@ -63,13 +63,13 @@ describe('auth approle', () => {
     await using server = await startFaultProxy(approleVault())
     const auth = {
       kind: 'approle',
-      roleIdFile: await save('role', 'role\n'),
+      roleIdFile: await save('role-1', 'role-1\n'),
       secretIdFile: await save('secret', ' secret\n'),
     }
     const { vault, told } = openVault(server.address, { auth })
     await using _ = vault
     await vault.lookupSelf(forever)
-    assert.equal(server.requests[0]?.body, '{"role_id":"role","secret_id":"secret"}')
+    assert.equal(server.requests[0]?.body, '{"role_id":"role-1","secret_id":"secret"}')
     assert.equal(server.requests[0]?.headers['x-vault-token'], undefined)
     assert.equal(server.requests[1]?.headers['x-vault-token'], 'hvs.0')
     assert.deepEqual(
@@ -80,16 +80,16 @@ describe('auth approle', () => {
 
   test('needs no secret_id where the role binds none', async () => {
     await using server = await startFaultProxy(approleVault({ secrets: ['none'] }))
-    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role' } })
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role-1' } })
     await using _ = vault
     await vault.lookupSelf(forever)
-    assert.equal(server.requests[0]?.body, '{"role_id":"role"}')
+    assert.equal(server.requests[0]?.body, '{"role_id":"role-1"}')
   })
 
   test('V15 says which file is missing or empty, asks nothing, and goes on once it is there', async () => {
     await using server = await startFaultProxy(approleVault())
     const secretIdFile = path('late')
-    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretIdFile } })
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role-1', secretIdFile } })
     await using _ = vault
     for (const content of [undefined, '\n']) {
       if (content !== undefined) await save('late', content)
@@ -105,7 +105,7 @@ describe('auth approle', () => {
   test('V15 a secret_id that was replaced is used at once, though the old one was just refused', async () => {
     await using server = await startFaultProxy(approleVault())
     const secretIdFile = await save('wrong', 'wrong')
-    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretIdFile } })
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role-1', secretIdFile } })
     await using _ = vault
     const error = await failure(vault.lookupSelf(forever))
     assert.equal(error.code, 'AUTH_FAILED')
@@ -118,7 +118,7 @@ describe('auth approle', () => {
   test('V14 a secret_id that worked before and is refused now is used up', async () => {
     const secrets = ['secret']
     await using server = await startFaultProxy(approleVault({ secrets }))
-    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretId: 'secret' } })
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role-1', secretId: 'secret' } })
     await using _ = vault
     await vault.lookupSelf(forever)
     secrets.length = 0
@@ -128,7 +128,7 @@ describe('auth approle', () => {
 
   test('a role that is locked out after the failed logins of others is not taken for a used-up secret_id', async () => {
     await using server = await startFaultProxy(approleVault())
-    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role', secretId: 'secret' } })
+    const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: 'role-1', secretId: 'secret' } })
     await using _ = vault
     await vault.lookupSelf(forever)
     server.onRequest = () => gone
@@ -138,7 +138,7 @@ describe('auth approle', () => {
   describe('with a wrapped secret_id', () => {
     const wrappedAuth = async (token = 'wrap-1') => ({
       kind: 'approle',
-      roleId: 'role',
+      roleId: 'role-1',
       secretIdFile: await save('wrapped', `${token}\n`),
       secretIdWrapped: true,
     })

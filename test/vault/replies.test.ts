@@ -182,6 +182,59 @@ describe('an answer to a request for a certificate', { concurrency: true }, () =
     assert.ok(message.length < 400)
   })
 
+  describe('V31 that echoes what it was told in confidence', () => {
+    const token = 'canary-0f3d-8b+c1'
+    const where = { auth: { kind: 'token', token } }
+    const echoes = [token, token.toUpperCase(), JSON.stringify(token), encodeURIComponent(token), btoa(`x${token}`)]
+    const HIDDEN = /canary|8b%2bc1|MGYzZC04YitjM/i
+    const long = `${'x'.repeat(290)}${token}`
+
+    for (const [how, fault] of Object.entries({
+      'in its errors': answer(400, errors(...echoes)),
+      'where its errors are cut off': answer(400, errors(long)),
+      'in the reason of a denial': answer(403, errors(...echoes)),
+      'with 503': answer(503, errors(...echoes)),
+      'as a content type': answer(502, 'x', { 'content-type': `text/html; a=${token}` }),
+      'as the host of a redirect': answer(307, '', {
+        location: `https://${encodeURIComponent(token)}/`,
+      }),
+      'as the path of a redirect': answer(301, '', { location: `https://localhost/${token}` }),
+      'in a field that is of another type': answer(200, { data: { certificate: { [token]: token } } }),
+    }))
+      test(`${how} is told without it`, async () => {
+        await using server = await startFaultProxy(answering(fault))
+        const { vault, told } = openVault(server.address, where)
+        await using _ = vault
+        const { message } = await failure(vault.sign(request, forever))
+        assert.doesNotMatch(message, HIDDEN)
+        assert.doesNotMatch(JSON.stringify(told), HIDDEN)
+      })
+
+    test('in a warning is told without it', async () => {
+      await using server = await startFaultProxy(answering(answer(200, { ...issued, warnings: [...echoes, long] })))
+      const { vault, told } = openVault(server.address, where)
+      await using _ = vault
+      await vault.sign(request, forever)
+      assert.equal(told.onWarning.length, 1 + new Set(told.onWarning.slice(1).map(({ message }) => message)).size)
+      assert.match(JSON.stringify(told.onWarning), /\[secret\]/)
+      assert.doesNotMatch(JSON.stringify(told), HIDDEN)
+    })
+
+    test('is told without the secret_id of an earlier request, too', async () => {
+      const [role_id, secret_id] = ['canary-role', 'canary-secret-id']
+      await using server = await startFaultProxy(({ url }) =>
+        url.endsWith('/login')
+          ? answer(200, { auth: { client_token: token, lease_duration: 60, renewable: false } })
+          : answer(400, errors(`${role_id} ${secret_id} ${token}`)),
+      )
+      const { vault } = openVault(server.address, { auth: { kind: 'approle', roleId: role_id, secretId: secret_id } })
+      await using _ = vault
+      const { message } = await failure(vault.sign(request, forever))
+      assert.match(message, /: \[secret\] \[secret\] \[secret\]$/)
+      assert.deepEqual(JSON.parse(server.requests[0]?.body ?? ''), { role_id, secret_id })
+    })
+  })
+
   test('V28 may lack the lists that it would leave empty', async () => {
     await using server = await startFaultProxy(answering(answer(200, { data: { certificate: 'PEM' } })))
     const { vault } = openVault(server.address)
@@ -190,7 +243,6 @@ describe('an answer to a request for a certificate', { concurrency: true }, () =
       certificate: 'PEM',
       issuingCa: '',
       caChain: [],
-      warnings: [],
     })
   })
 })

@@ -324,7 +324,11 @@ test('every error of the system below has a name', () => {
     ['ERR_SSL_SSL/TLS_ALERT_HANDSHAKE_FAILURE', 'VAULT_TLS'],
   ]
   for (const [code, expected] of rows) {
-    const error = connectionFailure(Object.assign(new Error('x'), { code }), 'POST x', 'connecting')
+    const error = connectionFailure(Object.assign(new Error('x'), { code }), {
+      request: 'POST x',
+      phase: 'connecting',
+      secrets: [],
+    })
     assert.equal(error.code, expected, code)
   }
 })

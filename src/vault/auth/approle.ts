@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { quote, Secret } from '../../core/secret.ts'
+import { mask, quote, Secret } from '../../core/secret.ts'
 import { SidecarError } from '../../errors.ts'
 import { MountPath } from '../paths.ts'
 import { type AuthDeps, type AuthReply, defineAuth, loginFrom } from './auth.ts'
@@ -48,7 +48,7 @@ export const approle = defineAuth({
           fingerprint,
           login: async (signal) => {
             const secretId = delivered && unwrap ? await unwrap(delivered, signal) : delivered
-            const body = { role_id: roleId?.reveal(), secret_id: secretId?.reveal() }
+            const body = { role_id: roleId, secret_id: secretId }
             const path = `auth/${mount}/login`
             const reply = await deps.ask({ operation: 'login', method: 'POST', path, body }, signal)
             // Vault words a secret_id that is used up or expired like one that is wrong; but this one was right before. (403 is a lockout.)
@@ -87,11 +87,11 @@ function unwrapper(mount: string, file: string, { ask, onWrapReused }: AuthDeps)
     const identity = fingerprintOf(wrapping.reveal())
     if (last?.wrapping === identity) return last.secretId
     // 1. Does it wrap a secret_id of this mount? Whoever intercepted the true one could put a wrapped answer of his own in its place.
-    const body = { token: wrapping.reveal() }
+    const body = { token: wrapping }
     const lookup = { operation: 'wrap-lookup', method: 'POST', path: 'sys/wrapping/lookup', body } as const
     const { creation_path: origin } = accept(await ask(lookup, signal)).parse(LookupReply).data
     if (!isSecretIdOf(mount, origin))
-      throw alarm(`it was made by ${quote(origin, 100)}, not by auth/${mount}/role/…/secret-id`)
+      throw alarm(`it was made by ${quote(mask(origin, [wrapping]), 100)}, not by auth/${mount}/role/…/secret-id`)
     // 2. Unwrap it.
     const unwrap = { operation: 'unwrap', method: 'POST', path: 'sys/wrapping/unwrap', token: wrapping } as const
     const secretId = new Secret(accept(await ask(unwrap, signal)).parse(UnwrapReply).data.secret_id)

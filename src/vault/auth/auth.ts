@@ -35,6 +35,7 @@ export interface AuthRequest {
   readonly method: 'GET' | 'POST'
   /** Below `/v1/`; each segment is percent-encoded. */
   readonly path: string
+  /** A Secret in it is sent as its value. */
   readonly body?: Readonly<Record<string, unknown>>
   /** Sent as X-Vault-Token: the token to look up, or the wrapping token. */
   readonly token?: Secret
