@@ -1,7 +1,10 @@
 import { spawn } from 'node:child_process'
-import { glob, readFile } from 'node:fs/promises'
+import { glob, readFile, writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { component, componentNames, isCi, isComponentName, variableOf } from '../test/support/components.ts'
+import { partsOfTheRun } from './faults/parts.ts'
+import { figuresOf, renderFaults, summariseFaults } from './faults/report.ts'
+import { namedAfterRows, ROW_PATTERN } from './faults/rows.ts'
 import type { TestMessage } from './testing/messages.ts'
 import { type Step, showProgress, showStep, summarise } from './testing/report.ts'
 import { runSuite } from './testing/suite.ts'
@@ -9,6 +12,7 @@ import { runSuite } from './testing/suite.ts'
 const USAGE = `npm test                        lint, types, unit and integration tests
 npm test -- --unit              without the integration tests
 npm test -- --only PATTERN      only test files whose path holds PATTERN, or else tests whose name matches it; no lint, no types
+npm test -- --faults            only what is named after a row of the fault catalogue, long tests too; writes docs/faults.md
 npm test -- --jobs N            integration files at a time (default 2)`
 const UNIT_TIMEOUT_MS = 120_000
 const INTEGRATION_TIMEOUT_MS = 900_000
@@ -28,6 +32,7 @@ function readOptions() {
       options: {
         unit: { type: 'boolean', default: false },
         only: { type: 'string' },
+        faults: { type: 'boolean', default: false },
         jobs: { type: 'string', default: '2' },
         help: { type: 'boolean', default: false },
       },
@@ -43,7 +48,7 @@ type Options = NonNullable<ReturnType<typeof readOptions>>
 async function main(options: Options) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopped.abort(signal))
   const { unit, integration, namePattern } = await select(options)
-  if (options.only === undefined) {
+  if (options.only === undefined && !options.faults) {
     await Promise.all([check('lint', ['biome', 'check']), check('types', ['tsc'])])
   }
   if (unit.length > 0) await suite('unit', unit, UNIT_TIMEOUT_MS, namePattern)
@@ -57,21 +62,43 @@ async function main(options: Options) {
     }
     await Promise.all(Array.from({ length: Number(options.jobs) || 1 }, work))
   }
+  if (options.faults && !stopped.signal.aborted) await writeFaults(steps.flatMap(({ tests }) => tests))
   console.log(summarise(steps))
   const failed = steps.some(({ tests }) => tests.some(({ result }) => result === 'failed'))
   process.exitCode = failed || counts.total === 0 || stopped.signal.aborted ? 1 : 0
 }
 
-async function select({ only, unit }: Options) {
-  const all = (await filesOf('test/**/*.test.ts')).sort()
+async function select({ only, unit, faults }: Options) {
+  const all = faults ? await filesWithFaults() : (await filesOf('test/**/*.test.ts')).sort()
   const named = all.filter((file) => file.includes(only ?? ''))
-  const files = named.length > 0 ? named : all
-  const isIntegration = (file: string) => file.startsWith('test/integration/')
+  const files = (named.length > 0 ? named : all).filter((file) => faults || named.length < all.length || !isLong(file))
   return {
     unit: files.filter((file) => !isIntegration(file)),
     integration: unit ? [] : files.filter(isIntegration),
-    namePattern: named.length > 0 ? undefined : only,
+    namePattern: faults ? ROW_PATTERN : named.length > 0 ? undefined : only,
   }
+}
+
+function isIntegration(file: string): boolean {
+  return file.startsWith('test/integration/') || isLong(file)
+}
+
+/** Too long for `npm test`: run with --faults, or when named. */
+function isLong(file: string): boolean {
+  return file.startsWith('test/long/')
+}
+
+async function filesWithFaults(): Promise<string[]> {
+  return [...new Set((await namedAfterRows('.')).map(({ file }) => file))]
+}
+
+/** What was tried, and how it ended. A part of the suite writes nothing: the page would forget the others. */
+async function writeFaults(tests: readonly TestMessage[]) {
+  console.log(`\n${summariseFaults(figuresOf({ tests }))}`)
+  if (options?.only !== undefined || options?.unit) return
+  const date = new Date().toISOString().slice(0, 10)
+  await writeFile('docs/faults.md', renderFaults({ tests, date, parts: await partsOfTheRun() }))
+  console.log('wrote docs/faults.md')
 }
 
 async function filesOf(pattern: string): Promise<string[]> {
