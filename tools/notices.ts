@@ -1,24 +1,29 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
-import * as z from 'zod'
+import { join, relative } from 'node:path'
+import { type Package, productionPackages, ROOT } from './packages.ts'
 
-/** A list of objects is how packages of npm's first years wrote it. */
-const License = z.union([
-  z.string(),
-  z.array(z.object({ type: z.string() })).transform((list) => list.map(({ type }) => type).join(' or ')),
-])
-const Manifest = z.object({ name: z.string(), version: z.string(), license: License })
-
-/** The names, versions and licence texts of the packages that these module paths belong to. Throws when a package states no licence. */
+/** The names, versions and licence texts of the packages that these module paths belong to. */
 export function noticesOf(modulePaths: readonly string[]): string {
-  const folders = modulePaths.flatMap((path) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path) ?? [])
-  const notices = [...new Set(folders)].map(noticeOf).sort()
-  return `certferry contains the following packages.\n\n${notices.join('\n')}`
+  return `certferry contains the following packages.\n\n${packagesOf(modulePaths).map(noticeOf).join('\n')}`
 }
 
-function noticeOf(folder: string): string {
-  const { name, version, license } = Manifest.parse(JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')))
-  const file = readdirSync(folder).find((entry) => /^(licen[cs]e|copying)/i.test(entry))
-  const text = file ? readFileSync(join(folder, file), 'utf8').trim() : 'The package comes without a licence text.'
+/** Throws when a module belongs to no production package: it would be shipped without being checked, listed, or in the SBOM. */
+export function packagesOf(modulePaths: readonly string[]): Package[] {
+  const folders = new Set(
+    modulePaths
+      .flatMap((path) => /^.*\/node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path) ?? [])
+      .map((path) => relative(ROOT, path)),
+  )
+  const packages = productionPackages()
+  const known = new Set(packages.flatMap((one) => one.folders))
+  const unknown = [...folders].filter((folder) => !known.has(folder))
+  if (unknown.length > 0) throw new Error(`in the bundle, but no production package: ${unknown.join(', ')}`)
+  return packages.filter((one) => one.folders.some((folder) => folders.has(folder)))
+}
+
+function noticeOf({ name, version, license, folders: [folder = ''] }: Package): string {
+  const path = join(ROOT, folder)
+  const file = readdirSync(path).find((entry) => /^(licen[cs]e|copying)/i.test(entry))
+  const text = file ? readFileSync(join(path, file), 'utf8').trim() : 'The package comes without a licence text.'
   return `${name} ${version} (${license})\n\n${text.replaceAll(/^/gm, '    ')}\n\n`
 }
