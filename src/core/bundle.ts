@@ -1,6 +1,6 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { SidecarError } from '../errors.ts'
-import { pem } from './csr.ts'
+import { pem, pemBytes } from './csr.ts'
 import { describeKey, type KeyAlgorithm } from './key.ts'
 import { differences, type Names, namesOf } from './names.ts'
 
@@ -93,11 +93,15 @@ export function parseCertificates(text: string): X509Certificate[] {
 }
 
 function parseKey(text: string, origin: string): KeyObject {
+  // Of a string, Node makes a copy of its own and leaves it.
+  const content = Buffer.alloc(Buffer.byteLength(text), text)
   try {
-    return createPrivateKey(text)
+    return createPrivateKey(content)
   } catch {
     // The cause is dropped on purpose: OpenSSL errors may quote the input.
     throw new SidecarError('BAD_RESPONSE', `the private key from ${origin} does not parse`)
+  } finally {
+    content.fill(0)
   }
 }
 
@@ -226,10 +230,14 @@ function assertChain(bundle: Bundle, expect: Expectation, now: Instant): void {
 
 /** The DER of a certificate re-encoded as PEM; nothing of the received text is passed on. */
 export const certificatePem = (certificate: X509Certificate): string => pem('CERTIFICATE', certificate.raw)
-/** The private key as PKCS#8 PEM in a Buffer, which the writer overwrites after use. */
+/** The private key as PKCS#8 PEM in a Buffer, which the writer overwrites after use. No string is made on the way: none could be overwritten. */
 export function keyPem(key: KeyObject): Buffer {
-  const content = key.export({ type: 'pkcs8', format: 'pem' })
-  return Buffer.isBuffer(content) ? content : Buffer.from(content)
+  const content = key.export({ type: 'pkcs8', format: 'der' })
+  try {
+    return pemBytes('PRIVATE KEY', content)
+  } finally {
+    content.fill(0)
+  }
 }
 
 const iso = (instant: Instant) => new Date(instant).toISOString()

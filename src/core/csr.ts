@@ -43,6 +43,27 @@ export async function createCsr(names: Names, key: KeyObject): Promise<string> {
 export const pem = (label: string, content: Buffer): string =>
   `-----BEGIN ${label}-----\n${content.toString('base64').replace(/.{1,64}/g, '$&\n')}-----END ${label}-----\n`
 
+/** The same in a Buffer that can be overwritten, by way of no string: for private keys. */
+export function pemBytes(label: string, content: Buffer): Buffer {
+  const [begin, end] = [`-----BEGIN ${label}-----\n`, `-----END ${label}-----\n`]
+  const characters = 4 * Math.ceil(content.length / 3)
+  const text = Buffer.alloc(begin.length + characters + Math.ceil(characters / 64) + end.length)
+  let at = text.write(begin)
+  for (let index = 0; index < characters; index += 1) {
+    // Four characters for three bytes; `=` where there are none left.
+    const bit = index * 6
+    const [high, low] = [content[bit >> 3], content[(bit >> 3) + 1] ?? 0]
+    const sextet = high === undefined ? PADDING : (((high << 8) | low) >> (10 - (bit & 7))) & 63
+    text[at++] = BASE64[sextet] ?? 0
+    if (index % 64 === 63 || index === characters - 1) text[at++] = 0x0a
+  }
+  text.write(end, at)
+  return text
+}
+
+const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=')
+const PADDING = 64
+
 function signatureOf(key: KeyObject): { oid: string; digest: string | null } {
   if (key.asymmetricKeyType === 'ed25519') return { oid: OID.ed25519, digest: null }
   if (key.asymmetricKeyType === 'rsa') return { oid: OID.sha256WithRsa, digest: 'sha256' }

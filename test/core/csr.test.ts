@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
-import { createPublicKey } from 'node:crypto'
+import { createPublicKey, randomBytes } from 'node:crypto'
 import { text } from 'node:stream/consumers'
 import { describe, test } from 'node:test'
-import { createCsr, pem } from '../../src/core/csr.ts'
+import { createCsr, pem, pemBytes } from '../../src/core/csr.ts'
 import { describeKey, generateKey, KEY_ALGORITHMS } from '../../src/core/key.ts'
 import { requestedNames } from '../../src/core/names.ts'
 import { component, skipReason } from '../support/components.ts'
@@ -83,4 +83,11 @@ test('PEM has lines of 64 characters and ends with a line break', () => {
     lines.map((line) => line.length),
     [17, 64, 64, 15, 0],
   )
+})
+
+test('PEM in a buffer is the same, of every length', () => {
+  for (let length = 0; length < 200; length += 1) {
+    const content = randomBytes(length)
+    assert.equal(pemBytes('PRIVATE KEY', content).toString(), pem('PRIVATE KEY', content))
+  }
 })
