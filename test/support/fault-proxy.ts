@@ -2,14 +2,16 @@ import {
   createServer as createHttpServer,
   request as httpRequest,
   type IncomingMessage,
+  type RequestOptions,
   type ServerResponse,
 } from 'node:http'
-import { createServer as createHttpsServer, type ServerOptions } from 'node:https'
+import { createServer as createHttpsServer, Server as HttpsServer, request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { TlsOptions } from 'node:tls'
 
 /** What happens to one request instead of, or before, its way to the target. */
 export type Fault =
@@ -23,10 +25,17 @@ export type Fault =
   | { readonly kind: 'delay'; readonly ms: number }
   /** TCP RST before any answer. */
   | { readonly kind: 'reset' }
+  /** Forwarded, and TCP RST in place of the answer. */
+  | { readonly kind: 'lose' }
   /** Accepted, never answered: a half-open connection. */
   | { readonly kind: 'silence' }
-  /** Head and the first bytes of this answer, then nothing more, with the connection left open or reset. */
-  | { readonly kind: 'part'; readonly body: string; readonly length: number; readonly end: 'silence' | 'reset' }
+  /** Head and the first bytes of this answer, then nothing more, with the connection left open, closed in good order, or reset. */
+  | {
+      readonly kind: 'part'
+      readonly body: string
+      readonly length: number
+      readonly end: 'silence' | 'close' | 'reset'
+    }
   /** 200 and a body without end. */
   | { readonly kind: 'flood'; readonly headers?: Record<string, string> }
 
@@ -50,12 +59,28 @@ export interface FaultProxy extends AsyncDisposable {
   readonly busiest: () => number
   /** Decides about each request; undefined forwards it. */
   onRequest: (request: SeenRequest) => Fault | undefined | Promise<Fault | undefined>
+  /** Headers that are added to each request on its way. */
+  headers: Readonly<Record<string, string>>
+  /** Shows another certificate from now on, and ends the connections that saw the last one. */
+  showCertificate(tls: TlsOptions): void
+}
+
+export interface ProxyOptions {
+  /** Where requests go; without one the proxy answers by itself. */
+  readonly target?: string
+  /** PEM of the CA to trust where the target is https. */
+  readonly targetCa?: string
+  /** Makes it https. */
+  readonly tls?: TlsOptions
+  /** By default 127.0.0.1, and a free port. */
+  readonly host?: string
+  readonly port?: number
 }
 
 /** An HTTP server on a free loopback port that forwards to `target`, or answers by itself; `tls` makes it https. */
 export async function startFaultProxy(
   onRequest: FaultProxy['onRequest'] = () => undefined,
-  { target, tls }: { readonly target?: string; readonly tls?: ServerOptions } = {},
+  { target, targetCa, tls, host = '127.0.0.1', port = 0 }: ProxyOptions = {},
 ): Promise<FaultProxy> {
   let running = 0
   let busiest = 0
@@ -72,7 +97,10 @@ export async function startFaultProxy(
     proxy.requests.push(seen)
     const fault = (await proxy.onRequest(seen)) ?? (target === undefined ? NOT_FOUND : undefined)
     if (fault) await apply(fault, answer)
-    if (target !== undefined && (fault === undefined || fault.kind === 'delay')) await forward(target, seen, answer)
+    if (target === undefined) return
+    const onward = { target, headers: proxy.headers, ...(targetCa !== undefined && { ca: targetCa }) }
+    if (fault === undefined || fault.kind === 'delay') await forward(onward, seen, answer)
+    if (fault?.kind === 'lose') await forwardInVain(onward, seen, answer)
   }
   const listener = (incoming: IncomingMessage, answer: ServerResponse) => {
     // A client that goes away is part of the game.
@@ -85,16 +113,21 @@ export async function startFaultProxy(
       bytesSent += socket.bytesWritten
     })
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => server.listen(port, host, resolve))
   const place = server.address()
   if (place === null || typeof place === 'string') throw new Error('no port')
   const proxy: FaultProxy = {
-    address: `${tls ? 'https' : 'http'}://127.0.0.1:${place.port}`,
+    address: `${tls ? 'https' : 'http'}://${host}:${place.port}`,
     requests: [],
     connections: () => connections,
     bytesSent: () => bytesSent,
     busiest: () => busiest,
     onRequest,
+    headers: {},
+    showCertificate: (shown) => {
+      if (server instanceof HttpsServer) server.setSecureContext(shown)
+      server.closeAllConnections()
+    },
     [Symbol.asyncDispose]: async () => {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
@@ -122,6 +155,7 @@ async function apply(fault: Fault, answer: ServerResponse): Promise<void> {
       answer.socket?.resetAndDestroy()
       return
     case 'silence':
+    case 'lose':
       return
     case 'answer': {
       const { status, body, headers } = fault
@@ -137,6 +171,7 @@ async function apply(fault: Fault, answer: ServerResponse): Promise<void> {
       answer.writeHead(200, { 'content-type': 'application/json', 'content-length': fault.length })
       answer.write(fault.body, () => {
         if (fault.end === 'reset') answer.socket?.resetAndDestroy()
+        if (fault.end === 'close') answer.socket?.end()
       })
       return
     case 'flood':
@@ -150,16 +185,31 @@ function* endless() {
   for (const piece = Buffer.alloc(64 * 1024, '['); ; ) yield piece
 }
 
-function forward(target: string, { method, url, headers, body }: SeenRequest, answer: ServerResponse): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const onward = httpRequest(new URL(url, target), { method, headers: { ...headers, host: new URL(target).host } })
+async function forwardInVain(onward: Onward, seen: SeenRequest, answer: ServerResponse): Promise<void> {
+  const reply = await send(onward, seen)
+  await buffer(reply)
+  answer.socket?.resetAndDestroy()
+}
+
+async function forward(onward: Onward, seen: SeenRequest, answer: ServerResponse): Promise<void> {
+  const reply = await send(onward, seen)
+  answer.writeHead(reply.statusCode ?? 502, reply.headers)
+  await pipeline(reply, answer)
+}
+
+interface Onward {
+  readonly target: string
+  readonly ca?: string
+  readonly headers: Readonly<Record<string, string>>
+}
+
+function send({ target, ca, headers: more }: Onward, { method, url, headers, body }: SeenRequest) {
+  return new Promise<IncomingMessage>((resolve, reject) => {
+    const to = new URL(url, target)
+    const options: RequestOptions = { method, headers: { ...headers, ...more, host: to.host } }
+    const onward = to.protocol === 'https:' ? httpsRequest(to, { ...options, ca }) : httpRequest(to, options)
     onward.on('error', reject)
-    onward.on('response', (reply) => {
-      answer.writeHead(reply.statusCode ?? 502, reply.headers)
-      reply.pipe(answer)
-      reply.on('end', resolve)
-      reply.on('error', reject)
-    })
+    onward.on('response', resolve)
     onward.end(body)
   })
 }

@@ -10,9 +10,9 @@ import type { Layout } from '../../src/outputs/output.ts'
 import { handshake } from '../../src/verifiers/handshake.ts'
 import { bundleCli } from '../../tools/build.ts'
 import type { Certferry, StartOptions } from './certferry.ts'
-import { type FaultProxy, startFaultProxy } from './fault-proxy.ts'
+import { type FaultProxy, type ProxyOptions, startFaultProxy } from './fault-proxy.ts'
 import type { Nginx, NginxOptions } from './nginx.ts'
-import { createStage, SERVER_NAME, type Stage, type WebOptions } from './stage.ts'
+import { createStage, SERVER_NAME, type Stage, type StageOptions, type WebOptions } from './stage.ts'
 import { until } from './until.ts'
 import type { TestVault } from './vault.ts'
 import { assertTidy, readPair } from './volume.ts'
@@ -38,6 +38,10 @@ export interface RigOptions {
   readonly web?: WebOptions
   readonly nginx?: NginxOptions
   readonly certferry?: Partial<StartOptions>
+  /** Where the volume is to be; in memory unless given. */
+  readonly volumeIn?: string
+  readonly stage?: Pick<StageOptions, 'address' | 'mount' | 'policy' | 'approle' | 'vaultOptions'>
+  readonly proxy?: ProxyOptions
   /** What happens to the stage before certferry starts, such as another policy. */
   readonly prepare?: (stage: Stage) => Promise<void>
 }
@@ -49,10 +53,20 @@ export interface RigOptions {
 const LIFE = { ttl: '100s', more: { renew: { before: '10s', jitter: 0 } } } as const
 
 /** A rig whose first certificate is proven to be served, or delivered where nobody serves. */
-export async function createRig({ vault, program, web = {}, nginx, certferry, prepare }: RigOptions): Promise<Rig> {
+export async function createRig({
+  vault,
+  program,
+  web = {},
+  nginx,
+  certferry,
+  volumeIn,
+  prepare,
+  ...more
+}: RigOptions): Promise<Rig> {
   await using stack = new AsyncDisposableStack()
-  const proxy = stack.use(await startFaultProxy(() => undefined, { target: vault.address }))
-  const stage = stack.use(await createStage({ vault, address: proxy.address, program }))
+  const proxy = stack.use(await startFaultProxy(() => undefined, { target: vault.address, ...more.proxy }))
+  const place = { address: proxy.address, ...(volumeIn && { volumeIn }), ...more.stage }
+  const stage = stack.use(await createStage({ vault, program, ...place }))
   const options = { ...LIFE, ...web }
   const { layout = 'nginx-include', served = true } = options
   await prepare?.(stage)
@@ -92,7 +106,8 @@ export interface FaultPlan {
   readonly trigger?: (rig: Rig) => void | Promise<void>
   /** While the fault lasts: the set readers find, what clients get, what the status says. */
   readonly meanwhile?: {
-    readonly files?: 'old' | 'new'
+    /** `away` where the fault itself is what readers find. */
+    readonly files?: 'old' | 'new' | 'away'
     readonly served?: 'old' | 'new' | 'down'
     readonly phase?: CertificateStatus['phase']
     /** Further claims, once the ones above hold. */
@@ -136,9 +151,11 @@ export async function survive(rig: Rig, plan: FaultPlan): Promise<Story> {
     `is ${phase} with ${reasons.join(' or ')}`,
     (status) => status.phase === phase && reasons.includes(status.reason ?? ''),
   )
-  const isOld = (meanwhile.files ?? 'old') === 'old'
-  if (isOld) assert.deepEqual(filesOf(rig), filesBefore, 'what readers find is untouched')
-  else assert.equal(readPair(rig.directory, rig.layout), held.fingerprint, 'readers find the set that the status names')
+  const { files = 'old' } = meanwhile
+  const isOld = files !== 'new'
+  if (files === 'old') assert.deepEqual(filesOf(rig), filesBefore, 'what readers find is untouched')
+  if (files === 'new')
+    assert.equal(readPair(rig.directory, rig.layout), held.fingerprint, 'readers find the set that the status names')
   assert.equal(held.serial === old.serial, isOld, 'the certificate on disk')
   await assertServed(rig, meanwhile.served ?? 'old', old)
   await assertProbes(certferry, phase)

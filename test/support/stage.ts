@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Layout } from '../../src/outputs/output.ts'
 import { type Certferry, type StartOptions, startCertferry } from './certferry.ts'
 import { freePort, type Nginx, type NginxOptions, startNginx } from './nginx.ts'
-import { signOnly, type TestVault, WEB_ROLE } from './vault.ts'
+import { signOnly, type TestApprole, type TestVault, WEB_ROLE } from './vault.ts'
 
 export const SERVER_NAME = 'web.example.com'
 
@@ -20,7 +20,8 @@ export interface WebOptions {
   readonly directory?: string
   /** False for a certificate that nobody serves. */
   readonly served?: boolean
-  /** More options of the verifier, the reloader, or the certificate. */
+  /** More options of the source, the verifier, the reloader, or the certificate. */
+  readonly source?: object
   readonly verify?: object
   readonly reload?: object
   readonly more?: object
@@ -31,7 +32,9 @@ export interface Stage extends AsyncDisposable {
   readonly folder: string
   /** In memory, as the volumes of most pods are. */
   readonly volume: string
+  readonly mount: string
   readonly role: string
+  readonly approle: TestApprole
   readonly configFile: string
   readonly socket: string
   /** Where nginx will listen, and keep its pid. */
@@ -41,6 +44,8 @@ export interface Stage extends AsyncDisposable {
   readonly caFile: string
   /** The set-up of the README for one certificate. */
   web(options?: WebOptions): object
+  /** Puts a file into the folder, or replaces it by rename; gives its path. */
+  place(name: string, content: string): Promise<string>
   /** Replaces the config by rename. */
   configure(...certificates: readonly object[]): Promise<void>
   certferry(options?: Partial<StartOptions>): Certferry
@@ -54,6 +59,13 @@ export interface StageOptions {
   readonly vault: TestVault
   /** Where certferry is to find Vault, when something stands in between. */
   readonly address?: string
+  /** The PKI mount, `pki` unless given, with its root in a mount beside it. */
+  readonly mount?: string
+  /** `signOnly` unless given. */
+  readonly policy?: (mount: string, role: string) => string
+  /** More settings of the approle, such as `token_ttl`, and of `vault` in the config. */
+  readonly approle?: object
+  readonly vaultOptions?: object
   /** In memory unless given. */
   readonly volumeIn?: string
   /** What runs instead of `src/cli.ts`. */
@@ -61,10 +73,11 @@ export interface StageOptions {
 }
 
 export async function createStage(options: StageOptions): Promise<Stage> {
-  const { vault, address = vault.address, volumeIn = MEMORY, program } = options
+  const { vault, address = vault.address, mount = 'pki', volumeIn = MEMORY, program } = options
+  const { policy = signOnly, approle = {}, vaultOptions = {} } = options
   const role = `web-${randomBytes(4).toString('hex')}`
-  await vault.api('POST', `pki/roles/${role}`, WEB_ROLE)
-  const login = await vault.setupApprole({ policy: signOnly('pki', role), role: { token_ttl: '1h' } })
+  await vault.api('POST', `${mount}/roles/${role}`, WEB_ROLE)
+  const login = await vault.setupApprole({ policy: policy(mount, role), role: { token_ttl: '1h', ...approle } })
   const folder = await mkdtemp(join(tmpdir(), 'certferry-stage-'))
   const volume = await mkdtemp(join(volumeIn, 'certferry-volume-'))
   const remove = () => {
@@ -83,7 +96,7 @@ export async function createStage(options: StageOptions): Promise<Stage> {
     roleIdFile: await place('role-id', login.roleId),
     secretIdFile: await place('secret-id', await login.secretId()),
   }
-  const caFile = await place('ca.pem', await rootOf(vault))
+  const caFile = await place('ca.pem', await rootOf(vault, mount))
   const { port, pidFile, socket } = {
     port: await freePort(),
     pidFile: join(folder, 'nginx.pid'),
@@ -92,7 +105,8 @@ export async function createStage(options: StageOptions): Promise<Stage> {
   const configFile = join(folder, 'config.yaml')
   const configure = async (...certificates: readonly object[]) => {
     const admin = { listen: '127.0.0.1:0', socket }
-    await place('config.yaml', JSON.stringify({ vault: { address, auth }, admin, certificates }, undefined, 2))
+    const config = { vault: { address, auth, ...vaultOptions }, admin, certificates }
+    await place('config.yaml', JSON.stringify(config, undefined, 2))
   }
   const directoryOf = ({ name = 'web', directory = join(volume, name) }: WebOptions = {}) => directory
   await mkdir(directoryOf(), { mode: 0o700 })
@@ -100,19 +114,22 @@ export async function createStage(options: StageOptions): Promise<Stage> {
   return {
     folder,
     volume,
+    mount,
     role,
+    approle: login,
     configFile,
     socket,
     port,
     pidFile,
     caFile,
+    place,
     configure,
     web: (options = {}) => {
       const { name = 'web', commonName = SERVER_NAME, altNames = [], ttl = '72h', layout = 'nginx-include' } = options
-      const { served = true, verify = {}, reload = {}, more = {} } = options
+      const { served = true, source = {}, verify = {}, reload = {}, more = {} } = options
       return {
         name,
-        source: { kind: 'vault-pki', role, commonName, altNames, ttl },
+        source: { kind: 'vault-pki', mount, role, commonName, altNames, ttl, ...source },
         outputs: [{ kind: 'pem', directory: directoryOf(options), layout }],
         ...(served && {
           reload: [{ kind: 'signal', pidFile, signal: 'SIGHUP', ...reload }],
@@ -134,8 +151,10 @@ export async function createStage(options: StageOptions): Promise<Stage> {
         ...(layout === 'nginx-include' ? included : { ...files, server }),
       })
     },
-    issued: async () =>
-      (await vault.audited()).filter(({ path, error }) => path === `pki/sign/${role}` && error === '').length,
+    issued: async () => {
+      const paths = [`${mount}/sign/${role}`, `${mount}/issue/${role}`]
+      return (await vault.audited()).filter(({ path, error }) => paths.includes(path) && error === '').length
+    },
     [Symbol.asyncDispose]: async () => {
       process.removeListener('exit', remove)
       remove()
@@ -145,7 +164,7 @@ export async function createStage(options: StageOptions): Promise<Stage> {
 
 const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
 
-async function rootOf(vault: TestVault): Promise<string> {
-  const { data } = await vault.api('GET', 'pki-root/cert/ca')
+async function rootOf(vault: TestVault, mount: string): Promise<string> {
+  const { data } = await vault.api('GET', `${mount}-root/cert/ca`)
   return String(data?.certificate)
 }
