@@ -62,12 +62,19 @@ export function createServer({ routes, limits, emit, tls }: HttpServerOptions): 
     // Timeouts above are looked at this often only; Node's default of 30 s would make 30 s of them.
     connectionsCheckingInterval: Math.min(500, limits.headersMs),
     maxHeaderSize: limits.headerBytes,
+    // Else NODE_OPTIONS could make it lenient.
+    insecureHTTPParser: false,
+    // The router does, so that what follows on the connection is not obeyed either.
+    requireHostHeader: false,
   }
-  const listener = (request: IncomingMessage, response: ServerResponse) =>
-    void respond(request, response, { routes, limits, emit, stop: stop.signal })
+  const listener = oneAtATime((request, response, isLast) =>
+    respond(request, response, { routes, limits, emit, stop: stop.signal, isLast }),
+  )
   const server = tls
     ? createHttpsServer({ ...options, ...tls, handshakeTimeout: limits.headersMs }, listener)
     : createHttpServer(options, listener)
+  // Node would answer by itself, and go on with the connection.
+  server.on('checkExpectation', listener)
   server.timeout = limits.stallMs
   server.maxConnections = limits.connections
   server.on('connection', (socket: Socket) => {
@@ -90,11 +97,39 @@ export function createServer({ routes, limits, emit, tls }: HttpServerOptions): 
   }
 }
 
+type Respond = (request: IncomingMessage, response: ServerResponse, isLast: () => boolean) => void
+
+/**
+ * Hands on one request of a connection at a time, and none after one that closes it. What follows in the same breath (pipelining, which
+ * no client here does) is neither answered nor obeyed, since it may be the end of a message that another parser cuts elsewhere; the
+ * connection is then closed after the answer under way.
+ */
+function oneAtATime(respond: Respond) {
+  const taken = new WeakSet<Socket>()
+  const crowded = new WeakSet<Socket>()
+  return (request: IncomingMessage, response: ServerResponse) => {
+    const { socket } = request
+    if (taken.has(socket)) return void crowded.add(socket)
+    taken.add(socket)
+    response.once('finish', () => {
+      if (crowded.has(socket)) socket.destroySoon()
+      else if (response.shouldKeepAlive) taken.delete(socket)
+    })
+    respond(request, response, () => crowded.has(socket))
+  }
+}
+
+interface RespondOptions extends Pick<HttpServerOptions, 'routes' | 'limits' | 'emit'> {
+  readonly stop: AbortSignal
+  /** Whether the connection is closed after this answer in any case. */
+  readonly isLast: () => boolean
+}
+
 /** Never rejects. */
 async function respond(
   request: IncomingMessage,
   response: ServerResponse,
-  { routes, limits, emit, stop }: Pick<HttpServerOptions, 'routes' | 'limits' | 'emit'> & { stop: AbortSignal },
+  { routes, limits, emit, stop, isLast }: RespondOptions,
 ): Promise<void> {
   const gone = new AbortController()
   response.once('close', () => gone.abort(new DOMException('the client has gone', 'AbortError')))
@@ -103,8 +138,11 @@ async function respond(
     if (gone.signal.aborted || request.errored) return undefined
     return failed(toSidecarError(stop.aborted ? stop.reason : error), emit)
   })
-  if (reply) send(request, response, { ...reply, close: stop.aborted || (reply.status >= 400 && reply.status < 500) })
+  if (reply) send(request, response, { ...reply, close: stop.aborted || isLast() || isRefusal(reply) })
 }
+
+/** 503 is an answer about certferry, not about the request. */
+const isRefusal = ({ status }: Reply) => status >= 400 && status !== 503
 
 function failed(error: SidecarError, emit: Emit): Reply {
   if (error.code === 'BUG') emit('internal.error', { code: error.code, message: error.message, error })
@@ -126,12 +164,12 @@ function send(
 ): void {
   // What is left of a body that was refused is thrown away unread.
   request.resume()
+  if (close) response.shouldKeepAlive = false
   response.writeHead(status, {
     'Content-Type': type,
     'Content-Length': Buffer.byteLength(body),
     'Cache-Control': 'no-store',
     'X-Content-Type-Options': 'nosniff',
-    ...(close ? { Connection: 'close' } : {}),
     ...headers,
   })
   response.end(request.method === 'HEAD' ? undefined : body)

@@ -37,6 +37,8 @@ export async function answer(
   routes: Routes,
   { maxBodyBytes, signal }: { maxBodyBytes: number; signal: AbortSignal },
 ): Promise<Reply> {
+  const refusal = refuseForm(request)
+  if (refusal) return refusal
   if (Number(request.headers['content-length'] ?? 0) > maxBodyBytes) return tooLarge(maxBodyBytes)
   const [path = '', query = ''] = (request.url ?? '').split('?', 2)
   const route = routes.get(path)
@@ -48,6 +50,17 @@ export async function answer(
   const body = await readBody(request, maxBodyBytes)
   if (body === undefined) return tooLarge(maxBodyBytes)
   return handler({ query: new URLSearchParams(query), body, signal })
+}
+
+/** What the parser lets through and RFC 9110 and 9112 do not. */
+function refuseForm({ headers, headersDistinct, httpVersion }: IncomingMessage): Reply | undefined {
+  const hosts = headersDistinct.host?.length ?? 0
+  if (hosts > 1 || (hosts === 0 && httpVersion !== '1.0')) return text(400, 'one Host header is needed')
+  // The parser takes any list that ends in chunked; what stands before would stay in the body.
+  if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
+    return text(501, 'the only transfer coding understood is chunked')
+  if ((headers.expect ?? '100-continue').toLowerCase() !== '100-continue') return text(417, 'cannot be expected')
+  return undefined
 }
 
 const tooLarge = (limit: number) => text(413, `the body may have ${limit} bytes at most`)

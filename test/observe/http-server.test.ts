@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { test } from 'node:test'
 import { createServer, PUBLIC_LIMITS } from '../../src/observe/http-server.ts'
 import { type Question, type Reply, text } from '../../src/observe/router.ts'
-import { dial } from './admin-kit.ts'
+import { dial, exchange } from './admin-kit.ts'
 
 const ASK = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
 
@@ -50,6 +50,36 @@ test('a handler that waits learns that the server stops, and its client gets an 
   assert.equal((await response).headers.get('connection'), 'close')
   assert.match(await (await response).text(), /"code":"SIDECAR_UNREACHABLE"/)
   assert.deepEqual(server.heard, [])
+})
+
+test('N2 what follows in the same breath is neither answered nor obeyed, and the connection is closed', async () => {
+  let asked = 0
+  await using server = await serve({}, async () => {
+    asked += 1
+    return text(200, 'once')
+  })
+  for (const first of [
+    ASK,
+    'TRACE / HTTP/1.1\r\nHost: x\r\n\r\n',
+    'GET / HTTP/1.1\r\n\r\n',
+    ASK.replace('Host', 'Expect: x\r\nHost'),
+  ]) {
+    asked = 0
+    const reply = await exchange(server.port, first + ASK.repeat(1_000))
+    assert.equal(reply.match(/HTTP\/1\.1/g)?.length, 1, first)
+    assert.match(reply, /^Connection: close\r$/m)
+    assert.equal(asked, first === ASK ? 1 : 0, first)
+  }
+})
+
+test('one request after the other on a connection is answered', async () => {
+  await using server = await serve({}, () => text(200, 'again'))
+  const socket = dial(server.port)
+  for (let count = 0; count < 5; count += 1) {
+    socket.write(ASK)
+    assert.match(String(await once(socket, 'data')), /^HTTP\/1\.1 200 OK[\s\S]*again/)
+  }
+  socket.destroy()
 })
 
 async function serve(limits: Partial<typeof PUBLIC_LIMITS>, handler: (question: Question) => Reply | Promise<Reply>) {
