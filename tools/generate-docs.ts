@@ -1,4 +1,4 @@
-// npm run docs           writes the generated pages of docs/
+// npm run docs           writes the generated pages of docs/, and the generated part of README.md
 // npm run docs -- --check  says which of them lag behind, and fails if one does
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
@@ -6,20 +6,30 @@ import { renderConfiguration } from './docs/configuration.ts'
 import { renderErrors } from './docs/errors.ts'
 import { renderEvents } from './docs/events.ts'
 import { renderMetrics } from './docs/metrics.ts'
+import { renderReadme } from './docs/readme.ts'
 
 const ROOT = join(import.meta.dirname, '..')
 
 /** Pages made from the source; `file` is relative to the repository. */
-export const documents: readonly { readonly file: string; readonly render: () => string }[] = [
+export const documents: readonly { readonly file: string; readonly render: () => string | Promise<string> }[] = [
   { file: 'docs/configuration.md', render: renderConfiguration },
   { file: 'docs/metrics.md', render: renderMetrics },
   { file: 'docs/errors.md', render: renderErrors },
   { file: 'docs/events.md', render: renderEvents },
+  { file: 'README.md', render: renderReadme },
 ]
 
 /** Files that differ from what would be written. */
-export const lagging = (): string[] =>
-  documents.filter(({ file, render }) => written(file) !== render()).map(({ file }) => file)
+export const lagging = async (): Promise<string[]> =>
+  (await rendered()).filter(({ isStale }) => isStale).map(({ file }) => file)
+
+const rendered = () =>
+  Promise.all(
+    documents.map(async ({ file, render }) => {
+      const text = await render()
+      return { file, text, isStale: text !== written(file) }
+    }),
+  )
 
 function written(file: string): string | undefined {
   try {
@@ -29,18 +39,18 @@ function written(file: string): string | undefined {
   }
 }
 
-function main(): void {
-  const stale = lagging()
+async function main(): Promise<void> {
+  const pages = await rendered()
   if (process.argv.includes('--check')) {
-    for (const file of stale) console.error(`${file} lags behind; run: npm run docs`)
-    if (stale.length > 0) process.exitCode = 1
+    for (const { file, isStale } of pages) if (isStale) console.error(`${file} lags behind; run: npm run docs`)
+    if (pages.some(({ isStale }) => isStale)) process.exitCode = 1
     return
   }
-  for (const { file, render } of documents) {
+  for (const { file, text, isStale } of pages) {
     mkdirSync(dirname(join(ROOT, file)), { recursive: true })
-    writeFileSync(join(ROOT, file), render())
-    console.log(`${stale.includes(file) ? 'wrote' : 'unchanged'} ${file}`)
+    if (isStale) writeFileSync(join(ROOT, file), text)
+    console.log(`${isStale ? 'wrote' : 'unchanged'} ${file}`)
   }
 }
 
-if (import.meta.main) main()
+if (import.meta.main) await main()
