@@ -1,5 +1,11 @@
-import type { X509Certificate } from 'node:crypto'
-import { connect, type TLSSocket } from 'node:tls'
+import { X509Certificate } from 'node:crypto'
+import {
+  connect,
+  createSecureContext,
+  type DetailedPeerCertificate,
+  type SecureContext,
+  type TLSSocket,
+} from 'node:tls'
 import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import { systemCode } from '../errors.ts'
@@ -9,12 +15,15 @@ export interface Endpoint extends Address {
   /** Server name to ask for (SNI, RFC 6066 §3); undefined sends none, as clients do that connect to an IP address. */
   readonly serverName: string | undefined
   readonly alpn?: readonly string[] | undefined
-  /** PEM roots to judge the chain by, for `distrust`. The judgement changes nothing about the handshake. */
+  /**
+   * PEM roots to judge the chain by, for `distrust`. The judgement changes nothing about the handshake. With them a look costs memory for
+   * good (see `wayUp`), so they are for commands that end.
+   */
   readonly ca?: readonly string[] | undefined
   readonly timeoutMs: number
 }
 
-/** The leaf first, then whatever else the server sent, in its order. */
+/** The leaf first; then, with `ca`, whatever else the server sent, in its order; without, its issuers as far as they were sent. */
 export type Chain = readonly [X509Certificate, ...X509Certificate[]]
 
 /** What one fresh connection showed. */
@@ -36,6 +45,8 @@ export type Look =
  */
 export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look> {
   const { host, port, serverName, alpn, ca = [], timeoutMs } = endpoint
+  const [secureContext, chainOf] =
+    ca.length > 0 ? [createSecureContext({ ca: [...ca] }), allSent] : [trustingNobody(), wayUp]
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
     const socket = connect({
@@ -44,8 +55,7 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
       rejectUnauthorized: false,
       ...(serverName === undefined ? {} : { servername: serverName }),
       ...(alpn && { ALPNProtocols: [...alpn] }),
-      // Otherwise Node would load all its roots for each connection.
-      ca: [...ca],
+      secureContext,
     })
     const settle = () => {
       clearTimeout(timer)
@@ -64,19 +74,30 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
     signal.addEventListener('abort', stop, { once: true })
     socket.once('secureConnect', () => {
       settle()
-      resolve(lookAt(socket) ?? { up: false, why: 'the server presented no certificate' })
+      resolve(lookAt(socket, chainOf) ?? { up: false, why: 'the server presented no certificate' })
       socket.destroySoon()
     })
     // Stays attached: an error may follow after we have seen enough.
     socket.on('error', (error) => {
       settle()
-      resolve(lookAt(socket) ?? { up: false, why: explain(error) })
+      resolve(lookAt(socket, chainOf) ?? { up: false, why: explain(error) })
     })
   })
 }
 
-function lookAt(socket: TLSSocket): Look | undefined {
-  const [leaf, ...others] = presented(socket)
+let nobody: SecureContext | undefined
+
+/**
+ * One for all connections: a context holds memory that V8 does not know of and so is in no hurry to free, and a rotation looks ten times.
+ * The empty list keeps Node from loading all its roots.
+ */
+function trustingNobody(): SecureContext {
+  nobody ??= createSecureContext({ ca: [] })
+  return nobody
+}
+
+function lookAt(socket: TLSSocket, chainOf: (socket: TLSSocket) => X509Certificate[]): Look | undefined {
+  const [leaf, ...others] = chainOf(socket)
   if (!leaf) return undefined
   // Node's types say Error; it is the code of OpenSSL as a string, or null.
   const error: unknown = socket.authorizationError
@@ -88,8 +109,24 @@ function lookAt(socket: TLSSocket): Look | undefined {
   }
 }
 
-/** `issuerCertificate` is simply the next certificate as sent, related or not. */
-function presented(socket: TLSSocket): X509Certificate[] {
+/**
+ * The way up from the leaf, as far as it was sent; the context trusts nobody, so Node adds nothing. Goes through DER, because each call of
+ * `getPeerX509Certificate` leaks the issuers that were sent, some 15 kB: it takes them out of OpenSSL's list and frees only copies
+ * (nodejs/node, src/crypto/crypto_x509.cc, X509Certificate::New).
+ */
+function wayUp(socket: TLSSocket): X509Certificate[] {
+  const chain: X509Certificate[] = []
+  // Node's types know neither null, for a socket that is closed, nor the empty object, for one without a certificate.
+  let next: Partial<DetailedPeerCertificate> | null | undefined = socket.getPeerCertificate(true)
+  for (let last: unknown; next?.raw && next !== last; next = next.issuerCertificate) {
+    chain.push(new X509Certificate(next.raw))
+    last = next
+  }
+  return chain
+}
+
+/** All that was sent. `issuerCertificate` is simply the next certificate, related or not. For a command that ends soon, see `wayUp`. */
+function allSent(socket: TLSSocket): X509Certificate[] {
   const chain: X509Certificate[] = []
   for (let next = socket.getPeerX509Certificate(); next; next = next.issuerCertificate) chain.push(next)
   return chain
