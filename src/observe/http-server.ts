@@ -20,6 +20,7 @@ export interface Limits {
   readonly idleMs: number
   /** Without any traffic while a reply is due or being sent; 0: none, for replies that take their time. */
   readonly stallMs: number
+  /** At the same time; one more takes the place of the one that has been there longest without a request under way. */
   readonly connections: number
   readonly headerBytes: number
   readonly bodyBytes: number
@@ -54,7 +55,9 @@ export interface HttpServer extends AsyncDisposable {
 /** An HTTP server that slow, greedy and broken clients cannot hold up. The caller makes it listen. */
 export function createServer({ routes, limits, emit, tls }: HttpServerOptions): HttpServer {
   const stop = new AbortController()
+  /** In the order they came. */
   const sockets = new Set<Socket>()
+  const taken = new WeakSet<Socket>()
   const options = {
     headersTimeout: limits.headersMs,
     requestTimeout: limits.requestMs,
@@ -67,7 +70,7 @@ export function createServer({ routes, limits, emit, tls }: HttpServerOptions): 
     // The router does, so that what follows on the connection is not obeyed either.
     requireHostHeader: false,
   }
-  const listener = oneAtATime((request, response, isLast) =>
+  const listener = oneAtATime(taken, (request, response, isLast) =>
     respond(request, response, { routes, limits, emit, stop: stop.signal, isLast }),
   )
   const server = tls
@@ -76,8 +79,8 @@ export function createServer({ routes, limits, emit, tls }: HttpServerOptions): 
   // Node would answer by itself, and go on with the connection.
   server.on('checkExpectation', listener)
   server.timeout = limits.stallMs
-  server.maxConnections = limits.connections
   server.on('connection', (socket: Socket) => {
+    if (sockets.size >= limits.connections) makeRoom(sockets, taken)
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
@@ -97,15 +100,22 @@ export function createServer({ routes, limits, emit, tls }: HttpServerOptions): 
   }
 }
 
+/** Refusing the newcomer instead would let whoever holds connections open keep liveness probes out. */
+function makeRoom(sockets: Set<Socket>, taken: WeakSet<Socket>): void {
+  const longest = sockets.values().find((socket) => !taken.has(socket)) ?? sockets.values().next().value
+  if (!longest) return
+  sockets.delete(longest)
+  longest.destroy()
+}
+
 type Respond = (request: IncomingMessage, response: ServerResponse, isLast: () => boolean) => void
 
 /**
  * Hands on one request of a connection at a time, and none after one that closes it. What follows in the same breath (pipelining, which
  * no client here does) is neither answered nor obeyed, since it may be the end of a message that another parser cuts elsewhere; the
- * connection is then closed after the answer under way.
+ * connection is then closed after the answer under way. `taken` holds the connections that take no further request now.
  */
-function oneAtATime(respond: Respond) {
-  const taken = new WeakSet<Socket>()
+function oneAtATime(taken: WeakSet<Socket>, respond: Respond) {
   const crowded = new WeakSet<Socket>()
   return (request: IncomingMessage, response: ServerResponse) => {
     const { socket } = request

@@ -318,7 +318,7 @@ test('a second SIGTERM ends it at once', async () => {
   process.kill(-Number(told), 'SIGKILL')
 })
 
-test('an admin address in use ends the start with what to do', async () => {
+test('N3 an admin address in use ends the start with what to do', async () => {
   await using taken = createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
   const address = taken.address()

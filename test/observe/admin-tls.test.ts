@@ -101,7 +101,7 @@ test('with a client CA only its certificates are let in', async () => {
     assert.match(await answer(options), /^$|^refused: (?:ERR_SSL_|ECONNRESET)/)
 })
 
-test('clients that never finish the handshake are cut off, also when it closes', async () => {
+test('N1 clients that never finish the handshake are cut off, also when it closes', async () => {
   const issued = await issue()
   await using server = await startTls({ issued, limits: { headersMs: 50 } })
   const slow = dial(server.port)

@@ -132,20 +132,20 @@ const refusals: readonly [claim: string, bytes: string, status: string][] = [
   ['DELETE', 'DELETE /status HTTP/1.1\r\nHost: x\r\n\r\n', '405'],
 ]
 for (const [claim, bytes, status] of refusals) {
-  test(`answers ${claim} with ${status} and closes`, async () => {
+  test(`N2 answers ${claim} with ${status} and closes`, async () => {
     await using server = await startAdmin(onPort)
     assert.equal(statusOf(await exchange(server.port, bytes)), status)
     assert.equal((await fetch(`${server.url}/livez`)).status, 200)
   })
 }
 
-test('405 says what is allowed', async () => {
+test('N2 405 says what is allowed', async () => {
   await using server = await startAdmin(onPort)
   const response = await fetch(`${server.url}/livez`, { method: 'PUT' })
   assert.deepEqual([response.status, response.headers.get('allow')], [405, 'GET, HEAD'])
 })
 
-test('nothing can be changed over TCP: tries are refused, told once, and reach nobody', async () => {
+test('N4 nothing can be changed over TCP: tries are refused, told once, and reach nobody', async () => {
   let reached = 0
   const control = {
     rotate: async () => {
@@ -167,7 +167,7 @@ test('nothing can be changed over TCP: tries are refused, told once, and reach n
   ])
 })
 
-test('a client that drips its headers, or sends nothing, is cut off, and others are served meanwhile', async () => {
+test('N1 a client that drips its headers, or sends nothing, is cut off, and others are served meanwhile', async () => {
   await using server = await startAdmin(onPort, { limits: { headersMs: 30, requestMs: 30 } })
   const dripping = drip(server.port, `GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ${'x'.repeat(10_000)}`)
   const silent = exchange(server.port, '')
@@ -176,22 +176,35 @@ test('a client that drips its headers, or sends nothing, is cut off, and others 
   assert.match(await silent, /^(HTTP\/1\.1 408 |$)/)
 })
 
-test('a client that drips its body is cut off', async () => {
+test('N1 a client that drips its body is cut off', async () => {
   await using server = await startAdmin(onSocket, { limits: { headersMs: 30, requestMs: 30 } })
   const reply = await exchange(server.socket, 'POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{')
   assert.equal(statusOf(reply), '408')
 })
 
-test('more connections than allowed are closed, those there are served', async () => {
-  await using server = await startAdmin(onPort, { limits: { connections: 2 } })
-  const [one, two] = [dial(server.port), dial(server.port)]
-  await Promise.all([once(one, 'connect'), once(two, 'connect')])
-  assert.equal(await exchange(server.port, ''), '')
-  one.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n')
-  const [chunk] = await once(one, 'data')
-  assert.match(String(chunk), /^HTTP\/1\.1 200 OK/)
-  one.destroy()
-  two.destroy()
+test('N1 one connection more than allowed takes the place of the one that idles longest', async () => {
+  const asked = Promise.withResolvers<void>()
+  const answers = Promise.withResolvers<{ results: [] }>()
+  const rotate = () => {
+    asked.resolve()
+    return answers.promise
+  }
+  await using server = await startAdmin(onSocket, { limits: { connections: 2 }, control: { rotate } })
+  const body = '{"certificates":"all","wait":true}'
+  const waiting = dial(server.socket)
+  waiting.write(`POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+  await asked.promise
+  const idle = dial(server.socket)
+  await once(idle, 'connect')
+  const closing = closed(idle)
+  assert.equal(
+    statusOf(await exchange(server.socket, 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')),
+    '200',
+  )
+  await closing
+  answers.resolve({ results: [] })
+  assert.equal(statusOf(String(await once(waiting, 'data'))), '200')
+  waiting.destroy()
 })
 
 test('closing ends idle, silent and stuck connections promptly, and removes the socket', async () => {
@@ -234,7 +247,7 @@ test('a defect in an answer is a 500 and is told, without its insides', async ()
   assert.equal((await fetch(`${server.url}/livez`)).status, 200)
 })
 
-test('a port in use is told clearly, and leaves no control socket behind', async () => {
+test('N3 a port in use is told clearly, and leaves no control socket behind', async () => {
   await using first = await startAdmin(onPort)
   const socket = join(tmpdir(), `certferry-${process.pid}-${NOW}.sock`)
   await assert.rejects(

@@ -7,7 +7,7 @@ import { dial, exchange } from './admin-kit.ts'
 
 const ASK = 'GET / HTTP/1.1\r\nHost: x\r\n\r\n'
 
-test('a client that does not read its reply is cut off', async () => {
+test('N1 a client that does not read its reply is cut off', async () => {
   const cutOff = Promise.withResolvers<unknown>()
   await using server = await serve({ stallMs: 20 }, ({ signal }) => {
     signal.addEventListener('abort', () => cutOff.resolve(signal.reason), { once: true })
