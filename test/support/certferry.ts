@@ -33,6 +33,8 @@ export interface Certferry extends AsyncDisposable {
   send(signal: NodeJS.Signals): void
   /** Sends the signal and waits for the end. */
   stop(signal?: NodeJS.Signals): Promise<Ended>
+  /** How it ended, by whomever. */
+  readonly ended: Promise<Omit<Ended, 'tookMs'>>
 }
 
 export interface StartOptions {
@@ -42,6 +44,11 @@ export interface StartOptions {
   /** What runs instead of `src/cli.ts`: a bundle, which starts sooner. */
   readonly program?: string
   readonly env?: Readonly<Record<string, string>>
+  /** Words to put before the command, such as `prlimit --nofile=64`: a program that executes the command in its own place. */
+  readonly before?: readonly string[]
+  /** All that it writes to standard output and error, as it comes. */
+  readonly onOutput?: (text: string) => void
+  readonly onLine?: (line: LogLine) => void
 }
 
 const SOURCE = fileURLToPath(new URL('../../src/cli.ts', import.meta.url))
@@ -52,13 +59,15 @@ const PATIENCE_MS = 15_000
 export const commandLine = (program = SOURCE, ...args: readonly string[]): readonly string[] => [program, ...args]
 
 /** Spawns it and returns at once. Disposing it ends it with SIGKILL, unless it has ended already. */
-export function startCertferry({ configFile, socket, program, env = {} }: StartOptions): Certferry {
-  const child = spawn(process.execPath, commandLine(program, 'run', '-c', configFile), {
+export function startCertferry(options: StartOptions): Certferry {
+  const { configFile, socket, program, env = {}, before = [], ...listeners } = options
+  const [command = '', ...args] = [...before, process.execPath, ...commandLine(program, 'run', '-c', configFile)]
+  const child = spawn(command, args, {
     // Nothing of the environment that could lead it elsewhere.
     env: { PATH: process.env.PATH ?? '', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const { lines, stderr } = collect(child)
+  const { lines, stderr } = collect(child, listeners)
   const end = endOf(child)
   const control = createControlClient(socket)
   const log = (event?: string) => lines.filter((line) => event === undefined || line.event === event)
@@ -106,6 +115,7 @@ export function startCertferry({ configFile, socket, program, env = {} }: StartO
       clearTimeout(deadline)
       return { code, signal: by, tookMs: at - sentAt }
     },
+    ended: end,
     [Symbol.asyncDispose]: async () => {
       child.kill('SIGKILL')
       await end
@@ -113,16 +123,25 @@ export function startCertferry({ configFile, socket, program, env = {} }: StartO
   }
 }
 
-function collect(child: ChildProcess): { lines: LogLine[]; stderr: () => string } {
+function collect(
+  child: ChildProcess,
+  { onOutput, onLine }: Pick<StartOptions, 'onOutput' | 'onLine'>,
+): { lines: LogLine[]; stderr: () => string } {
   const lines: LogLine[] = []
   let rest = ''
   let stderr = ''
   child.stdout?.setEncoding('utf8').on('data', (text: string) => {
     const parts = (rest + text).split('\n')
     rest = parts.pop() ?? ''
-    for (const part of parts) lines.push(LogLine.parse(JSON.parse(part)))
+    onOutput?.(text)
+    for (const part of parts) {
+      const line = LogLine.parse(JSON.parse(part))
+      lines.push(line)
+      onLine?.(line)
+    }
   })
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    onOutput?.(text)
     stderr = (stderr + text).slice(-20_000)
   })
   return { lines, stderr: () => stderr }

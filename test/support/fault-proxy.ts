@@ -8,7 +8,7 @@ import {
 import { createServer as createHttpsServer, Server as HttpsServer, request as httpsRequest } from 'node:https'
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
-import { buffer } from 'node:stream/consumers'
+import { buffer, text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { TlsOptions } from 'node:tls'
@@ -27,6 +27,8 @@ export type Fault =
   | { readonly kind: 'reset' }
   /** Forwarded, and TCP RST in place of the answer. */
   | { readonly kind: 'lose' }
+  /** Forwarded, and the answer replaced by what this makes of it. */
+  | { readonly kind: 'edit'; readonly edit: (body: string) => string }
   /** Accepted, never answered: a half-open connection. */
   | { readonly kind: 'silence' }
   /** Head and the first bytes of this answer, then nothing more, with the connection left open, closed in good order, or reset. */
@@ -100,6 +102,7 @@ export async function startFaultProxy(
     if (target === undefined) return
     const onward = { target, headers: proxy.headers, ...(targetCa !== undefined && { ca: targetCa }) }
     if (fault === undefined || fault.kind === 'delay') await forward(onward, seen, answer)
+    if (fault?.kind === 'edit') await forwardEdited(onward, seen, answer, fault.edit)
     if (fault?.kind === 'lose') await forwardInVain(onward, seen, answer)
   }
   const listener = (incoming: IncomingMessage, answer: ServerResponse) => {
@@ -156,6 +159,7 @@ async function apply(fault: Fault, answer: ServerResponse): Promise<void> {
       return
     case 'silence':
     case 'lose':
+    case 'edit':
       return
     case 'answer': {
       const { status, body, headers } = fault
@@ -195,6 +199,18 @@ async function forward(onward: Onward, seen: SeenRequest, answer: ServerResponse
   const reply = await send(onward, seen)
   answer.writeHead(reply.statusCode ?? 502, reply.headers)
   await pipeline(reply, answer)
+}
+
+async function forwardEdited(
+  onward: Onward,
+  seen: SeenRequest,
+  answer: ServerResponse,
+  edit: (body: string) => string,
+) {
+  const reply = await send(onward, seen)
+  const body = edit(await text(reply))
+  answer.writeHead(reply.statusCode ?? 502, { 'content-type': 'application/json' })
+  answer.end(body)
 }
 
 interface Onward {

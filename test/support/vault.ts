@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { createServer } from 'node:net'
@@ -10,8 +10,9 @@ import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
 import { component } from './components.ts'
+import { until } from './until.ts'
 
-/** A real Vault of its own: in memory, unsealed, on a free loopback port. */
+/** A real Vault of its own: in memory unless told otherwise, unsealed, on a free loopback port. */
 export interface TestVault extends AsyncDisposable {
   readonly address: string
   readonly rootToken: string
@@ -30,6 +31,8 @@ export interface TestVault extends AsyncDisposable {
   audited(): Promise<Audited[]>
   seal(): Promise<void>
   unseal(): Promise<void>
+  /** SIGKILL, the same again on the same port after `downMs`, and unsealed. What was in memory is lost. */
+  restart(options?: { readonly downMs?: number }): Promise<void>
 }
 
 interface ApiOptions {
@@ -63,6 +66,10 @@ export interface Audited {
   readonly path: string
   /** Vault's reason where it refused. */
   readonly error: string
+  /** When it answered, ms since 1970. */
+  readonly at: number
+  /** Of what it issued, in lower-case hex; hashed unless the mount says `audit_non_hmac_response_keys`. */
+  readonly serial: string | undefined
 }
 
 const Answer = z.object({
@@ -95,24 +102,34 @@ export interface VaultTls {
   readonly client?: { readonly certPem: string; readonly keyPem: string }
 }
 
+export interface VaultSetup {
+  readonly tls?: VaultTls
+  /** `raft`, a cluster of one, outlives a restart. */
+  readonly storage?: Storage
+}
+
+type Storage = 'inmem' | 'raft'
+
 /** Starts Vault and waits until it answers; dispose of it to end it. */
-export async function startVault({ tls }: { readonly tls?: VaultTls } = {}): Promise<TestVault> {
+export async function startVault({ tls, storage = 'inmem' }: VaultSetup = {}): Promise<TestVault> {
   const program = await component('vault')
   const directory = await mkdtemp(join(tmpdir(), 'certferry-vault-'))
   const port = await freePort()
   const address = `${tls ? 'https' : 'http'}://127.0.0.1:${port}`
-  const config = await writeConfig(directory, port, tls)
-  const child = spawn(program, ['server', `-config=${config}`], {
-    // Nothing of the environment that could lead it elsewhere.
-    env: { PATH: process.env.PATH ?? '', HOME: directory },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
-  const stop = keepNoOrphan(child)
-  const log = logOf(child)
+  const config = await writeConfig(directory, { port, tls, storage })
   const send = sender(address, tls)
+  const start = () => startServer(program, { config, home: directory, send })
+  let server = await start().catch(async (error) => {
+    await rm(directory, { recursive: true, force: true })
+    throw error
+  })
+  const dispose = async () => {
+    await server.stop()
+    await rm(directory, { recursive: true, force: true })
+  }
   try {
-    await untilItAnswers(child, send, log)
     const { rootToken, unsealKey } = await initialise(send)
+    await untilActive(send)
     const vault = helpers({ send, rootToken, unsealKey, auditFile: join(directory, 'audit.log') })
     await vault.api('POST', 'sys/audit/file', { type: 'file', options: { file_path: join(directory, 'audit.log') } })
     return {
@@ -120,20 +137,50 @@ export async function startVault({ tls }: { readonly tls?: VaultTls } = {}): Pro
       address,
       rootToken,
       caFile: tls && join(directory, 'ca.pem'),
-      pid: child.pid ?? 0,
-      [Symbol.asyncDispose]: async () => {
-        await stop()
-        await rm(directory, { recursive: true, force: true })
+      get pid() {
+        return server.pid
       },
+      restart: async ({ downMs = 0 } = {}) => {
+        await server.stop()
+        await sleep(downMs)
+        server = await start()
+        await vault.unseal()
+        await untilActive(send)
+      },
+      [Symbol.asyncDispose]: dispose,
     }
   } catch (error) {
-    await stop()
-    await rm(directory, { recursive: true, force: true })
+    await dispose()
     throw error
   }
 }
 
-async function writeConfig(directory: string, port: number, tls: VaultTls | undefined): Promise<string> {
+interface ServerStart {
+  readonly config: string
+  readonly home: string
+  readonly send: Send
+}
+
+async function startServer(program: string, { config, home, send }: ServerStart) {
+  const child = spawn(program, ['server', `-config=${config}`], {
+    // Nothing of the environment that could lead it elsewhere.
+    env: { PATH: process.env.PATH ?? '', HOME: home },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const stop = keepNoOrphan(child)
+  try {
+    await untilItAnswers(child, send, logOf(child))
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  return { pid: child.pid ?? 0, stop }
+}
+
+async function writeConfig(
+  directory: string,
+  { port, tls, storage }: { readonly port: number; readonly tls: VaultTls | undefined; readonly storage: Storage },
+): Promise<string> {
   const save = async (name: string, content: string) => {
     await writeFile(join(directory, name), content, { mode: 0o600 })
     return join(directory, name)
@@ -148,10 +195,20 @@ async function writeConfig(directory: string, port: number, tls: VaultTls | unde
       settings.push('tls_require_and_verify_client_cert = true')
     }
   } else settings.push('tls_disable = true')
-  return save(
-    'vault.hcl',
-    `storage "inmem" {}\ndisable_mlock = true\nlistener "tcp" {\n  ${settings.join('\n  ')}\n}\n`,
-  )
+  const listener = `listener "tcp" {\n  ${settings.join('\n  ')}\n}\n`
+  return save('vault.hcl', `disable_mlock = true\n${listener}${await storageBlock(directory, port, storage)}`)
+}
+
+async function storageBlock(directory: string, port: number, storage: Storage): Promise<string> {
+  if (storage === 'inmem') return 'storage "inmem" {}\n'
+  const path = join(directory, 'raft')
+  await mkdir(path)
+  // A cluster of one talks to nobody, but wants addresses all the same.
+  return [
+    `storage "raft" {\n  path = "${path}"\n  node_id = "one"\n}`,
+    `cluster_addr = "http://127.0.0.1:${await freePort()}"`,
+    `api_addr = "http://127.0.0.1:${port}"\n`,
+  ].join('\n')
 }
 
 /** Another process may take the port before Vault does; then the start fails loudly, which has not been seen. */
@@ -207,6 +264,9 @@ function sender(address: string, tls: VaultTls | undefined): Send {
       sent.end(body && JSON.stringify(body))
     })
 }
+
+const untilActive = (send: Send) =>
+  until('Vault is active', async () => (await send('GET', 'sys/health')).status === 200)
 
 async function untilItAnswers(child: ChildProcess, send: Send, log: () => string): Promise<void> {
   const started = Date.now()
@@ -299,7 +359,10 @@ function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
         .filter((line) => line !== '')
         .map((line) => AuditLine.parse(JSON.parse(line)))
         .filter(({ type }) => type === 'response')
-        .map(({ request, error }) => ({ ...request, error })),
+        .map(({ request, response, error, time }) => {
+          const serial = response?.data?.serial_number?.replaceAll(':', '')
+          return { ...request, error, at: Date.parse(time), serial }
+        }),
     seal: async () => {
       await api('POST', 'sys/seal')
     },
@@ -311,6 +374,8 @@ function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
 
 const AuditLine = z.object({
   type: z.string(),
+  time: z.string(),
   error: z.string().default(''),
   request: z.object({ operation: z.string(), path: z.string() }),
+  response: z.object({ data: z.object({ serial_number: z.string().optional() }).nullish() }).optional(),
 })
