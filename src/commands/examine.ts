@@ -1,8 +1,7 @@
-import { X509Certificate } from 'node:crypto'
 import { constants, existsSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { isIP } from 'node:net'
-import { parseCertificates } from '../core/bundle.ts'
+import { parseCertificate, parseCertificates } from '../core/bundle.ts'
 import { systemCode } from '../errors.ts'
 import { type Address, formatAddress, parseAddress } from '../verifiers/address.ts'
 import { type Chain, handshake } from '../verifiers/handshake.ts'
@@ -71,7 +70,7 @@ async function readCertificates(path: string): Promise<Content | Judgement> {
     if (stat.size > MAX_BYTES) return unknown('is larger than 1 MiB')
     const content = await file.readFile()
     const text = content.toString('latin1')
-    const [first, ...rest] = text.includes('-----BEGIN') ? parseCertificates(text) : [new X509Certificate(content)]
+    const [first, ...rest] = text.includes('-----BEGIN') ? parseCertificates(text) : [parseCertificate(content)]
     if (!first) return critical('holds no certificate')
     const key = /-----BEGIN ([A-Z ]*PRIVATE KEY)-----[\s\S]+?-----END \1-----/.exec(text)?.[0]
     return { certificates: [first, ...rest], key }

@@ -33,7 +33,11 @@ export function readConfigFile(file: string, env: Env): ConfigDocument {
   const fail = (problems: readonly Problem[]): never => {
     throw new ConfigError(file, problems)
   }
-  const plain = ({ offset, message }: Located): Problem => ({ place: at(offset), path: '', message })
+  const plain = ({ offset, message }: Located): Problem => ({
+    place: at(offset),
+    path: '',
+    message: quote(message, MESSAGE_LIMIT),
+  })
 
   const { twice, broken } = readErrors(document, text, (offset) => lines.linePos(offset).line)
   if (broken.length > 0) fail(broken.map(plain))
@@ -46,7 +50,11 @@ export function readConfigFile(file: string, env: Env): ConfigDocument {
     value: toPlain(document, fail, file),
     problems: [
       ...twice.map(plain),
-      ...unresolved.map(({ path, node, message }) => ({ place: at(node.range?.[0]), path: formatPath(path), message })),
+      ...unresolved.map(({ path, node, message }) => ({
+        place: at(node.range?.[0]),
+        path: formatPath(path),
+        message: quote(message, MESSAGE_LIMIT),
+      })),
     ],
     problem: (path, message, key) => ({
       place: at(offsetOf(document, path, key)),
@@ -177,10 +185,11 @@ function foundAt(document: Document, path: Path): string | undefined {
   if (isSecret && !/^\$\{[^}]*\}$/.test(text)) return '[secret]'
   if (typeof node.value !== 'string') return text
   const safe = redact(text).replace(/\/\/[^/@\s]+@/, '//[secret]@')
-  return JSON.stringify(safe.length > 80 ? `${safe.slice(0, 80)}…` : safe)
+  return quote(JSON.stringify(safe.length > 80 ? `${safe.slice(0, 80)}…` : safe))
 }
 
 const formatPath = (path: Path): string =>
   path
+    .map((part) => (typeof part === 'string' ? quote(part) : part))
     .map((part, index) => (typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`))
     .join('')

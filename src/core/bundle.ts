@@ -3,6 +3,7 @@ import { SidecarError } from '../errors.ts'
 import { pem, pemBytes } from './csr.ts'
 import { describeKey, type KeyAlgorithm } from './key.ts'
 import { differences, type Names, namesOf } from './names.ts'
+import { quote } from './secret.ts'
 
 /** Milliseconds since 1970. */
 export type Instant = number
@@ -85,11 +86,21 @@ export function parseCertificates(text: string): X509Certificate[] {
   const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? []
   return blocks.map((block) => {
     try {
-      return new X509Certificate(block)
+      return parseCertificate(block)
     } catch (cause) {
       throw new SidecarError('BAD_RESPONSE', 'a certificate in the answer does not parse as X.509', { cause })
     }
   })
+}
+
+/**
+ * One certificate, PEM or DER, with all in it that is used later. Throws what OpenSSL says. Node parses the public key only when asked,
+ * and ends with a segmentation fault where `toLegacyObject` meets one that does not parse.
+ */
+export function parseCertificate(content: string | Buffer): X509Certificate {
+  const certificate = new X509Certificate(content)
+  void certificate.publicKey
+  return certificate
 }
 
 function parseKey(text: string, origin: string): KeyObject {
@@ -241,4 +252,4 @@ export function keyPem(key: KeyObject): Buffer {
 }
 
 const iso = (instant: Instant) => new Date(instant).toISOString()
-const oneLine = (distinguishedName: string | undefined) => (distinguishedName ?? '').replaceAll('\n', ', ')
+const oneLine = (distinguishedName: string | undefined) => quote((distinguishedName ?? '').replaceAll('\n', ', '))

@@ -2,6 +2,7 @@ import type { X509Certificate } from 'node:crypto'
 import { isIP, SocketAddress } from 'node:net'
 import { domainToASCII } from 'node:url'
 import * as z from 'zod'
+import { quote } from './secret.ts'
 
 /** The names of a certificate: subject common name and subjectAltName (RFC 5280 §4.2.1.6), normalised for comparison. */
 export interface Names {
@@ -134,16 +135,16 @@ function commonNameOf(certificate: X509Certificate): string | undefined {
   return Array.isArray(found) ? found.at(-1) : found
 }
 
-/** What differs between two sets of names, in words; empty when they are equal. The order of names does not count. */
+/** What differs between two sets of names, in words fit for one line; empty when they are equal. The order of names does not count. */
 export function differences(wanted: Names, got: Names): string[] {
   const found: string[] = []
   if (wanted.commonName !== got.commonName)
-    found.push(`common name is ${got.commonName ?? '(none)'}, wanted ${wanted.commonName ?? '(none)'}`)
+    found.push(`common name is ${quote(got.commonName ?? '(none)')}, wanted ${wanted.commonName ?? '(none)'}`)
   for (const kind of ['dns', 'ip', 'uri', 'email'] as const) {
     const missing = wanted[kind].filter((name) => !got[kind].includes(name))
     const extra = got[kind].filter((name) => !wanted[kind].includes(name))
     if (missing.length > 0) found.push(`${kind} lacks ${missing.join(', ')}`)
-    if (extra.length > 0) found.push(`${kind} has ${extra.join(', ')} besides`)
+    if (extra.length > 0) found.push(`${kind} has ${quote(extra.join(', '))} besides`)
   }
   return found
 }

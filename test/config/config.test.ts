@@ -46,6 +46,12 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'volume',
     says: /^unknown key; did you mean "volumes"\?$/,
   },
+  'a key that could forge a line': {
+    text: withMore('"x\\e[2K": 1'),
+    at: '5:1',
+    path: 'x\\x1b[2K',
+    says: /^unknown key/,
+  },
   'an unknown key in a kind': {
     text: withOutputs("[{ kind: pem, directory: /tls, mod: '0600' }]"),
     at: '4:45',

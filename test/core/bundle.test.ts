@@ -59,6 +59,18 @@ describe('toBundle', () => {
     })
   }
 
+  it('refuses a certificate whose public key does not parse, which would end Node', async () => {
+    const { certificatePem: certificate, keyPem } = await ca.issue({ algorithm: 'ed25519' })
+    const der = Buffer.from(parseCertificates(certificate)[0]?.raw ?? '')
+    // 1.3.101.112 becomes 1.3.101.127, which no algorithm has.
+    der[der.indexOf(Buffer.from('06032b6570', 'hex')) + 4] = 127
+    const broken = `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
+    assert.throws(
+      () => toBundle({ certificate: broken, issuers: [], key: keyPem, origin: 'test', receivedAt: 0 }),
+      failsWith('BAD_RESPONSE', /does not parse/),
+    )
+  })
+
   it('does not repeat a private key that does not parse', async () => {
     const { certificatePem: certificate } = await ca.issue()
     const key = '-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----'
@@ -126,6 +138,13 @@ describe('assertUsable', () => {
       /common name is web\.test, wanted api\.test/,
       { commonName: 'web.test', altNames: ['api.test'] },
       { names: names('api.test') },
+    ],
+    [
+      'a name holds what could forge a line',
+      'NAMES_MISMATCH',
+      /common name is evil\\x1b\[2K, wanted web\.test$/,
+      { commonName: 'evil\u001b[2K', altNames: ['web.test'] },
+      { names: names('web.test') },
     ],
     [
       'the key algorithm differs',
