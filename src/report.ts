@@ -30,17 +30,19 @@ export function createReporter(
   { clock, emit, publish }: { clock: Clock; emit: Emit; publish: Publish },
 ) {
   let told: Phase = 'PENDING'
+  let last: Report | undefined
 
   const show = (state: RotationState, served: Sighting | undefined, next: Task) => {
     const now = phase(state, clock.now())
-    publish({ state, served, next })
+    last = { state, served, next }
+    publish(last)
     if (now !== told) emit('certificate.phase', { certificate, from: told, to: now, reason: reasonFor(state) })
     told = now
   }
 
   return {
     publish: show,
-    /** The store could not be opened yet. */
+    /** The store could not be opened, yet or again. What was in service before is so still: a target holds it in memory. */
     unopened(error: SidecarError, attempt: number, nextAt: Instant) {
       const failure = failureOf(error, 'preflight', clock.now())
       const blank = initialState(
@@ -49,7 +51,8 @@ export function createReporter(
         { now: clock.now(), elapsed: 0 },
         0,
       )
-      show({ ...blank, failures: attempt, failure, nextAt }, undefined, { kind: 'wait', until: nextAt })
+      const before = last?.state ?? blank
+      show({ ...before, failures: attempt, failure, nextAt }, last?.served, { kind: 'wait', until: nextAt })
       if (attempt === 1)
         emit('rotation.failed', {
           certificate,

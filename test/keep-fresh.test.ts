@@ -243,6 +243,22 @@ describe('trouble with the disk', () => {
     assert.equal(world.issued.length, 1)
   })
 
+  it('stays DEGRADED, not PENDING, while a directory that is gone cannot be opened again', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.fail.write = new SidecarError('VOLUME_REPLACED', 'gone')
+    world.fail.open = new SidecarError('VOLUME_UNAVAILABLE', 'away')
+    await world.clock.advance(3 * MINUTE)
+    assert.equal(phaseOf(world), 'DEGRADED')
+    assert.equal(world.report().state.failure?.code, 'VOLUME_UNAVAILABLE')
+    assert.equal(world.report().state.serving?.fingerprint, 'c1', 'the target still has it')
+    world.fail.open = undefined
+    await world.clock.advance(3 * MINUTE)
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.issued.length, 1)
+  })
+
   it('waits for a lock and takes over when it is free', async () => {
     const world = begin()
     world.fail.open = new SidecarError('LOCK_HELD', 'held')
