@@ -22,7 +22,7 @@ import {
 } from './shelf.ts'
 import type { Memory, Repair } from './store.ts'
 import { PREVIOUS_LINK, survey } from './survey.ts'
-import { assertInPlace, assertReplaceable, assertWritable, openVolume } from './volume.ts'
+import { assertInPlace, assertNoMounts, assertReplaceable, assertWritable, openVolume } from './volume.ts'
 
 export interface DirectoryOptions {
   readonly path: string
@@ -83,10 +83,12 @@ export interface DirectoryStore extends AsyncDisposable {
 export async function openDirectory(options: DirectoryOptions): Promise<DirectoryStore> {
   const { certificate, names, render, now, keepMs } = options
   const root = await openVolume(options.path, options.mode)
-  const lock = await takeLock(root).catch(async (error) => {
-    await root[Symbol.asyncDispose]()
-    throw error
-  })
+  const lock = await assertNoMounts(root, names)
+    .then(() => takeLock(root))
+    .catch(async (error) => {
+      await root[Symbol.asyncDispose]()
+      throw error
+    })
   const shelf: Shelf = {
     root,
     certificate,

@@ -79,22 +79,27 @@ export async function assertInPlace(dir: PinnedDir): Promise<void> {
 
 /**
  * The names that readers use must be free to be renamed over. Throws FOREIGN_OBJECT for what is neither file nor link,
- * VOLUME_UNSAFE for a file that is mounted by itself (`-v file:file`, subPath): such a mount never sees a new file.
+ * VOLUME_UNSAFE for a mount.
  */
 export async function assertReplaceable(dir: PinnedDir, names: readonly string[]): Promise<void> {
-  const mounts = await mountPoints()
-  const realPath = await fs.realpath(dir.path).catch(() => dir.path)
+  await assertNoMounts(dir, names)
   for (const name of names) {
-    const path = `${dir.path}/${name}`
-    if (mounts.has(`${realPath}/${name}`))
-      throw new SidecarError(
-        'VOLUME_UNSAFE',
-        `${path} is a mount of a single file, which cannot be replaced; mount the directory instead`,
-      )
     const entry = await dir.look(name)
     if (entry && entry.type !== 'file' && entry.type !== 'link')
-      throw new SidecarError('FOREIGN_OBJECT', `${path} is neither a file nor a symbolic link`)
+      throw new SidecarError('FOREIGN_OBJECT', `${dir.path}/${name} is neither a file nor a symbolic link`)
   }
+}
+
+/** Throws VOLUME_UNSAFE for a file that is mounted by itself (`-v file:file`, subPath): such a mount never sees a new file. */
+export async function assertNoMounts(dir: PinnedDir, names: readonly string[]): Promise<void> {
+  const mounts = await mountPoints()
+  const realPath = await fs.realpath(dir.path).catch(() => dir.path)
+  const mounted = names.find((name) => mounts.has(`${realPath}/${name}`))
+  if (mounted === undefined) return
+  throw new SidecarError(
+    'VOLUME_UNSAFE',
+    `${dir.path}/${mounted} is a mount of a single file, which cannot be replaced; mount the directory instead`,
+  )
 }
 
 /** Where something is mounted, as Linux tells (proc_pid_mountinfo(5), field 5, octal escapes); elsewhere nothing is known. */

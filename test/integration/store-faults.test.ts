@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { execFile, execFileSync, spawnSync } from 'node:child_process'
+import { execFile, execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, dirname, join } from 'node:path'
@@ -11,8 +11,9 @@ import { LAYOUTS, type Layout } from '../../src/outputs/output.ts'
 import type { StepResult, StorePlan } from '../fixtures/store-driver.ts'
 import { bundled } from '../support/bundled.ts'
 import { createTestCa } from '../support/ca.ts'
-import { isCi, skipReason } from '../support/components.ts'
+import { skipReason } from '../support/components.ts'
 import { nameOf, traceNode } from '../support/strace.ts'
+import { mountsReason } from '../support/tmpfs.ts'
 import { assertTidy, makeVolume, readPair } from '../support/volume.ts'
 
 const skip = await skipReason('strace')
@@ -174,14 +175,7 @@ function assertDurableOrder(calls: readonly string[]): string[] {
   return renames
 }
 
-const namespaces = (() => {
-  const { status, stderr, error } = spawnSync('unshare', ['-Urm', 'true'], { encoding: 'utf8' })
-  if (status === 0) return false
-  const reason = `no mount namespaces here (unshare -Urm: ${error?.message ?? stderr.trim()}); they need an unprivileged user namespace or root`
-  if (isCi()) throw new Error(reason)
-  console.error(`SKIPPED: ${reason}`)
-  return reason
-})()
+const namespaces = mountsReason()
 
 describe('a volume', { skip: namespaces, concurrency: 2 }, () => {
   const claims: Readonly<Record<string, string>> = {

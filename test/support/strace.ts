@@ -1,4 +1,5 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFileSync, rmSync } from 'node:fs'
 import { component } from './components.ts'
 
@@ -57,4 +58,31 @@ export function numbered(calls: readonly string[]): { readonly name: string; rea
     counts.set(name, when)
     return { name, when }
   })
+}
+
+/** A strace at work on a running process; disposing it lets go of the process, which runs on. */
+export async function attachStrace(pid: number, inject: readonly string[]): Promise<AsyncDisposable> {
+  const strace = await component('strace')
+  const calls = inject.map((rule) => rule.slice(0, rule.indexOf(':')))
+  const options = ['-f', '-o', '/dev/null', '-e', 'signal=none', '-e', `trace=${[...new Set(calls)].join(',')}`]
+  const rules = inject.flatMap((rule) => ['-e', `inject=${rule}`])
+  const child = spawn(strace, [...options, ...rules, '-p', `${pid}`], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const ended = once(child, 'close')
+  const detach = () => child.kill('SIGINT')
+  process.once('exit', detach)
+  let told = ''
+  await new Promise<void>((resolve, reject) => {
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      told += text
+      if (told.includes(`Process ${pid} attached`)) resolve()
+    })
+    ended.then(() => reject(new Error(`strace could not attach: ${told}`)), reject)
+  })
+  return {
+    [Symbol.asyncDispose]: async () => {
+      process.removeListener('exit', detach)
+      detach()
+      await ended
+    },
+  }
 }
