@@ -9,7 +9,7 @@ import { controlRoutes, publicRoutes, type RouteDeps } from './routes.ts'
 
 /** Config `admin`. */
 export interface AdminOptions {
-  /** `host:port` of the read-only endpoints; port 0 takes a free one. */
+  /** `host:port` of the read-only endpoints; port 0 takes a free one. On a loopback address only loopback names are answered to. */
   readonly listen?: string | undefined
   readonly tls?: AdminTls | undefined
   /** Absolute path of the control socket. */
@@ -66,6 +66,8 @@ async function openFront(listen: string, tls: AdminTls | undefined, deps: AdminD
       routes: publicRoutes(deps),
       limits: { ...PUBLIC_LIMITS, ...deps.limits },
       emit: deps.emit,
+      // A web page can have its own name point to this machine (DNS rebinding), and so would read what only this machine may.
+      isOurName: isLoopback(listen) ? isLoopback : undefined,
       tls: tls && { requestCert: tls.clientCaFile !== undefined, rejectUnauthorized: true },
     }),
   )
@@ -80,6 +82,9 @@ async function openFront(listen: string, tls: AdminTls | undefined, deps: AdminD
   const held = opened.move()
   return { url, reloadTls: keeper?.look, [Symbol.asyncDispose]: () => held.disposeAsync() }
 }
+
+const isLoopback = (hostAndPort: string) =>
+  /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/i.test(hostAndPort)
 
 /** Resolves with `host:port` as it is listened on. */
 async function listenOnPort(server: Server | HttpsServer, listen: string): Promise<string> {

@@ -8,7 +8,7 @@ import type { Socket } from 'node:net'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import { wireError } from './control.ts'
 import type { Emit } from './events.ts'
-import { answer, json, type Reply, type Routes } from './router.ts'
+import { type AnswerOptions, answer, json, type Reply, type Routes } from './router.ts'
 
 /** What a client may take of the server. Times in ms. */
 export interface Limits {
@@ -44,6 +44,7 @@ export interface HttpServerOptions {
   readonly routes: Routes
   readonly limits: Limits
   readonly emit: Emit
+  readonly isOurName?: AnswerOptions['isOurName']
   /** Given: serves TLS. */
   readonly tls?: TlsOptions | undefined
 }
@@ -53,7 +54,7 @@ export interface HttpServer extends AsyncDisposable {
 }
 
 /** An HTTP server that slow, greedy and broken clients cannot hold up. The caller makes it listen. */
-export function createServer({ routes, limits, emit, tls }: HttpServerOptions): HttpServer {
+export function createServer({ routes, limits, emit, isOurName, tls }: HttpServerOptions): HttpServer {
   const stop = new AbortController()
   /** In the order they came. */
   const sockets = new Set<Socket>()
@@ -71,7 +72,7 @@ export function createServer({ routes, limits, emit, tls }: HttpServerOptions): 
     requireHostHeader: false,
   }
   const listener = oneAtATime(taken, (request, response, isLast) =>
-    respond(request, response, { routes, limits, emit, stop: stop.signal, isLast }),
+    respond(request, response, { routes, limits, emit, isOurName, stop: stop.signal, isLast }),
   )
   const server = tls
     ? createHttpsServer({ ...options, ...tls, handshakeTimeout: limits.headersMs }, listener)
@@ -129,7 +130,7 @@ function oneAtATime(taken: WeakSet<Socket>, respond: Respond) {
   }
 }
 
-interface RespondOptions extends Pick<HttpServerOptions, 'routes' | 'limits' | 'emit'> {
+interface RespondOptions extends Pick<HttpServerOptions, 'routes' | 'limits' | 'emit' | 'isOurName'> {
   readonly stop: AbortSignal
   /** Whether the connection is closed after this answer in any case. */
   readonly isLast: () => boolean
@@ -139,15 +140,17 @@ interface RespondOptions extends Pick<HttpServerOptions, 'routes' | 'limits' | '
 async function respond(
   request: IncomingMessage,
   response: ServerResponse,
-  { routes, limits, emit, stop, isLast }: RespondOptions,
+  { routes, limits, emit, isOurName, stop, isLast }: RespondOptions,
 ): Promise<void> {
   const gone = new AbortController()
   response.once('close', () => gone.abort(new DOMException('the client has gone', 'AbortError')))
   const signal = AbortSignal.any([stop, gone.signal])
-  const reply = await answer(request, routes, { maxBodyBytes: limits.bodyBytes, signal }).catch((error: unknown) => {
-    if (gone.signal.aborted || request.errored) return undefined
-    return failed(toSidecarError(stop.aborted ? stop.reason : error), emit)
-  })
+  const reply = await answer(request, routes, { maxBodyBytes: limits.bodyBytes, signal, isOurName }).catch(
+    (error: unknown) => {
+      if (gone.signal.aborted || request.errored) return undefined
+      return failed(toSidecarError(stop.aborted ? stop.reason : error), emit)
+    },
+  )
   if (reply) send(request, response, { ...reply, close: stop.aborted || isLast() || isRefusal(reply) })
 }
 

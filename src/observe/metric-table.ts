@@ -114,6 +114,7 @@ export const PROCESS_METRICS = {
   process_resident_memory_bytes: gauge('Resident memory in bytes.'),
   process_start_time_seconds: gauge('Start of the process since the Unix epoch in seconds.'),
   process_open_fds: gauge('Open file descriptors.'),
+  nodejs_active_resources: gauge('Timers, handles and requests that keep the event loop busy, by type.', 'type'),
   nodejs_heap_size_used_bytes: gauge('Heap in use in bytes.'),
   nodejs_eventloop_utilization: gauge('Share of time the event loop was busy since the last scrape.'),
 }

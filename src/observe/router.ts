@@ -31,13 +31,20 @@ export const json = (status: number, value: unknown): Reply => ({
   body: `${JSON.stringify(value)}\n`,
 })
 
+export interface AnswerOptions {
+  readonly maxBodyBytes: number
+  readonly signal: AbortSignal
+  /** Judges the Host header, port included; by default any name will do. */
+  readonly isOurName?: ((host: string) => boolean) | undefined
+}
+
 /** Answers a request, or refuses it before anything of its body beyond `maxBodyBytes` is read. Rejects only with what a handler throws. */
 export async function answer(
   request: IncomingMessage,
   routes: Routes,
-  { maxBodyBytes, signal }: { maxBodyBytes: number; signal: AbortSignal },
+  { maxBodyBytes, signal, isOurName = () => true }: AnswerOptions,
 ): Promise<Reply> {
-  const refusal = refuseForm(request)
+  const refusal = refuseForm(request, isOurName)
   if (refusal) return refusal
   if (Number(request.headers['content-length'] ?? 0) > maxBodyBytes) return tooLarge(maxBodyBytes)
   const [path = '', query = ''] = (request.url ?? '').split('?', 2)
@@ -53,9 +60,13 @@ export async function answer(
 }
 
 /** What the parser lets through and RFC 9110 and 9112 do not. */
-function refuseForm({ headers, headersDistinct, httpVersion }: IncomingMessage): Reply | undefined {
+function refuseForm(
+  { headers, headersDistinct, httpVersion }: IncomingMessage,
+  isOurName: (host: string) => boolean,
+): Reply | undefined {
   const hosts = headersDistinct.host?.length ?? 0
   if (hosts > 1 || (hosts === 0 && httpVersion !== '1.0')) return text(400, 'one Host header is needed')
+  if (headers.host !== undefined && !isOurName(headers.host)) return text(421, 'this server has no such name')
   // The parser takes any list that ends in chunked; what stands before would stay in the body.
   if ((headers['transfer-encoding'] ?? 'chunked').toLowerCase() !== 'chunked')
     return text(501, 'the only transfer coding understood is chunked')

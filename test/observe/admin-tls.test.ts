@@ -154,7 +154,7 @@ async function ask(socket: Awaited<ReturnType<typeof handshake>>): Promise<strin
   socket.on('data', (chunk) => {
     reply += chunk
   })
-  socket.write('GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  socket.write('GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
   await closed(socket)
   return reply
 }

@@ -105,31 +105,35 @@ test('metrics and status are there, HEAD gives their headers only', async () => 
 })
 
 const refusals: readonly [claim: string, bytes: string, status: string][] = [
-  ['20 KiB of headers', `GET /livez HTTP/1.1\r\nHost: x\r\nX: ${'x'.repeat(20_480)}\r\n\r\n`, '431'],
+  ['20 KiB of headers', `GET /livez HTTP/1.1\r\nHost: localhost\r\nX: ${'x'.repeat(20_480)}\r\n\r\n`, '431'],
   ['a request without Host', 'GET /livez HTTP/1.1\r\n\r\n', '400'],
   ['what is not HTTP', '\u0016\u0003\u0001 hello\r\n\r\n', '400'],
-  ['an unknown method', 'BREW /livez HTTP/1.1\r\nHost: x\r\n\r\n', '400'],
-  ['GET with a body', 'GET /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi', '400'],
+  ['an unknown method', 'BREW /livez HTTP/1.1\r\nHost: localhost\r\n\r\n', '400'],
+  ['GET with a body', 'GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi', '400'],
   [
     'GET with a chunked body',
-    'GET /livez HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n',
+    'GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n',
     '400',
   ],
   [
     'a body announced twice',
-    'POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    'POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
     '400',
   ],
-  ['a body over 1 KiB', `POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: 1025\r\n\r\n${'x'.repeat(1025)}`, '413'],
   [
-    'a chunked body over 1 KiB',
-    `POST /rotate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n${'x'.repeat(2048)}\r\n`,
+    'a body over 1 KiB',
+    `POST /rotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1025\r\n\r\n${'x'.repeat(1025)}`,
     '413',
   ],
-  ['an unknown path', 'GET /__proto__ HTTP/1.1\r\nHost: x\r\n\r\n', '404'],
-  ['a path from a proxy request', 'GET http://evil.example/livez HTTP/1.1\r\nHost: x\r\n\r\n', '404'],
-  ['POST to a path that is read', 'POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n', '405'],
-  ['DELETE', 'DELETE /status HTTP/1.1\r\nHost: x\r\n\r\n', '405'],
+  [
+    'a chunked body over 1 KiB',
+    `POST /rotate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n800\r\n${'x'.repeat(2048)}\r\n`,
+    '413',
+  ],
+  ['an unknown path', 'GET /__proto__ HTTP/1.1\r\nHost: localhost\r\n\r\n', '404'],
+  ['a path from a proxy request', 'GET http://evil.example/livez HTTP/1.1\r\nHost: localhost\r\n\r\n', '404'],
+  ['POST to a path that is read', 'POST /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n', '405'],
+  ['DELETE', 'DELETE /status HTTP/1.1\r\nHost: localhost\r\n\r\n', '405'],
 ]
 for (const [claim, bytes, status] of refusals) {
   test(`N2 answers ${claim} with ${status} and closes`, async () => {
@@ -143,6 +147,23 @@ test('N2 405 says what is allowed', async () => {
   await using server = await startAdmin(onPort)
   const response = await fetch(`${server.url}/livez`, { method: 'PUT' })
   assert.deepEqual([response.status, response.headers.get('allow')], [405, 'GET, HEAD'])
+})
+
+test('N4 on loopback it answers to loopback names only, so that no web page reads it under a name of its own', async () => {
+  await using server = await startAdmin(onPort)
+  const ask = (host: string) =>
+    exchange(server.port, `GET /status HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+  for (const host of ['localhost', `127.0.0.1:${server.port}`, 'LOCALHOST:1', '[::1]:9443', '127.0.1.1'])
+    assert.equal(statusOf(await ask(host)), '200', host)
+  for (const host of [
+    'evil.example',
+    `localhost.evil.example:${server.port}`,
+    '127.0.0.1.nip.io',
+    '10.0.0.1',
+    '',
+    'localhost:x',
+  ])
+    assert.equal(statusOf(await ask(host)), '421', host)
 })
 
 test('N4 nothing can be changed over TCP: tries are refused, told once, and reach nobody', async () => {
@@ -169,7 +190,7 @@ test('N4 nothing can be changed over TCP: tries are refused, told once, and reac
 
 test('N1 a client that drips its headers, or sends nothing, is cut off, and others are served meanwhile', async () => {
   await using server = await startAdmin(onPort, { limits: { headersMs: 30, requestMs: 30 } })
-  const dripping = drip(server.port, `GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ${'x'.repeat(10_000)}`)
+  const dripping = drip(server.port, `GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Slow: ${'x'.repeat(10_000)}`)
   const silent = exchange(server.port, '')
   assert.equal((await fetch(`${server.url}/livez`)).status, 200)
   assert.equal(statusOf(await dripping), '408')
@@ -178,7 +199,7 @@ test('N1 a client that drips its headers, or sends nothing, is cut off, and othe
 
 test('N1 a client that drips its body is cut off', async () => {
   await using server = await startAdmin(onSocket, { limits: { headersMs: 30, requestMs: 30 } })
-  const reply = await exchange(server.socket, 'POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{')
+  const reply = await exchange(server.socket, 'POST /rotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{')
   assert.equal(statusOf(reply), '408')
 })
 
@@ -192,13 +213,13 @@ test('N1 one connection more than allowed takes the place of the one that idles 
   await using server = await startAdmin(onSocket, { limits: { connections: 2 }, control: { rotate } })
   const body = '{"certificates":"all","wait":true}'
   const waiting = dial(server.socket)
-  waiting.write(`POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
+  waiting.write(`POST /rotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n${body}`)
   await asked.promise
   const idle = dial(server.socket)
   await once(idle, 'connect')
   const closing = closed(idle)
   assert.equal(
-    statusOf(await exchange(server.socket, 'GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')),
+    statusOf(await exchange(server.socket, 'GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')),
     '200',
   )
   await closing
@@ -220,14 +241,14 @@ test('closing ends idle, silent and stuck connections promptly, and removes the 
     },
   })
   const idle = dial(server.port)
-  idle.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n')
+  idle.write('GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n')
   await once(idle, 'data')
   const silent = dial(server.port)
   await once(silent, 'connect')
   const body = '{"certificates":"all","wait":true}'
   const stuck = exchange(
     server.socket,
-    `POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    `POST /rotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
   )
   await asked.promise
   const ends = Promise.all([closed(idle), closed(silent), stuck])

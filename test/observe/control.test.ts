@@ -100,7 +100,7 @@ const badBodies: readonly [claim: string, body: string, status: string][] = [
 for (const [claim, body, status] of badBodies) {
   test(`rotate with ${claim} is refused and reaches nobody`, async () => {
     await using server = await startAdmin(onSocket, { control: { rotate: () => assert.fail('reached') } })
-    const request = `POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+    const request = `POST /rotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\n\r\n${body}`
     assert.equal(statusOf(await exchange(server.socket, request)), status)
     assert.deepEqual(
       server.heard.map(({ name }) => name),
