@@ -7,7 +7,7 @@ import { openIdle } from '../idle.ts'
 import { peek } from '../outputs/peek.ts'
 import { examineVolume } from '../outputs/volume.ts'
 import type { ManagedCertificate } from '../rotation.ts'
-import type { Vault } from '../vault/client.ts'
+import type { TokenInfo, Vault } from '../vault/client.ts'
 import { count, type Io, print } from './io.ts'
 
 const FAILED = 69
@@ -45,18 +45,25 @@ async function* examineVault(vault: Vault, limit: Limit): AsyncGenerator<Finding
   if (health.sealed) yield { ok: false, what: 'it is sealed', fix: ERRORS.VAULT_SEALED.hint }
   else if (!health.usable)
     yield { ok: false, what: 'this node does not serve requests', fix: ERRORS.VAULT_UNUSABLE.hint }
-  const token = yield* attempt(
-    () => vault.lookupSelf(limit()),
-    ({ policies, ttlMs }) =>
-      `login works: policies ${policies.join(', ')}; token ${ttlMs === 0 ? 'never expires' : `lives ${formatDuration(ttlMs)}`}`,
-  )
-  if (token?.policies.includes('root')) {
-    yield {
-      ok: undefined,
-      what: 'this is a root token',
-      fix: 'Use a role whose policy allows only what certferry needs (see SECURITY.md).',
-    }
+  yield* await vault.lookupSelf(limit()).then(judgeToken, (error: unknown) => [failed(error)])
+}
+
+function judgeToken(token: TokenInfo | undefined): Finding[] {
+  if (!token) {
+    return [
+      {
+        ok: undefined,
+        what: 'login works; the token may not look at itself, so its policies and its life are not known',
+        fix: 'For the doctor only: path "auth/token/lookup-self" { capabilities = ["read"] }',
+      },
+    ]
   }
+  const { policies, ttlMs } = token
+  const life = ttlMs === 0 ? 'never expires' : `lives ${formatDuration(ttlMs)}`
+  const works: Finding = { ok: true, what: `login works: policies ${policies.join(', ')}; token ${life}` }
+  if (!policies.includes('root')) return [works]
+  const fix = 'Use a role whose policy allows only what certferry needs (see docs/vault-policies.md).'
+  return [works, { ok: undefined, what: 'this is a root token', fix }]
 }
 
 /** Before the first set is on disk the target cannot run with it: what is wrong with it then is no problem yet. */

@@ -104,15 +104,7 @@ async function examineGrant(
   signal: AbortSignal,
 ): Promise<Finding[]> {
   const path = pkiPath(method, { mount, role, issuerRef })
-  const granted = await vault.capabilities(path, signal)
-  const mayAsk = granted.includes('update') || granted.includes('root')
-  const policy: Finding = mayAsk
-    ? { ok: true, what: `the policy allows POST ${path.join('/')}` }
-    : {
-        ok: false,
-        what: `the policy does not allow POST ${path.join('/')} (granted: ${granted.join(', ')})`,
-        fix: `path "${path.join('/')}" { capabilities = ["update"] }`,
-      }
+  const policy = judgePolicy(await vault.capabilities(path, signal), path.join('/'))
   const settings = await vault.readRole(mount, role, signal)
   if (!settings) {
     return [
@@ -129,6 +121,23 @@ async function examineGrant(
     policy,
     ...(troubles.length > 0 ? troubles : [{ ok: true, what: `the role ${role} allows these names, key and ttl` }]),
   ]
+}
+
+function judgePolicy(granted: readonly string[] | undefined, path: string): Finding {
+  if (!granted) {
+    return {
+      ok: undefined,
+      what: `this token may not ask what it may do, so whether the policy allows POST ${path} is not known`,
+      fix: 'For the doctor only: path "sys/capabilities-self" { capabilities = ["update"] }',
+    }
+  }
+  if (granted.includes('update') || granted.includes('root'))
+    return { ok: true, what: `the policy allows POST ${path}` }
+  return {
+    ok: false,
+    what: `the policy does not allow POST ${path} (granted: ${granted.join(', ')})`,
+    fix: `path "${path}" { capabilities = ["update"] }`,
+  }
 }
 
 /** The certificate exists by now, so a failure here must not waste it: without a root `check.chain` decides. */

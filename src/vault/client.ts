@@ -23,11 +23,14 @@ export interface Vault extends AsyncDisposable {
   caChain(mount: string, issuerRef: string, signal: AbortSignal): Promise<readonly string[]>
   /** GET sys/health, advice only: no attempt depends on it. Needs no token. */
   health(signal: AbortSignal): Promise<VaultHealth>
-  /** GET auth/token/lookup-self: the token in use, after a login where there is none. */
-  lookupSelf(signal: AbortSignal): Promise<TokenInfo>
-  /** POST sys/capabilities-self: what the token may do with a path, such as `update`; `root` for all, `deny` for nothing. */
-  capabilities(path: readonly string[], signal: AbortSignal): Promise<readonly string[]>
-  /** GET {mount}/roles/{role}; undefined where the policy does not let us read it. Throws ROLE_MISSING, MOUNT_MISSING. */
+  /** GET auth/token/lookup-self: the token in use, after a login where there is none; undefined where the policy does not let us ask. */
+  lookupSelf(signal: AbortSignal): Promise<TokenInfo | undefined>
+  /**
+   * POST sys/capabilities-self: what the token may do with a path, such as `update`; `root` for all, `deny` for nothing; undefined where the
+   * policy does not let us ask.
+   */
+  capabilities(path: readonly string[], signal: AbortSignal): Promise<readonly string[] | undefined>
+  /** GET {mount}/roles/{role}; undefined where the policy does not let us ask. Throws ROLE_MISSING, MOUNT_MISSING. */
   readRole(mount: string, role: string, signal: AbortSignal): Promise<PkiRole | undefined>
 }
 
@@ -100,21 +103,18 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       const reply = await send(request, signal)
       return { ...parseReply(reply, Health, nameOf(request)), usable: USABLE.includes(reply.status) }
     },
-    lookupSelf: (signal) =>
-      call({ operation: 'lookup-self', method: 'GET', path: ['auth', 'token', 'lookup-self'] }, Lookup, signal),
+    lookupSelf: (signal) => {
+      const request = { operation: 'lookup-self', method: 'GET', path: ['auth', 'token', 'lookup-self'] } as const
+      return unlessDenied(call(request, Lookup, signal))
+    },
     capabilities: (path, signal) => {
       const body = { paths: [path.join('/')] }
       const request = { operation: 'capabilities', method: 'POST', path: ['sys', 'capabilities-self'], body } as const
-      return call(request, Capabilities, signal)
+      return unlessDenied(call(request, Capabilities, signal))
     },
-    readRole: async (mount, role, signal) => {
-      const path = [...mount.split('/'), 'roles', role]
-      try {
-        return await call({ operation: 'read-role', method: 'GET', path }, PkiRole, signal)
-      } catch (error) {
-        if (error instanceof SidecarError && error.code === 'PERMISSION_DENIED') return undefined
-        throw error
-      }
+    readRole: (mount, role, signal) => {
+      const request = { operation: 'read-role', method: 'GET', path: [...mount.split('/'), 'roles', role] } as const
+      return unlessDenied(call(request, PkiRole, signal))
     },
     [Symbol.asyncDispose]: async () => {
       await tokens[Symbol.asyncDispose]()
@@ -128,6 +128,16 @@ const isNews = (warning: string) => !/ field was provided but the role is set wi
 
 /** Those with which Vault refuses a login; anything else is trouble on the way. */
 const REFUSED: readonly number[] = [400, 403, 404, 405]
+
+/** For what only a person wants to know: no policy has to allow that. */
+async function unlessDenied<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof SidecarError && error.code === 'PERMISSION_DENIED') return undefined
+    throw error
+  }
+}
 
 /** The requests that auth methods send: their own token or none, and a refusal is theirs to judge. */
 const asker =

@@ -174,7 +174,7 @@ describe('a real PKI mount', { skip }, () => {
       { usable: true, initialized: true, sealed: false, standby: false, version: '' },
     )
     assert.match(health.version, /^\d+\.\d+\.\d+/)
-    assert.deepEqual((await vault.lookupSelf(forever)).policies, ['root'])
+    assert.deepEqual((await vault.lookupSelf(forever))?.policies, ['root'])
     const role = await vault.readRole('pki', 'web', forever)
     assert.deepEqual(
       [role?.allowedDomains, role?.maxTtlSeconds, role?.allowSubdomains],

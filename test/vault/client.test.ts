@@ -184,10 +184,11 @@ describe('for the doctor', () => {
     assert.deepEqual([role?.allowedDomains, role?.maxTtlSeconds, role?.keyType], [['example.com'], 259200, 'any'])
   })
 
-  test('a role that may not be read is unknown, one that does not exist is missing', async () => {
+  test('what the policy does not let us read is unknown, a role that does not exist is missing', async () => {
     await using server = await startFaultProxy(answering(denied))
     const { vault } = openVault(server.address)
     await using _ = vault
+    assert.equal(await vault.capabilities(['pki', 'sign', 'web'], forever), undefined)
     assert.equal(await vault.readRole('pki', 'web', forever), undefined)
     server.onRequest = answering(answer(404, { errors: [] }))
     assert.equal((await failure(vault.readRole('pki', 'web', forever))).code, 'ROLE_MISSING')
