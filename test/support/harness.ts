@@ -8,25 +8,25 @@ import type { Report } from '../../src/report.ts'
 import type { ManagedCertificate } from '../../src/rotation.ts'
 import { createScheduler } from '../../src/scheduler.ts'
 import { createTestCa } from './ca.ts'
-import { createFakeClock } from './clock.ts'
+import { createFakeClock, type FakeClock, type FakeClockOptions, promisesSettled } from './clock.ts'
 
 export const T0 = Date.UTC(2026, 0, 1)
 const template = (await (await createTestCa()).issue()).bundle
 
-/** A real bundle under other times, so that thousands cost nothing. */
-export const bundleAt = (receivedAt: number, id: string, lifeMs: number): Bundle => ({
+/** A real bundle under other times, so that thousands cost nothing: valid by the issuer's clock, received by ours. */
+export const bundleAt = (clock: Pick<FakeClock, 'now' | 'truth'>, id: string, lifeMs: number): Bundle => ({
   ...template,
   fingerprint: id,
   serial: id,
   origin: 'test',
-  notBefore: receivedAt - 30_000,
-  receivedAt,
-  notAfter: receivedAt + lifeMs,
+  notBefore: clock.truth() - 30_000,
+  receivedAt: clock.now(),
+  notAfter: clock.truth() + lifeMs,
 })
 
 /** A world on a fake clock: an issuer, a disk and a target, each of which can be made to fail. */
 export interface World {
-  readonly clock: ReturnType<typeof createFakeClock>
+  readonly clock: FakeClock
   readonly events: { name: EventName; event: EventMap[EventName]; at: number }[]
   readonly requests: LoopRequest[]
   /** Bundles issued so far. */
@@ -34,6 +34,8 @@ export interface World {
   /** Calls to the issuer, refused ones included. */
   asked: number
   reloads: number
+  /** Rounds of the loop. */
+  turns: number
   /** What the disk holds, and what the target serves. */
   disk: { current: Bundle | undefined; previous: Bundle | undefined; memory: Memory }
   target: { up: boolean; serves: string | undefined; refuses: (id: string) => boolean }
@@ -48,8 +50,13 @@ export interface World {
   ring(): void
 }
 
-export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World {
-  const clock = createFakeClock(T0)
+export interface WorldOptions extends Pick<FakeClockOptions, 'random' | 'lateMs'> {
+  readonly lifeMs?: number
+  readonly verifies?: boolean
+}
+
+export function createWorld({ lifeMs = 3_600_000, verifies = true, ...clockOptions }: WorldOptions = {}): World {
+  const clock = createFakeClock(T0, { settle: promisesSettled, ...clockOptions })
   let running: { stop: AbortController; ended: Promise<unknown>; ring: () => void } | undefined
   let report: Report | undefined
   const world: World = {
@@ -59,6 +66,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World
     issued: [],
     asked: 0,
     reloads: 0,
+    turns: 0,
     disk: {
       current: undefined,
       previous: undefined,
@@ -79,7 +87,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World
       const alarm = scheduler.alarm(stop.signal)
       const loop = keepFresh(
         certificate(world, verifies),
-        { clock, emit, alarm, requests: world.requests, publish: (next) => (report = next), isStart: true },
+        { clock, emit, alarm, requests: world.requests, publish, isStart: true },
         stop.signal,
       )
       running = { stop, ended: Promise.allSettled([loop, ticking]), ring: alarm.ring }
@@ -89,6 +97,10 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true } = {}): World
       await running?.ended
     },
     ring: () => running?.ring(),
+  }
+  const publish = (next: Report) => {
+    report = next
+    world.turns += 1
   }
   const emit = <Name extends EventName>(name: Name, event: EventMap[Name]) => {
     world.events.push({ name, event, at: clock.now() - T0 })
@@ -110,7 +122,7 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
         world.asked += 1
         if (world.repeats) return world.issued.at(-1) ?? world.repeats
         if (world.fail.fetch) throw world.fail.fetch
-        const bundle = bundleAt(world.clock.now(), `c${world.issued.length + 1}`, world.lifeMs)
+        const bundle = bundleAt(world.clock, `c${world.issued.length + 1}`, world.lifeMs)
         world.issued.push(bundle)
         return bundle
       },
