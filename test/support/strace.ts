@@ -25,9 +25,9 @@ export async function traceNode(args: readonly string[], logPath: string, inject
   const injection = inject === undefined ? [] : ['-e', `inject=${inject}`]
   const env = { ...process.env, UV_THREADPOOL_SIZE: '1', NODE_TEST_CONTEXT: undefined }
   const { stdout, stderr, code } = await run(strace, [...options, ...injection, process.execPath, ...args], env)
-  const lines = readFileSync(logPath, 'utf8').split('\n')
+  const calls = callsIn(logPath)
   rmSync(logPath)
-  return { stdout, stderr, exitCode: code, calls: busiest(lines) }
+  return { stdout, stderr, exitCode: code, calls }
 }
 
 function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv) {
@@ -38,6 +38,9 @@ function run(command: string, args: readonly string[], env: NodeJS.ProcessEnv) {
     })
   })
 }
+
+/** The calls of a log, in order, of the thread that does file work. */
+export const callsIn = (logPath: string): readonly string[] => busiest(readFileSync(logPath, 'utf8').split('\n'))
 
 /** `1234 rename("a", "b") = 0` of the thread with the most calls, without its number. */
 function busiest(lines: readonly string[]): string[] {
@@ -60,11 +63,18 @@ export function numbered(calls: readonly string[]): { readonly name: string; rea
   })
 }
 
-/** A strace at work on a running process; disposing it lets go of the process, which runs on. */
-export async function attachStrace(pid: number, inject: readonly string[]): Promise<AsyncDisposable> {
+/**
+ * A strace at work on a running process; disposing it lets go of the process, which runs on. Without anything to inject it keeps a
+ * log of the calls that write, for {@link callsIn}.
+ */
+export async function attachStrace(
+  pid: number,
+  inject: readonly string[],
+  logPath = '/dev/null',
+): Promise<AsyncDisposable> {
   const strace = await component('strace')
-  const calls = inject.map((rule) => rule.slice(0, rule.indexOf(':')))
-  const options = ['-f', '-o', '/dev/null', '-e', 'signal=none', '-e', `trace=${[...new Set(calls)].join(',')}`]
+  const calls = [...new Set(inject.map((rule) => rule.slice(0, rule.indexOf(':'))))]
+  const options = ['-f', '-o', logPath, '-e', 'signal=none', '-e', `trace=${calls.join(',') || WRITE_CALLS}`]
   const rules = inject.flatMap((rule) => ['-e', `inject=${rule}`])
   const child = spawn(strace, [...options, ...rules, '-p', `${pid}`], { stdio: ['ignore', 'ignore', 'pipe'] })
   const ended = once(child, 'close')
