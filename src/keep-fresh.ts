@@ -6,6 +6,7 @@ import {
   evolve,
   hurried,
   initialState,
+  isHeldOff,
   type Outcome,
   type Policy,
   type RotationState,
@@ -62,7 +63,7 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     const [forced] = rotations
     wanted = forced?.reason ?? wanted
     const due = decide(state, times(), state.serving && mismatch(state.serving))
-    const isWanted = forced || (wanted !== undefined && state.nextElapsed <= clock.elapsed())
+    const isWanted = forced || (wanted !== undefined && !isHeldOff(state, times()))
     const task: Task = isWanted ? { kind: 'renew', why: wanted ?? '' } : due
     reporter.publish(state, inspection.served(), task)
     if (task.kind === 'wait') {

@@ -40,7 +40,10 @@ export interface RotationState {
   readonly waits: number
   /** What they found instead. */
   readonly awaited: Failure | undefined
-  /** Nothing is tried before this time, unless forced: monotonic, so that no stepped clock holds it off; and by the wall, to be shown. */
+  /**
+   * Nothing is tried before this time, unless forced: by the monotonic clock, so that no clock set back holds it off, or by the wall
+   * clock, so that nobody waits for what a clock set right has brought already; whichever is first.
+   */
   readonly nextElapsed: number
   readonly nextAt: Instant
   /** The target answered at least once in this process's life. */
@@ -149,7 +152,8 @@ export const reasonFor = (state: RotationState): string | undefined => state.fai
 
 /** What to do now. `mismatch` says in words why the set on disk is not what the config asks for, if it is not. */
 export function decide(state: RotationState, { now, elapsed }: Times, mismatch: string | undefined): Task {
-  if (elapsed < state.nextElapsed) return { kind: 'wait', until: Math.ceil(now + state.nextElapsed - elapsed) }
+  if (isHeldOff(state, { now, elapsed }))
+    return { kind: 'wait', until: Math.min(state.nextAt, Math.ceil(now + state.nextElapsed - elapsed)) }
   if (state.pending && isWorthServing(state.pending, now))
     return { kind: 'deliver', bundle: state.pending, why: 'retry' }
   const { serving, renewAt, renewElapsed } = state
@@ -164,6 +168,10 @@ export function decide(state: RotationState, { now, elapsed }: Times, mismatch: 
   if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
   return { kind: 'wait', until: Math.min(renewAt, Math.ceil(now + renewElapsed - elapsed)) }
 }
+
+/** A failure, or something awaited, is not tried again yet. */
+export const isHeldOff = ({ nextElapsed, nextAt }: RotationState, { now, elapsed }: Times): boolean =>
+  elapsed < nextElapsed && now < nextAt
 
 /** Material in hand is used while at least a third of its life is left; after that a new one is asked for. */
 const isWorthServing = (bundle: Bundle, now: Instant) => bundle.notAfter - now >= lifetimeOf(bundle) / 3
@@ -250,7 +258,7 @@ const isAwaited = (
   !state.targetSeen &&
   elapsed < state.graceEndsElapsed
 
-const after = (ms: number, { now, elapsed }: Times) => ({ nextAt: Math.floor(now + ms), nextElapsed: elapsed + ms })
+const after = (ms: number, { now, elapsed }: Times) => ({ nextAt: Math.ceil(now + ms), nextElapsed: elapsed + ms })
 
 const NOT_YET_VALID_MARGIN_MS = 5_000
 
@@ -272,4 +280,4 @@ export const doubted = (state: RotationState, times: Times): RotationState =>
 
 /** Someone asked for a try now: backoff is put aside. */
 export const hurried = (state: RotationState, times: Times): RotationState =>
-  state.nextElapsed <= times.elapsed ? state : { ...state, ...after(0, times) }
+  isHeldOff(state, times) ? { ...state, ...after(0, times) } : state

@@ -112,6 +112,19 @@ describe('decide', () => {
     assert.equal(task(hurried(state, at(HOUR / 2 + 1)), HOUR / 2 + 1).kind, 'renew')
   })
 
+  it('delivers what was not yet valid as soon as a clock that was a day behind is set right', () => {
+    const fresh = bundleAt(T0 + HOUR / 2, 'b')
+    const behind = { now: T0 - 24 * HOUR, elapsed: HOUR / 2, random: () => 0 }
+    const state = evolve(active(), failed('NOT_YET_VALID', 'check', { inHand: fresh }), policy, behind)
+    assert.equal(decide(state, { ...behind, elapsed: HOUR / 2 + 60_000 }, undefined).kind, 'wait')
+    assert.deepEqual(task(state, HOUR / 2 + 1_000), { kind: 'deliver', bundle: fresh, why: 'retry' })
+  })
+  it('holds to its backoff, and no longer, when the clock is set back in the meantime', () => {
+    const state = step(active(), failed('VAULT_5XX', 'fetch'), HOUR / 2)
+    const back = (elapsed: number) => decide(state, { now: T0 - 24 * HOUR, elapsed }, undefined).kind
+    assert.deepEqual([back(HOUR / 2 + 499), back(HOUR / 2 + 500)], ['wait', 'renew'])
+  })
+
   it('delivers again what was fetched but not served, without issuing', () => {
     const fresh = bundleAt(T0 + HOUR / 2, 'b')
     const state = step(
