@@ -1,7 +1,9 @@
 import { constants } from 'node:os'
 import { CommanderError } from 'commander'
 import type { Io } from './commands/io.ts'
+import { redact } from './core/secret.ts'
 import { toSidecarError } from './errors.ts'
+import { keepMemoryPrivate } from './hardening.ts'
 import { createProgram } from './program.ts'
 
 const USAGE = 64
@@ -19,12 +21,13 @@ const io: Io = {
   onHangup: (listener) => process.on('SIGHUP', listener),
 }
 
-trapSignals()
-outliveReaders()
 void main(process.argv)
 
 async function main(argv: readonly string[]): Promise<void> {
+  outliveReaders()
   try {
+    keepMemoryPrivate(process)
+    trapSignals()
     await createProgram(io, (code) => {
       process.exitCode = code
     }).parseAsync([...argv])
@@ -35,7 +38,7 @@ async function main(argv: readonly string[]): Promise<void> {
   if (stop.signal.aborted) setTimeout(() => process.exit(), LINGER_MS).unref()
 }
 
-/** The first SIGTERM or SIGINT ends cleanly, the second at once. SIGUSR1 is held, or Node would open its inspector. */
+/** The first SIGTERM or SIGINT ends cleanly, the second at once. SIGUSR1 is held, or Node would open its inspector; and SIGUSR2, by which others ask for a report. */
 function trapSignals(): void {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
@@ -43,7 +46,7 @@ function trapSignals(): void {
       stop.abort(new DOMException(signal, 'AbortError'))
     })
   }
-  process.on('SIGUSR1', () => {})
+  for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) process.on(signal, () => {})
   process.on('uncaughtException', (error) => {
     if (stop.signal.aborted) process.exit(BUG)
     process.exitCode = report(error)
@@ -61,8 +64,8 @@ function report(thrown: unknown): number {
   if (thrown instanceof CommanderError) return thrown.exitCode === 0 ? 0 : USAGE
   if (io.signal.aborted && thrown === io.signal.reason) return 0
   const error = toSidecarError(thrown)
-  io.stderr.write(fitted(`certferry: ${error.message}\n  ${error.kind.hint}\n`, io.stderr.columns))
-  if (error.code === 'BUG' && error.cause instanceof Error) io.stderr.write(`${error.cause.stack}\n`)
+  io.stderr.write(fitted(`certferry: ${redact(error.message)}\n  ${error.kind.hint}\n`, io.stderr.columns))
+  if (error.code === 'BUG' && error.cause instanceof Error) io.stderr.write(`${redact(error.cause.stack ?? '')}\n`)
   return error.kind.exit
 }
 

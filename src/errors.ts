@@ -262,6 +262,11 @@ export const ERRORS = {
     exit: 78,
     hint: 'Others could change what certferry runs and where it writes: chmod go-w the file.',
   },
+  NODE_UNSAFE: {
+    retry: 'never',
+    exit: 78,
+    hint: 'Unset it, in the environment (NODE_OPTIONS) or on the command line: what is written so holds keys or tokens.',
+  },
   ADDRESS_IN_USE: {
     retry: 'never',
     exit: 78,

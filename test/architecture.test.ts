@@ -40,6 +40,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'clock.ts': { values: [] },
   'registry.ts': { values: [] },
   'plain-file.ts': { values: [] },
+  'hardening.ts': { values: ['errors.ts'] },
   'version.ts': { values: ['../package.json'] },
   // node:net for isIP, node:url for domainToASCII: pure as well.
   'core/': { values: ['errors.ts'], node: ['node:crypto', 'node:util', 'node:net', 'node:url'] },
@@ -74,7 +75,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'demo/': { values: ['*'], not: ['cli.ts', 'program.ts', 'index.ts'] },
   // Commands are loaded when they are called.
   'program.ts': { values: ['commands/', 'core/units.ts', 'version.ts'] },
-  'cli.ts': { values: ['program.ts', 'errors.ts'], types: ['commands/io.ts'] },
+  'cli.ts': { values: ['program.ts', 'errors.ts', 'hardening.ts', 'core/secret.ts'], types: ['commands/io.ts'] },
   'index.ts': { values: ['*'], not: ['cli.ts', 'program.ts', 'commands/', 'demo/'] },
 }
 

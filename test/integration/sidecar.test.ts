@@ -1,16 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  appendFileSync,
-  chmodSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  statSync,
-} from 'node:fs'
+import { appendFileSync, chmodSync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -20,6 +11,7 @@ import { bundleCli } from '../../tools/build.ts'
 import type { Certferry } from '../support/certferry.ts'
 import { skipReason } from '../support/components.ts'
 import { answer, startFaultProxy } from '../support/fault-proxy.ts'
+import { listeningPorts } from '../support/listening.ts'
 import { createStage, type Stage, type StageOptions } from '../support/stage.ts'
 import { until } from '../support/until.ts'
 import { startVault } from '../support/vault.ts'
@@ -158,25 +150,6 @@ test('a command whose reader has gone ends as it would have', { skip }, async ()
   clearTimeout(tooLong)
   assert.equal(code, 78)
 })
-
-/** TCP ports that a process listens on, from /proc (proc_pid_net(5): state 0A is LISTEN, the tenth column is the inode). */
-function listeningPorts(pid: number): string[] {
-  const links = readdirSync(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`))
-  return ['tcp', 'tcp6']
-    .flatMap((name) => readFileSync(`/proc/${pid}/net/${name}`, 'utf8').split('\n'))
-    .map((line) => line.trim().split(/ +/))
-    .filter(([, , , state, , , , , , inode]) => state === '0A' && links.includes(`socket:[${inode}]`))
-    .map(([, local = '']) => local)
-}
-
-/** A descriptor may be closed between the listing and the look. */
-function linkOf(path: string): string {
-  try {
-    return readlinkSync(path)
-  } catch {
-    return ''
-  }
-}
 
 test('a config file written anew: a changed name re-issues that certificate alone, a broken file changes nothing', {
   skip,

@@ -1,0 +1,55 @@
+import { writeFileSync } from 'node:fs'
+import inspector from 'node:inspector'
+import { SidecarError } from './errors.ts'
+
+interface Start {
+  readonly env: Readonly<Record<string, string | undefined>>
+  /** Options of Node on the command line. */
+  readonly execArgv: readonly string[]
+}
+
+/**
+ * The memory of this process holds keys and tokens. Ways by which Node would give it away are turned off, whoever asked for them; where
+ * that takes no more than a setting of Node, the process must not start: NODE_UNSAFE. To be called before anything else listens to signals.
+ */
+export function keepMemoryPrivate(start: Start): void {
+  leaveNothingToCore()
+  leaveNothingToReports()
+  inspector.close()
+  const found = unsafeIn(start)
+  if (found) throw new SidecarError('NODE_UNSAFE', `${found.setting} makes Node ${found.what}`)
+}
+
+/** A core dump then holds no memory at all (core(5)), for commands that we start as well. The limit of the size is out of Node's reach. */
+function leaveNothingToCore(): void {
+  try {
+    writeFileSync('/proc/self/coredump_filter', '0')
+  } catch {
+    // Not Linux, or no /proc.
+  }
+}
+
+/** Reports hold the environment, heap snapshots all strings. Both can be asked for by NODE_OPTIONS, and then come with a signal. */
+function leaveNothingToReports(): void {
+  const { report } = process
+  if (report)
+    Object.assign(report, { reportOnFatalError: false, reportOnSignal: false, reportOnUncaughtException: false })
+  for (const event of process.eventNames()) if (String(event).startsWith('SIG')) process.removeAllListeners(event)
+}
+
+const UNSAFE_OPTIONS: Readonly<Record<string, string>> = {
+  '--heapsnapshot-near-heap-limit': 'write its memory to a file when that runs short',
+  '--tls-keylog': 'write to a file what its TLS connections can be read with',
+  '--trace-tls': 'print its TLS connections',
+}
+
+function unsafeIn({ env, execArgv }: Start): { setting: string; what: string } | undefined {
+  if (env.NODE_DEBUG) return { setting: 'NODE_DEBUG', what: 'print environments of commands and parts of messages' }
+  // Quotes may stand around options; Node takes _ for -.
+  const given = [...execArgv, ...(env.NODE_OPTIONS ?? '').split(/["\s]+/)].map((text) => text.replaceAll('_', '-'))
+  const [setting, what] =
+    Object.entries(UNSAFE_OPTIONS).find(([option]) =>
+      given.some((text) => text === option || text.startsWith(`${option}=`)),
+    ) ?? []
+  return setting === undefined || what === undefined ? undefined : { setting, what }
+}
