@@ -63,8 +63,9 @@ export interface StageOptions {
   readonly mount?: string
   /** `signOnly` unless given. */
   readonly policy?: (mount: string, role: string) => string
-  /** More settings of the approle, such as `token_ttl`, and of `vault` in the config. */
+  /** More settings of the approle, such as `token_ttl`, and of `vault.auth` and `vault` in the config. */
   readonly approle?: object
+  readonly authOptions?: object
   readonly vaultOptions?: object
   /** In memory unless given. */
   readonly volumeIn?: string
@@ -74,7 +75,7 @@ export interface StageOptions {
 
 export async function createStage(options: StageOptions): Promise<Stage> {
   const { vault, address = vault.address, mount = 'pki', volumeIn = MEMORY, program } = options
-  const { policy = signOnly, approle = {}, vaultOptions = {} } = options
+  const { policy = signOnly, approle = {}, authOptions = {}, vaultOptions = {} } = options
   const role = `web-${randomBytes(4).toString('hex')}`
   await vault.api('POST', `${mount}/roles/${role}`, WEB_ROLE)
   const login = await vault.setupApprole({ policy: policy(mount, role), role: { token_ttl: '1h', ...approle } })
@@ -95,6 +96,7 @@ export async function createStage(options: StageOptions): Promise<Stage> {
     kind: 'approle',
     roleIdFile: await place('role-id', login.roleId),
     secretIdFile: await place('secret-id', await login.secretId()),
+    ...authOptions,
   }
   const caFile = await place('ca.pem', await rootOf(vault, mount))
   const { port, pidFile, socket } = {
