@@ -25,8 +25,8 @@ const { values: options } = parseArgs({
     sidecars: { type: 'string', default: '3' },
     storm: { type: 'string', default: '30' },
     peers: { type: 'string', default: '0' },
-    /** Set by ourselves: volumes can be mounted here. */
-    inside: { type: 'boolean', default: false },
+    /** Set by ourselves, once volumes can be mounted: where logs and timeline go. */
+    inside: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 })
@@ -40,37 +40,33 @@ if (options.help) console.log(USAGE)
 else if (![minutes, seed, sidecars, storm, peers].every((number) => number >= 0) || sidecars < 1 || storm < 5) {
   console.error(USAGE)
   process.exitCode = 64
-} else if (options.inside) await main()
+} else if (options.inside !== undefined) await main(options.inside)
 else await runInside()
 
-/** Again, in a mount namespace of its own, where volumes can be mounted that nobody else sees; without root also in a user namespace. */
+/**
+ * Again, in a mount namespace of its own, where volumes can be mounted that nobody else sees; without root also in a user namespace. All
+ * its files are in one folder, so that nothing is left of it, however it ends.
+ */
 async function runInside() {
+  const folder = mkdtempSync(join(tmpdir(), 'certferry-chaos-'))
   const how = process.getuid?.() === 0 ? '-m' : '-Urm'
-  const args = [
-    process.execPath,
-    fileURLToPath(import.meta.url),
-    ...process.argv.slice(2),
-    '--seed',
-    String(seed),
-    '--inside',
-  ]
-  const child = spawn('unshare', [how, ...args], { stdio: 'inherit' })
+  const self = [process.execPath, fileURLToPath(import.meta.url), ...process.argv.slice(2)]
+  const child = spawn('unshare', [how, ...self, '--seed', String(seed), '--inside', folder], {
+    stdio: 'inherit',
+    env: { ...process.env, TMPDIR: folder },
+  })
   // A terminal tells both; whoever sends a signal to us alone means it too.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => child.kill('SIGTERM'))
   const [code] = await once(child, 'exit')
   process.exitCode = typeof code === 'number' ? code : 1
+  if (code === 1) console.log(`Logs and timeline are in ${folder}`)
+  else rmSync(folder, { recursive: true, force: true })
 }
 
-async function main() {
+async function main(folder: string) {
   // So that what runs for us ends with us: each of many has a listener for that.
   process.setMaxListeners(100)
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
-  const folder = mkdtempSync(join(tmpdir(), 'certferry-chaos-'))
-  let keeps = false
-  const remove = () => {
-    if (!keeps) rmSync(folder, { recursive: true, force: true })
-  }
-  process.once('exit', remove)
   const command = `npm run campaign:chaos -- --minutes ${minutes} --seed ${seed} --sidecars ${sidecars} --storm ${storm}`
   console.log(command)
   const story = createStory(folder)
@@ -88,9 +84,8 @@ async function main() {
   const complaints = kills.flatMap((one) => one.complaints)
   for (const complaint of complaints) console.log(complaint)
   if (run.violations.length > 0) {
-    keeps = true
     console.log(violationsOf(run, story))
-    console.log(`\nLogs and timeline are in ${folder}. Again: ${command}`)
+    console.log(`\nAgain: ${command}`)
   }
   if (run.violations.length + complaints.length > 0) process.exitCode = 1
 }

@@ -1,7 +1,6 @@
 import type { Group } from './fault.ts'
 import type { Observation } from './observe.ts'
 import type { Story } from './story.ts'
-import type { Subject } from './subject.ts'
 
 /** Something that must not be. */
 export interface Violation {
@@ -42,10 +41,10 @@ export interface Judge {
   begun(fault: Omit<Begun, 'from' | 'to'>): Begun
   observed(seen: Observation): void
   /** From now on it is well, and has to stay so until the next storm. */
-  recovered(subject: Subject): void
+  recovered(subject: string): void
   storm(): void
   /** The serial that clients of this sidecar met last. */
-  servedLast(subject: Subject): string | undefined
+  servedLast(subject: string): string | undefined
 }
 
 /** After its end a fault of the target may still be felt for a moment. */
@@ -164,11 +163,11 @@ export function createJudge(story: Story, tampering: ReadonlySet<string>): Judge
       shown.set(key, seen.what)
       on[seen.channel](seen)
     },
-    recovered: ({ name }) => void well.set(name, Date.now()),
+    recovered: (subject) => void well.set(subject, Date.now()),
     storm: () => {
       well.clear()
       stormSince = Date.now()
     },
-    servedLast: ({ name }) => served.get(name),
+    servedLast: (subject) => served.get(subject),
   }
 }

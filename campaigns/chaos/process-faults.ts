@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Certferry } from '../../test/support/certferry.ts'
 import { between, type ChaosFault, NOTHING_TO_UNDO } from './fault.ts'
 import { replace, type Subject } from './subject.ts'
 
@@ -21,7 +22,7 @@ export const processFaults: readonly ChaosFault[] = [
     group: 'certferry',
     seconds: [0, 0],
     begin: async ({ certferry }) => {
-      await certferry.certificate('web', 'is looked after, so signals are heard', () => true)
+      await isUp(certferry)
       for (let count = 0; count < 50; count += 1) certferry.send('SIGHUP')
       return NOTHING_TO_UNDO
     },
@@ -51,7 +52,9 @@ export const processFaults: readonly ChaosFault[] = [
     kind: 'config broken',
     group: 'certferry',
     seconds: [2, 15],
-    begin: async ({ stage }) => {
+    begin: async ({ stage, certferry }) => {
+      // At the start it would be an error that ends the process.
+      await isUp(certferry)
       const config = readFileSync(stage.configFile, 'utf8')
       replace(stage.configFile, config.slice(0, config.length / 2))
       return () => replace(stage.configFile, config)
@@ -102,6 +105,8 @@ function rotated(kind: string, killedWithinMs: number): ChaosFault {
     },
   }
 }
+
+const isUp = (certferry: Certferry) => certferry.certificate('web', 'is looked after', () => true)
 
 async function ask({ certferry, asked }: Subject): Promise<void> {
   // Before it is asked: it may do so even when the answer does not arrive.

@@ -48,7 +48,16 @@ export interface ChaosRun extends Counts {
   readonly violations: readonly Violation[]
 }
 
-const FAULTS: readonly ChaosFault[] = [...vaultFaults, ...diskFaults, ...clockFaults, ...targetFaults, ...processFaults]
+/** What may happen to one sidecar. */
+export const FAULTS: readonly ChaosFault[] = [
+  ...vaultFaults,
+  ...diskFaults,
+  ...clockFaults,
+  ...targetFaults,
+  ...processFaults,
+]
+export { wholeVaultFaults as WHOLE_VAULT_FAULTS } from './vault-faults.ts'
+
 const KILLS: ReadonlySet<string> = new Set(['certferry killed', 'killed in a rotation', 'two at once'])
 /** After these a certificate may be needed that is not due. */
 const EXCUSES: ReadonlySet<string> = new Set(['directory renamed away', 'directory emptied'])
@@ -187,16 +196,9 @@ async function recover(subject: Subject, judge: Judge, story: Story): Promise<nu
   try {
     const first = await untilWell(subject, judge)
     if (first === 'stopped') return Date.now() - startedAt
-    judge.recovered(subject)
+    judge.recovered(subject.name)
     const tookMs = Date.now() - startedAt
     story.tell(subject.name, `well again after ${tookMs} ms`)
-    const isTold = async () => {
-      const status = await untilWell(subject, judge)
-      return status === 'stopped' || readPair(subject.directory, subject.layout) === status.fingerprint
-    }
-    // A renewal may come in between.
-    if (!(await isTold()) && !(await isTold()))
-      judge.complain(subject.name, 'the disk holds another certificate than the status tells')
     return tookMs
   } catch (error) {
     const why = error instanceof Error ? error.message : error
@@ -205,14 +207,16 @@ async function recover(subject: Subject, judge: Judge, story: Story): Promise<nu
   }
 }
 
-/** ACTIVE and verified, by its own word, and what it says is what clients get, with nothing left over on disk. */
+/** ACTIVE and verified, by its own word; what it says is on disk and is what clients get, and nothing is left over there. */
 function untilWell(subject: Subject, judge: Judge): Promise<CertificateStatus | 'stopped'> {
   const ask = async () => {
     // A violation came first, here or elsewhere.
     if (judge.violations.length > 0) return 'stopped'
     const [status] = (await subject.certferry.status()).certificates
-    const isServed = status !== undefined && judge.servedLast(subject) === status.serial
+    const isServed = status !== undefined && judge.servedLast(subject.name) === status.serial
     if (!status || !isServed || !isWell(status)) return undefined
+    // A renewal may be under way.
+    if (readPair(subject.directory, subject.layout) !== status.fingerprint) return undefined
     assertTidy(subject.directory)
     return status
   }
