@@ -273,7 +273,7 @@ describe('trouble with the disk', () => {
 })
 
 describe('clocks', () => {
-  it('a suspend past the renewal is noticed at the next tick', async () => {
+  it('C3 a suspend past the renewal is noticed at the next tick', async () => {
     const world = begin({ lifeMs: DAY })
     world.start()
     await world.clock.advance(MINUTE)
@@ -283,7 +283,7 @@ describe('clocks', () => {
     assert.ok(names(world).includes('clock.stepped'))
   })
 
-  it('a clock set back by two days does not put a renewal off, and causes no storm', async () => {
+  it('C2 a clock set back by two days does not put a renewal off, and causes no storm', async () => {
     const world = begin({ lifeMs: DAY })
     world.start()
     await world.clock.advance(MINUTE)

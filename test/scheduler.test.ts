@@ -55,7 +55,7 @@ describe('the scheduler', () => {
     await ran
   })
 
-  it('lets nothing due be missed by a suspend: the wall clock jumps, the monotonic clock stood still', async () => {
+  it('C3 lets nothing due be missed by a suspend: the wall clock jumps, the monotonic clock stood still', async () => {
     const { clock, stop, steps, scheduler, ran } = start()
     const due = scheduler.alarm(stop.signal).until(T0 + 86_400_000)
     clock.step(2 * 86_400_000)
@@ -66,7 +66,7 @@ describe('the scheduler', () => {
     await ran
   })
 
-  it('wakes by the monotonic clock when the wall clock was set back', async () => {
+  it('C2 wakes by the monotonic clock when the wall clock was set back', async () => {
     const { clock, stop, scheduler, ran } = start()
     const alarm = scheduler.alarm(stop.signal)
     const due = alarm.until(T0 + 3_600_000)

@@ -113,7 +113,7 @@ const hasty = {
   sleep: (ms: number, signal?: AbortSignal) => systemClock.sleep(Math.min(ms, 5), signal),
 }
 
-test('a defect in one certificate degrades that one alone; where it stays, the sidecar ends', async () => {
+test('P6 a defect in one certificate degrades that one alone; where it stays, the sidecar ends', async () => {
   const { config } = place()
   let defects = 0
   const emit: Emit = (name, event) => {
@@ -131,7 +131,7 @@ test('a defect in one certificate degrades that one alone; where it stays, the s
   assert.equal(running.loop('good'), good)
 })
 
-test('a defect inside a rotation is a failure with its stage; the certificate on disk stays in service', async () => {
+test('P6 a defect inside a rotation is a failure with its stage; the certificate on disk stays in service', async () => {
   const { folder, config } = place()
   const emit: Emit = (name, event) => {
     if (name === 'certificate.written' && 'certificate' in event && event.certificate === 'bad')

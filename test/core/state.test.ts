@@ -98,7 +98,7 @@ describe('decide', () => {
   it('waits until the renewal is due', () =>
     assert.deepEqual(task(active(), 1), { kind: 'wait', until: T0 + HOUR / 2 }))
   it('renews when due', () => assert.deepEqual(task(active(), HOUR / 2), { kind: 'renew', why: 'due' }))
-  it('renews when only the monotonic clock says so: the wall clock was set back', () => {
+  it('C2 renews when only the monotonic clock says so: the wall clock was set back', () => {
     const setBack = { now: T0 - 48 * HOUR, elapsed: HOUR / 2 }
     assert.deepEqual(decide(active(), setBack, undefined), { kind: 'renew', why: 'due' })
   })
@@ -119,7 +119,7 @@ describe('decide', () => {
     assert.equal(decide(state, { ...behind, elapsed: HOUR / 2 + 60_000 }, undefined).kind, 'wait')
     assert.deepEqual(task(state, HOUR / 2 + 1_000), { kind: 'deliver', bundle: fresh, why: 'retry' })
   })
-  it('holds to its backoff, and no longer, when the clock is set back in the meantime', () => {
+  it('C2 holds to its backoff, and no longer, when the clock is set back in the meantime', () => {
     const state = step(active(), failed('VAULT_5XX', 'fetch'), HOUR / 2)
     const back = (elapsed: number) => decide(state, { now: T0 - 24 * HOUR, elapsed }, undefined).kind
     assert.deepEqual([back(HOUR / 2 + 499), back(HOUR / 2 + 500)], ['wait', 'renew'])

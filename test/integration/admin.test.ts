@@ -8,7 +8,7 @@ import { test } from 'node:test'
 
 const FIXTURE = join(import.meta.dirname, '../fixtures/admin-alone.ts')
 
-test('without file descriptors left it refuses connections, keeps its timers, and recovers', async () => {
+test('P8 without file descriptors left it refuses connections, keeps its timers, and recovers', async () => {
   // Enough to start; the kernel has room for the connections, the process has not.
   const child = spawn('sh', ['-c', 'ulimit -n 40 && exec "$0" "$1"', process.execPath, FIXTURE], {
     stdio: ['pipe', 'pipe', 'inherit'],

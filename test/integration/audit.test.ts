@@ -12,7 +12,7 @@ import { component, skipReason } from '../support/components.ts'
 
 const skip = await skipReason('strace')
 
-test('a full disk costs audit lines, told once, and the chain says how many', { skip }, async () => {
+test('F1 a full disk costs audit lines, told once, and the chain says how many', { skip }, async () => {
   await using folder = await temporary()
   const file = join(folder.path, 'audit.log')
   const stdout = await writeLines(file, 5, 'inject=write:error=ENOSPC:when=2..3')
@@ -23,7 +23,7 @@ test('a full disk costs audit lines, told once, and the chain says how many', { 
   assert.equal((await verifyAudit(file)).lines, 4)
 })
 
-test('a process killed while it writes leaves a chain that the next one continues', { skip }, async () => {
+test('F8 a process killed while it writes leaves a chain that the next one continues', { skip }, async () => {
   await using folder = await temporary()
   const file = join(folder.path, 'audit.log')
   for (const line of [1, 2, 3]) await writeLines(file, 5, `inject=write:signal=KILL:when=${line}`)

@@ -241,7 +241,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     )
   })
 
-  await t.test('SIGUSR1 does not open the inspector', async () => {
+  await t.test('P3 SIGUSR1 does not open the inspector', async () => {
     sidecar.send('SIGUSR1')
     await sidecar.status()
     assert.doesNotMatch(sidecar.stderr(), /Debugger listening/)

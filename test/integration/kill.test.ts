@@ -20,7 +20,7 @@ await bundleCli(programs)
 const program = join(programs, 'cli.cjs')
 
 for (const layout of ['generation', 'nginx-include', 'flat'] as const) {
-  test(`killed at random moments in layout ${layout}: whole after the next start, and nothing issued unasked`, {
+  test(`F8 killed at random moments in layout ${layout}: whole after the next start, and nothing issued unasked`, {
     skip,
   }, async (t) => {
     assert.ok(vault)
@@ -32,7 +32,7 @@ for (const layout of ['generation', 'nginx-include', 'flat'] as const) {
   })
 }
 
-test('a crash loop that loses every certificate stops asking when the budget is spent', { skip }, async () => {
+test('P4 a crash loop that loses every certificate stops asking when the budget is spent', { skip }, async () => {
   assert.ok(vault)
   assert.deepEqual(await crashLoop(12, { vault, program }), { starts: 12, asked: 5, issued: 5 })
 })

@@ -12,7 +12,7 @@ test('a process whose log is read loses no line', async () => {
   assert.deepEqual({ code, stderr, lines: stdout.split('\n').length - 1 }, { code: 0, stderr: 'dropped 0', lines: 100 })
 })
 
-test('a process whose log nobody reads goes on, drops lines and exits', async () => {
+test('P8 a process whose log nobody reads goes on, drops lines and exits', async () => {
   // Nothing takes from child.stdout, so its pipe fills.
   const child = logMuch('pipe', 1000)
   const [stderr, code] = await Promise.all([text(child.stderr), exitOf(child)])
@@ -22,7 +22,7 @@ test('a process whose log nobody reads goes on, drops lines and exits', async ()
   child.stdout.destroy()
 })
 
-test('a process whose log reader has gone goes on, drops lines and exits', async () => {
+test('P8 a process whose log reader has gone goes on, drops lines and exits', async () => {
   const child = logMuch('pipe', 1000)
   child.stdout.destroy()
   const [stderr, code] = await Promise.all([text(child.stderr), exitOf(child)])
@@ -30,7 +30,7 @@ test('a process whose log reader has gone goes on, drops lines and exits', async
   assert.match(stderr, /^dropped [1-9]\d{3}$/)
 })
 
-test('a process whose log goes to a full disk goes on and counts', async () => {
+test('P8 a process whose log goes to a full disk goes on and counts', async () => {
   const child = logMuch(openSync('/dev/full', 'w'), 1000)
   const [stderr, code] = await Promise.all([text(child.stderr), exitOf(child)])
   assert.equal(code, 0)

@@ -39,7 +39,7 @@ async function stage(options: Partial<StageOptions> = {}): Promise<Stage> {
 const ready = (certferry: Certferry, name = 'web') =>
   certferry.certificate(name, 'is delivered', ({ phase, verified }) => phase === 'ACTIVE' && verified !== 'pending')
 
-test('30 restarts with a good set on disk issue nothing', { skip }, async () => {
+test('P4 and X2 30 restarts with a good set on disk issue nothing', { skip }, async () => {
   await using place = await stage()
   await place.configure(place.web(ALONE))
   const serials = new Set<string | null>()
@@ -96,7 +96,7 @@ test('a Vault that is gone at the first start, or later: certferry waits, and ne
   await certferry.certificate('web', 'is renewed', ({ serial, phase }) => serial !== first.serial && phase === 'ACTIVE')
 })
 
-test('SIGTERM in the middle of a rotation ends cleanly, and the next start issues nothing', { skip }, async (t) => {
+test('P1 SIGTERM in the middle of a rotation ends cleanly, and the next start issues nothing', { skip }, async (t) => {
   await using place = await stage()
   await place.configure(place.web())
   const directory = `${place.volume}/web`
@@ -126,7 +126,7 @@ test('SIGTERM in the middle of a rotation ends cleanly, and the next start issue
   }
 })
 
-test('SIGUSR1 does not open the inspector', { skip }, async () => {
+test('P3 SIGUSR1 does not open the inspector', { skip }, async () => {
   await using place = await stage()
   await place.configure(place.web(ALONE))
   await using certferry = place.certferry()
@@ -139,7 +139,7 @@ test('SIGUSR1 does not open the inspector', { skip }, async () => {
   assert.equal(certferry.stderr(), '')
 })
 
-test('a command whose reader has gone ends as it would have', { skip }, async () => {
+test('P8 a command whose reader has gone ends as it would have', { skip }, async () => {
   const child = spawn(process.execPath, [program, 'validate', '-c', '/nowhere.yaml'], {
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -209,7 +209,7 @@ test('a config in a ConfigMap: the swap of ..data is noticed, each time', { skip
   assert.equal(await place.issued(), 4)
 })
 
-test('a key that is changed, opened to others or deleted is restored, counted, and not issued again', {
+test('F13 and F16 a key that is changed, opened to others or deleted is restored, counted, and not issued again', {
   skip,
 }, async () => {
   await using place = await stage()
@@ -238,7 +238,9 @@ test('a key that is changed, opened to others or deleted is restored, counted, a
   assert.equal(await place.issued(), 1)
 })
 
-test('of two sidecars on one volume the second waits, and takes over when the first is killed', { skip }, async () => {
+test('F15 of two sidecars on one volume the second waits, and takes over when the first is killed', {
+  skip,
+}, async () => {
   await using place = await stage()
   await place.configure(place.web(ALONE))
   const socket = join(place.folder, 'second.sock')

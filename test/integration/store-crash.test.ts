@@ -94,7 +94,7 @@ const SCENARIOS: readonly Scenario[] = [
 
 for (const layout of LAYOUTS)
   for (const scenario of SCENARIOS.filter(({ layouts = LAYOUTS }) => layouts.includes(layout))) {
-    const name = `${scenario.name}, killed before each of its system calls, leaves whole sets and loses no proven one (${layout})`
+    const name = `F8 ${scenario.name}, killed before each of its system calls, leaves whole sets and loses no proven one (${layout})`
     test(name, { skip }, async (t) => {
       const arranged = await arrange(t, scenario, layout)
       const complete = await arranged.trace('complete')

@@ -54,7 +54,7 @@ const parseResults = (stdout: string): StepResult[] =>
     .split('\n')
     .map((line) => JSON.parse(line))
 
-describe('a failing system call', () => {
+describe('F1, F2, F4 and F7 a failing system call', () => {
   const STEPS: StorePlan['steps'] = ['open', 'apply 0', 'settle', 'apply 1', 'apply 1', 'settle']
   const FAULTS: [call: string, fault: string, code: ErrorCode][] = [
     ['fsync', 'error=EIO', 'WRITE_FAILED'],
@@ -117,7 +117,7 @@ describe('a failing system call', () => {
 })
 
 for (const layout of LAYOUTS) {
-  test(`a power loss finds whole sets only: data before names, names before the commit, the commit before what follows (${layout})`, {
+  test(`F9 a power loss finds whole sets only: data before names, names before the commit, the commit before what follows (${layout})`, {
     skip,
   }, async (t) => {
     assertDurableOrder((await arrange(t, layout, ['open', 'apply 0']).run()).calls)
@@ -177,7 +177,7 @@ function assertDurableOrder(calls: readonly string[]): string[] {
 
 const namespaces = mountsReason()
 
-describe('a volume', { skip: namespaces, concurrency: 2 }, () => {
+describe('F1, F2, F3, F4 and F6 a volume', { skip: namespaces, concurrency: 2 }, () => {
   const claims: Readonly<Record<string, string>> = {
     'full-generation': 'that is full keeps its set, and can go back to the proven one',
     'full-nginx-include': 'that is full keeps its set, and can go back to the proven one (nginx-include)',
@@ -209,7 +209,7 @@ describe('without root', { skip: process.geteuid?.() === 0 ? false : 'needs root
     for (const path of paths) fs.chownSync(path, NOBODY, NOBODY)
   }
 
-  test('all works the same', async (t) => {
+  test('X3 all works the same', async (t) => {
     const { volume, directory, planFile } = arrange(t, 'flat', [
       'open',
       'preflight',
@@ -240,7 +240,7 @@ describe('without root', { skip: process.geteuid?.() === 0 ? false : 'needs root
     assert.deepEqual(fs.readdirSync(directory), [])
   })
 
-  test('a directory of root is refused by name', async (t) => {
+  test('F4 a directory of root is refused by name', async (t) => {
     const { volume, directory, planFile } = arrange(t, 'generation', ['open', 'preflight'])
     give(volume, planFile)
     fs.mkdirSync(directory, { mode: 0o755 })

@@ -70,7 +70,7 @@ test('verbose readiness gives each certificate its reason', async () => {
   })
 })
 
-test('a stuck loop is not live but may be ready; trouble with Vault leaves it live', async () => {
+test('P7 a stuck loop is not live but may be ready; trouble with Vault leaves it live', async () => {
   let stuck: string | undefined = 'the scheduler has not ticked for 90 s'
   await using server = await startAdmin(onPort, {
     control: {

@@ -41,7 +41,7 @@ async function openWithSets(t: TestContext, { sets = 2, options = {} } = {}) {
 }
 
 describe('a start', () => {
-  test('clears temporary files and half-written generations', async (t) => {
+  test('F14 clears temporary files and half-written generations', async (t) => {
     const { directory, reopen } = await openWithSets(t)
     const current = currentIn(directory)
     const clean = fs.readdirSync(directory).sort()
@@ -63,7 +63,7 @@ describe('a start', () => {
     assert.deepEqual(fs.readdirSync(directory).sort(), clean)
   })
 
-  test('clears them before the next write as well', async (t) => {
+  test('F14 clears them before the next write as well', async (t) => {
     const { directory, output, store } = await openWithSets(t)
     for (const act of [() => store.preflight(), () => store.apply(render([output], bundle(2)))]) {
       fs.writeFileSync(join(directory, '..tmp-0123456789abcdef'), 'key')
@@ -455,7 +455,7 @@ describe('several directories', () => {
     assert.equal(readPair(second, 'flat'), bundle(0).fingerprint)
   })
 
-  test('are locked all or none', async (t) => {
+  test('F15 are locked all or none', async (t) => {
     const { outputs, store, second } = await openTwo(t)
     const other = createStore({
       certificate: 'other',

@@ -107,7 +107,7 @@ describe('the directory', () => {
     ],
   ]
   for (const [why, prepare, code, says, only = {}] of rows) {
-    test(`is refused, and left alone, when it ${why}`, only, async (t) => {
+    test(`X4 is refused, and left alone, when it ${why}`, only, async (t) => {
       const directory = join(makeVolume(t), 'tls')
       prepare(directory)
       const untouched = snapshot(join(directory, '..'))
@@ -123,7 +123,7 @@ describe('the directory', () => {
     ['a group was given it on purpose (setgid, as with fsGroup)', 0o2770],
     ['everybody may write, but not take away what is ours (sticky)', 0o1777],
   ] as const) {
-    test(`is accepted when ${why}`, async (t) => {
+    test(`X4 is accepted when ${why}`, async (t) => {
       const directory = join(makeVolume(t), 'tls')
       makeMode(directory, mode)
       if (isRoot) fs.chownSync(directory, 0, 12)
@@ -137,7 +137,7 @@ describe('the directory', () => {
     })
   }
 
-  test('must stay the one that was opened: what is put in its place is not written to', async (t) => {
+  test('F11 must stay the one that was opened: what is put in its place is not written to', async (t) => {
     const [first, second] = bundles()
     const directory = join(makeVolume(t), 'tls')
     const output = makeOutput({ directory })
@@ -159,7 +159,7 @@ describe('the directory', () => {
     assert.equal(readPair(directory, 'generation'), second.fingerprint, 'once it is back, all goes on')
   })
 
-  test('is written to through its descriptor, wherever its name leads meanwhile', {
+  test('F11 is written to through its descriptor, wherever its name leads meanwhile', {
     skip: !fs.existsSync('/proc/self/fd'),
   }, async (t) => {
     const directory = join(makeVolume(t), 'tls')
@@ -174,7 +174,9 @@ describe('the directory', () => {
   })
 
   for (const umask of [0, 0o277, 0o777]) {
-    test(`gets the same modes under umask ${umask.toString(8)}`, { skip: !isRoot && umask === 0o777 }, async (t) => {
+    test(`F13 gets the same modes under umask ${umask.toString(8)}`, {
+      skip: !isRoot && umask === 0o777,
+    }, async (t) => {
       const [first] = bundles()
       const volume = makeVolume(t)
       const before = process.umask(umask)
@@ -208,7 +210,7 @@ describe('the directory', () => {
 })
 
 describe('the lock', () => {
-  test('keeps a second store out, which touches nothing and gets in when the first one is closed', async (t) => {
+  test('F15 keeps a second store out, which touches nothing and gets in when the first one is closed', async (t) => {
     const [first] = bundles()
     const output = makeOutput({ directory: join(makeVolume(t), 'tls') })
     const { store } = await openStore(t, [output])
@@ -222,7 +224,7 @@ describe('the lock', () => {
     assert.equal((await second.open()).current?.fingerprint, first.fingerprint)
   })
 
-  test('is one lock however the directory is reached', async (t) => {
+  test('F15 is one lock however the directory is reached', async (t) => {
     const volume = makeVolume(t)
     fs.mkdirSync(join(volume, 'real'), { mode: 0o700 })
     fs.symlinkSync('real', join(volume, 'link'))
@@ -274,7 +276,7 @@ describe('what is not ours', () => {
     ],
   ]
   for (const [what, at, make] of rows) {
-    test(`${what} is an error that names it, before a set and over one, and stays`, async (t) => {
+    test(`F12 ${what} is an error that names it, before a set and over one, and stays`, async (t) => {
       const [first, second] = bundles()
       const output = makeOutput({ directory: join(makeVolume(t), 'tls') })
       const path = join(output.directory, at)
@@ -298,7 +300,7 @@ describe('what is not ours', () => {
     })
   }
 
-  test('a link or file at a visible name is replaced, and what the link points to stays as it is', async (t) => {
+  test('F10 a link or file at a visible name is replaced, and what the link points to stays as it is', async (t) => {
     const [first] = bundles()
     for (const layout of ['generation', 'flat']) {
       const volume = makeVolume(t)
@@ -315,7 +317,7 @@ describe('what is not ours', () => {
     }
   })
 
-  test('a commit link that leads out of the directory is not followed', async (t) => {
+  test('F10 a commit link that leads out of the directory is not followed', async (t) => {
     const [first] = bundles()
     const volume = makeVolume(t)
     const output = makeOutput({ directory: join(volume, 'tls') })
