@@ -356,7 +356,8 @@ function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
     audited: async (): Promise<Audited[]> =>
       (await readFile(auditFile, 'utf8'))
         .split('\n')
-        .filter((line) => line !== '')
+        // What follows the last newline is nothing, or a line that is just being written.
+        .slice(0, -1)
         .map((line) => AuditLine.parse(JSON.parse(line)))
         .filter(({ type }) => type === 'response')
         .map(({ request, response, error, time }) => {
