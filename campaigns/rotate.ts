@@ -1,12 +1,9 @@
-import { execFile, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
+import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import * as z from 'zod'
 import type { Layout } from '../src/outputs/output.ts'
 import { commandLine } from '../test/support/certferry.ts'
 import { SERVER_NAME, type Stage } from '../test/support/stage.ts'
+import { type Sighting, startClients, startObserver } from './watchers.ts'
 
 export interface RotationPlan {
   /** How many times `certferry rotate web --wait` is run. */
@@ -51,12 +48,9 @@ export async function rotateUnderLoad(
   await certferry.certificate('web', 'is proven to be served', ({ verified }) => verified === 'verified')
 
   const observed = layout === 'nginx-include' ? ['nginx-include', 'generation'] : ['generation']
-  await using load = await startProgram(
-    'tls-clients',
-    [String(stage.port), SERVER_NAME, stage.caFile, String(clients)],
-    Clients,
-  )
-  await using observer = await startProgram('pair-observer', [`${stage.volume}/web`, ...observed], Observer)
+  const { port, caFile } = stage
+  await using load = await startClients({ port, serverNames: [SERVER_NAME], caFile, clients })
+  await using observer = await startObserver([`${stage.volume}/web`], observed)
   const rotations: Rotation[] = []
   const startedAt = performance.now()
   for (let done = 1; done <= count; done += 1) {
@@ -114,22 +108,6 @@ async function rotate({ configFile }: Stage): Promise<Rotation> {
   return { serial, tookMs: performance.now() - startedAt, provenAt }
 }
 
-const Sighting = z.object({ serial: z.string(), first: z.number(), last: z.number(), count: z.number() })
-type Sighting = z.output<typeof Sighting>
-const Clients = z.object({
-  made: z.number(),
-  failed: z.number(),
-  slowestMs: z.number(),
-  failures: z.array(z.string()),
-  sightings: z.array(Sighting),
-})
-const Observer = z.object({
-  reads: z.number(),
-  mismatched: z.number(),
-  complaints: z.array(z.string()),
-  fingerprints: z.array(z.string()),
-})
-
 /** The clients met every certificate, for the first time in the order in which they were issued. */
 function orderTrouble(wanted: readonly string[], sightings: readonly Sighting[]): string[] {
   const met = sightings.toSorted((a, b) => a.first - b.first).map(({ serial }) => serial)
@@ -146,25 +124,4 @@ function staleTrouble(rotations: readonly Rotation[], sightings: readonly Sighti
       .filter(({ serial, last }) => older.includes(serial) && last > provenAt)
       .map(({ serial }) => `${serial} was still served after rotation ${index + 1} was proven`)
   })
-}
-
-/** A program of `test/fixtures` that says when it has begun, goes on until its standard input ends, and then prints what it saw. */
-async function startProgram<T>(name: string, args: readonly string[], schema: z.ZodType<T>) {
-  const file = fileURLToPath(new URL(`../test/fixtures/${name}.ts`, import.meta.url))
-  const child = spawn(process.execPath, [file, ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
-  const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
-  const ended = once(child, 'exit')
-  await lines.next()
-  return {
-    finish: async (): Promise<T> => {
-      child.stdin.end()
-      const { value } = await lines.next()
-      await ended
-      return schema.parse(JSON.parse(value ?? ''))
-    },
-    [Symbol.asyncDispose]: async () => {
-      child.kill('SIGKILL')
-      await ended
-    },
-  }
 }
