@@ -113,7 +113,8 @@ export interface FaultPlan {
   readonly meanwhile?: {
     /** `away` where the fault itself is what readers find. */
     readonly files?: 'old' | 'new' | 'away'
-    readonly served?: 'old' | 'new' | 'down'
+    /** `unsteady`: now this, now that, so that nothing can be claimed. */
+    readonly served?: 'old' | 'new' | 'down' | 'unsteady'
     readonly phase?: CertificateStatus['phase']
     /** Further claims, once the ones above hold. */
     readonly also?: (story: Story) => void | Promise<void>
@@ -244,8 +245,10 @@ export async function servedBy({ port }: Pick<Stage, 'port'>): Promise<string | 
   return look.up ? fingerprintOf(look.chain[0]) : undefined
 }
 
-async function assertServed({ nginx, stage }: Rig, wanted: 'old' | 'new' | 'down', old: CertificateStatus) {
-  if (!nginx) return
+type Served = NonNullable<NonNullable<FaultPlan['meanwhile']>['served']>
+
+async function assertServed({ nginx, stage }: Rig, wanted: Served, old: CertificateStatus) {
+  if (!nginx || wanted === 'unsteady') return
   const served = await servedBy(stage)
   if (wanted === 'down') return assert.equal(served, undefined, 'nobody is served')
   assert.ok(served, 'clients are served')

@@ -18,6 +18,8 @@ export interface NginxOptions {
   readonly main?: string
   /** Runs all of nginx as this user; takes root. By default the master runs as we do. */
   readonly user?: { readonly uid: number; readonly gid: number }
+  /** Words to put before the command, such as `unshare --pid --fork`. */
+  readonly before?: readonly string[]
   /** The port, where it must be known beforehand, or is that of an earlier instance. */
   readonly port?: number
   /** Where to put the pid file, where that must be known beforehand. */
@@ -52,7 +54,8 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   const { uid, gid } = options.user ?? {}
   if (uid !== undefined && gid !== undefined) await chown(folder, uid, gid)
   const command = [binary, '-e', files.log, '-p', folder, '-c', files.config] as const
-  const child = spawn(binary, command.slice(1), { stdio: 'ignore', detached: true, ...options.user })
+  const [program, ...args] = [...(options.before ?? []), ...command]
+  const child = spawn(program ?? binary, args, { stdio: 'ignore', detached: true, ...options.user })
   // Also when the tests end without disposing of it: a group of its own hears no Ctrl-C.
   const kill = () => signalGroup(child, 'SIGKILL')
   process.once('exit', kill)
