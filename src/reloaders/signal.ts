@@ -95,7 +95,8 @@ async function byPidFile(path: string, name: string | undefined, pause?: Pause):
     throw new SidecarError('RELOAD_TARGET_MISSING', `${says}, which /proc does not show as a running process`)
   }
   const doubt = doubtAbout(found, name, writtenAt)
-  if (doubt) throw new SidecarError('RELOAD_WRONG_PROCESS', `${says}, ${doubt}; nothing was signalled`)
+  if (doubt)
+    throw new SidecarError('RELOAD_WRONG_PROCESS', `${says}, ${doubt}; nothing was signalled; ${OTHER_NAMESPACE}`)
   return found
 }
 
@@ -112,8 +113,7 @@ const START_TOLERANCE_MS = 2_000
 function doubtAbout(found: ProcessInfo, name: string | undefined, writtenAt: Instant): string | undefined {
   const is = `which is "${quote(found.names.at(-1) ?? '?', 40)}"`
   if (name !== undefined) return isNamed(found, name) ? undefined : `${is}, not "${name}"`
-  if (found.pid === 1)
-    return `${is}, the first process of this container; give its name with process, or: ${OTHER_NAMESPACE}`
+  if (found.pid === 1) return `${is}, the first process of this container; give its name with process if that is meant`
   if (found.pid === process.ppid) return `${is}, the parent of certferry; give its name with process if that is meant`
   if (found.startedAt > writtenAt + START_TOLERANCE_MS)
     return `${is} and started at ${iso(found.startedAt)}, after the file was written at ${iso(writtenAt)}; the file is stale, or give the name with process`

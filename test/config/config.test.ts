@@ -458,7 +458,7 @@ const BAD: Readonly<Record<string, Case>> = {
   },
 }
 
-describe('a config with one mistake is refused at its place:', () => {
+describe('G1 a config with one mistake is refused at its place:', () => {
   for (const [name, { text, at, path, says }] of Object.entries(BAD)) {
     it(name, () => {
       const { code, problems, kind } = errorOf(text)
@@ -475,7 +475,7 @@ describe('a config with one mistake is refused at its place:', () => {
   }
 })
 
-describe('several mistakes', () => {
+describe('G1 several mistakes', () => {
   const text = `log: { level: loud }
 vault: { adress: 'https://x', auth: { kind: token, token: t } }
 certificates:
@@ -686,7 +686,7 @@ describe('a secret', () => {
   })
 })
 
-test('whatever the file holds, loading it throws a ConfigError or nothing', () => {
+test('G3 whatever the file holds, loading it throws a ConfigError or nothing', () => {
   const scalar = fc.constantFrom(
     'web',
     '0600',

@@ -107,7 +107,7 @@ describe('what cannot be done ends with its exit code:', () => {
     })
   }
 
-  it('a config with several mistakes: all of them, each at its place', async () => {
+  it('G1 a config with several mistakes: all of them, each at its place', async () => {
     const { code, stderr } = await certferry(['validate', '-c', broken])
     assert.equal(code, 78)
     assert.deepEqual(stderr.replaceAll(`${folder}/`, '').split('\n').slice(0, 5), [
@@ -247,7 +247,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     assert.doesNotMatch(sidecar.stderr(), /Debugger listening/)
   })
 
-  await t.test('SIGHUP applies a changed config; the other certificate stays', async () => {
+  await t.test('G4 SIGHUP applies a changed config; the other certificate stays', async () => {
     const before = await sidecar.status()
     write(text.replace('commonName: web.example', 'commonName: web.example, altNames: [www.example]'))
     sidecar.send('SIGHUP')
@@ -256,7 +256,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     assert.equal((await sidecar.status()).certificates[1]?.serial, before.certificates[1]?.serial)
   })
 
-  await t.test('a broken config is told and changes nothing, and status still works with it', async () => {
+  await t.test('G4 a broken config is told and changes nothing, and status still works with it', async () => {
     write(`${text}x: 1\n`)
     sidecar.send('SIGHUP')
     await until('the config was rejected', async () => !(await sidecar.status()).config.lastReloadOk)
@@ -333,7 +333,7 @@ test('N3 an admin address in use ends the start with what to do', async () => {
   )
 })
 
-test('pid files that name no target signal nobody, and status says why', async () => {
+test('R2, R3 pid files that name no target signal nobody, and status says why', async () => {
   const bystander = spawn('sleep', ['60'], { stdio: 'ignore' })
   const gone = once(bystander, 'exit')
   const pids = { zero: '0', all: '-1', itself: 'later', other: String(bystander.pid), text: 'nginx' }

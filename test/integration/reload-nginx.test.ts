@@ -67,7 +67,7 @@ async function served(port: number): Promise<string | undefined> {
   return look.up ? fingerprintOf(look.chain[0]) : undefined
 }
 
-test('a reload is proven only once nginx shows the old certificate no more', { skip }, async (t) => {
+test('R10 a reload is proven only once nginx shows the old certificate no more', { skip }, async (t) => {
   let current = await issue()
   const files = await createFiles(current)
   await using nginx = await startNginx({ ...files, workers: 2 })
@@ -117,7 +117,7 @@ function hammer(port: number, old: string) {
   }
 }
 
-test('a signal that nginx took but could not obey is found out by the probe', { skip }, async () => {
+test('R9 a signal that nginx took but could not obey is found out by the probe', { skip }, async () => {
   const [first, second] = await Promise.all([issue(), issue()])
   const files = await createFiles(first)
   await using nginx = await startNginx(files)
@@ -138,7 +138,7 @@ test('a signal that nginx took but could not obey is found out by the probe', { 
   await verifier(nginx.port).verify(second.bundle, first.bundle.fingerprint, never)
 })
 
-test("a directive that breaks nginx's config is told before anything is reloaded", { skip }, async () => {
+test("R8 a directive that breaks nginx's config is told before anything is reloaded", { skip }, async () => {
   const first = await issue()
   const files = await createFiles(first)
   await using nginx = await startNginx(files)
@@ -154,7 +154,7 @@ test("a directive that breaks nginx's config is told before anything is reloaded
 const isRoot = process.getuid?.() === 0
 const NOBODY = { uid: 65_534, gid: 65_534 }
 
-test("a key that nginx's user may not read: nginx says so, and keeps the old one", {
+test("R12 a key that nginx's user may not read: nginx says so, and keeps the old one", {
   skip: skip || (isRoot ? false : 'takes root to become another user'),
 }, async () => {
   const [first, second] = await Promise.all([issue(), issue()])
@@ -178,7 +178,7 @@ test("a key that nginx's user may not read: nginx says so, and keeps the old one
   )
 })
 
-test('a target that is down is waited for, and a stale pid file signals nobody', { skip }, async () => {
+test('R1, R13 a target that is down is waited for, and a stale pid file signals nobody', { skip }, async () => {
   const [first, second] = await Promise.all([issue(), issue()])
   const files = await createFiles(first)
   await using crashed = await startNginx(files)
@@ -197,7 +197,7 @@ test('a target that is down is waited for, and a stale pid file signals nobody',
   await verified
 })
 
-test('a worker that lingers on an old connection does not hold the proof back', { skip }, async () => {
+test('R11 a worker that lingers on an old connection does not hold the proof back', { skip }, async () => {
   const [first, second] = await Promise.all([issue(), issue()])
   const files = await createFiles(first)
   await using nginx = await startNginx(files)
@@ -213,7 +213,7 @@ test('a worker that lingers on an old connection does not hold the proof back', 
   kept.destroy()
 })
 
-test('the certificate of another virtual host is told as a mismatch', { skip }, async () => {
+test('R15 the certificate of another virtual host is told as a mismatch', { skip }, async () => {
   const [web, other] = await Promise.all([issue(), issue('other.test')])
   const files = await createFiles(web)
   const others = await createFiles(other)
@@ -231,7 +231,7 @@ test('the certificate of another virtual host is told as a mismatch', { skip }, 
   )
 })
 
-test('twenty certificates with one nginx signal it once', { skip }, async () => {
+test('R22 twenty certificates with one nginx signal it once', { skip }, async () => {
   const first = await issue()
   const files = await createFiles(first)
   await using nginx = await startNginx(files)

@@ -6,7 +6,7 @@ import { COUNTS_HUPS, context, failure, make, never, runShell, temporaryFolder }
 
 const skip = process.getuid?.() === 0 ? false : 'takes root to become another user'
 
-test('says when this user may neither signal the target nor read its pid file', { skip }, async () => {
+test('R5 says when this user may neither signal the target nor read its pid file', { skip }, async () => {
   await using folder = await temporaryFolder()
   await chmod(folder.path, 0o755)
   await using target = runShell(

@@ -29,7 +29,7 @@ for (const [layout, count] of [
   ['nginx-include', 20],
   ['generation', 10],
 ] as const) {
-  test(`${count} rotations of a busy nginx in layout ${layout}: no handshake fails, no pair is mixed`, {
+  test(`R10 ${count} rotations of a busy nginx in layout ${layout}: no handshake fails, no pair is mixed`, {
     skip,
   }, async (t) => {
     await using place = await stage()
@@ -41,7 +41,7 @@ for (const [layout, count] of [
   })
 }
 
-test('an nginx that refuses the new certificate keeps the old one; the same new one is served once nginx is mended', {
+test('R9 an nginx that refuses the new certificate keeps the old one; the same new one is served once nginx is mended', {
   skip,
 }, async () => {
   await using place = await stage()
@@ -73,7 +73,7 @@ test('an nginx that refuses the new certificate keeps the old one; the same new 
   assert.equal(await place.issued(), 2)
 })
 
-test('an nginx that starts later is waited for: ready at once, verified when it is there, nothing issued again', {
+test('R1 an nginx that starts later is waited for: ready at once, verified when it is there, nothing issued again', {
   skip,
 }, async () => {
   await using place = await stage()
@@ -90,7 +90,9 @@ test('an nginx that starts later is waited for: ready at once, verified when it 
   assert.equal(await place.issued(), 1)
 })
 
-test('whoever else makes nginx read its files in the middle of a rotation, gets a whole pair', { skip }, async (t) => {
+test('R14 whoever else makes nginx read its files in the middle of a rotation, gets a whole pair', {
+  skip,
+}, async (t) => {
   await using place = await stage()
   await place.configure(place.web())
   await using certferry = place.certferry()

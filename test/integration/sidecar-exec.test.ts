@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { counter, isDone, never, place, run, told } from '../support/sidecar.ts'
 import { until } from '../support/until.ts'
 
-test('a target that two certificates name is told once for both', async () => {
+test('R22 a target that two certificates name is told once for both', async () => {
   const { folder, config } = place()
   await using running = run(config({ a: counter(folder), b: counter(folder) }))
   const { sidecar, once } = running
@@ -22,7 +22,7 @@ test('a target that two certificates name is told once for both', async () => {
 
 const sorted = (names: string) => names.split(',').sort().join(',')
 
-test('it ends within 5 s also while a reload command hangs, and the command with it', async () => {
+test('R6 it ends within 5 s also while a reload command hangs, and the command with it', async () => {
   const { folder, config } = place()
   const { sidecar } = run(
     config({ web: `reload: [{ kind: exec, command: [sh, -c, 'echo $$ > ${folder}/told; exec sleep 30'] }]` }),

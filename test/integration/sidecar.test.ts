@@ -151,7 +151,7 @@ test('P8 a command whose reader has gone ends as it would have', { skip }, async
   assert.equal(code, 78)
 })
 
-test('a config file written anew: a changed name re-issues that certificate alone, a broken file changes nothing', {
+test('G4 a config file written anew: a changed name re-issues that certificate alone, a broken file changes nothing', {
   skip,
 }, async () => {
   await using place = await stage()
@@ -184,7 +184,7 @@ test('a config file written anew: a changed name re-issues that certificate alon
   assert.equal(await place.issued(), 3, 'what did not change was not issued again')
 })
 
-test('a config in a ConfigMap: the swap of ..data is noticed, each time', { skip }, async () => {
+test('G4 a config in a ConfigMap: the swap of ..data is noticed, each time', { skip }, async () => {
   await using place = await stage()
   const map = join(place.folder, 'map')
   const put = async (version: string, ...certificates: object[]) => {

@@ -71,7 +71,7 @@ function track(promise: Promise<void>) {
   return result
 }
 
-test('twenty certificates with one target cause one reload, which knows them all', async () => {
+test('R22 twenty certificates with one target cause one reload, which knows them all', async () => {
   const { clock, pass } = createTime()
   const { reloader, calls, ends } = createTarget()
   const shared = coalesce(reloader, clock)
@@ -90,7 +90,7 @@ test('twenty certificates with one target cause one reload, which knows them all
   assert.ok(results.every(({ state }) => state === 'done'))
 })
 
-test('waits for quiet, but no longer than the maximum', async () => {
+test('R22 waits for quiet, but no longer than the maximum', async () => {
   const { clock, pass } = createTime()
   const { reloader, calls } = createTarget()
   const shared = coalesce(reloader, clock)

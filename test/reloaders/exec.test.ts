@@ -56,7 +56,7 @@ describe('exec', { concurrency: true }, () => {
     })
   })
 
-  test('tells the exit code, the signal and what the command printed', async () => {
+  test('R7 tells the exit code, the signal and what the command printed', async () => {
     await assert.rejects(
       reload('echo out; echo "bad \u001b[31mthing" >&2; exit 3'),
       failure(
@@ -68,7 +68,7 @@ describe('exec', { concurrency: true }, () => {
     await assert.rejects(reload('kill -SEGV $$'), failure('RELOAD_FAILED', /was killed by SIGSEGV$/))
   })
 
-  test('a command that cannot be started refused nothing: the target is missing', async () => {
+  test('R7 a command that cannot be started refused nothing: the target is missing', async () => {
     await using folder = await temporaryFolder()
     const file = join(folder.path, 'plain')
     await writeFile(file, 'echo hello')
@@ -87,7 +87,7 @@ describe('exec', { concurrency: true }, () => {
     assert.match(await start('sh').inspect(), /^run "sh" \(\/.*\/sh\)$/)
   })
 
-  test('keeps the last 4 KiB of 3 MB of output, without keys and tokens', async () => {
+  test('R7 keeps the last 4 KiB of 3 MB of output, without keys and tokens', async () => {
     const script = `
     head -c 3000000 /dev/zero | tr '\\0' x
     echo; echo -----BEGIN PRIVATE KEY-----; head -c 1500 /dev/zero | tr '\\0' K; echo -----END PRIVATE KEY-----
@@ -100,7 +100,7 @@ describe('exec', { concurrency: true }, () => {
     })
   })
 
-  test('kills the command and its grandchild at the timeout', async () => {
+  test('R6 kills the command and its grandchild at the timeout', async () => {
     await using folder = await temporaryFolder()
     const pids = join(folder.path, 'pids')
     const script = `trap '' TERM; sh -c 'trap "" TERM; echo $$ >> ${pids}; while :; do sleep 1; done' & echo $$ >> ${pids}; wait`
@@ -117,7 +117,7 @@ describe('exec', { concurrency: true }, () => {
     await assertDead(pids, 2)
   })
 
-  test('when told to stop, kills the command and its grandchild before it rejects', async () => {
+  test('R6 when told to stop, kills the command and its grandchild before it rejects', async () => {
     await using folder = await temporaryFolder()
     const pids = join(folder.path, 'pids')
     const stop = new AbortController()
@@ -140,7 +140,7 @@ describe('exec', { concurrency: true }, () => {
     assert.ok(pid && process.kill(pid, 'SIGKILL'), 'it was alive')
   })
 
-  test('the configuration test of the target is part of every kind', async () => {
+  test('R8 the configuration test of the target is part of every kind', async () => {
     for (const options of [
       { kind: 'exec', command: ['true'] },
       { kind: 'signal', process: 'nginx' },

@@ -25,7 +25,7 @@ const failure = (code: ErrorCode, message: RegExp) => (error: unknown) => {
   return true
 }
 
-test('accepts the new certificate after five handshakes in a row and half a second', async () => {
+test('R10 accepts the new certificate after five handshakes in a row and half a second', async () => {
   await using server = await tlsServer(() => contextOf(next))
   const time = createTime()
   await make(server.port, {}, time).verify(next.bundle, old.bundle.fingerprint, never)
@@ -39,14 +39,14 @@ test('accepts the new certificate after five handshakes in a row and half a seco
   assert.equal(server.seen.handshakes, 11 + 5 + 12)
 })
 
-test('an old answer among new ones starts the count again', async () => {
+test('R10 an old answer among new ones starts the count again', async () => {
   const order = [old, next, old, next, next, next, next, old, other, next]
   await using server = await tlsServer((handshake) => contextOf(order[handshake - 1] ?? next))
   await make(server.port, { quiet: '1ms' }).verify(next.bundle, old.bundle.fingerprint, never)
   assert.equal(server.seen.handshakes, 9 + 5)
 })
 
-test('at the deadline says whether it was the old certificate, another one, or no answer', async () => {
+test('R9, R13, R15 at the deadline says whether it was the old certificate, another one, or no answer', async () => {
   await using server = await tlsServer((_handshake, name) => contextOf(name === 'a.test' ? old : other))
   const time = createTime()
   await assert.rejects(
@@ -79,7 +79,7 @@ test('at the deadline says whether it was the old certificate, another one, or n
   )
 })
 
-test('waits for a target that is not up yet', async () => {
+test('R1 waits for a target that is not up yet', async () => {
   const probe = await tlsServer(() => contextOf(next))
   const { port } = probe
   await probe[Symbol.asyncDispose]()
@@ -108,13 +108,23 @@ test('refuses a target that does not send the intermediates', async () => {
 })
 
 for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
-  test(`sees the certificate of a ${version} server that refuses us for want of a client certificate`, async () => {
+  test(`R16 sees the certificate of a ${version} server that refuses us for want of a client certificate`, async () => {
     const options: TlsOptions = { requestCert: true, rejectUnauthorized: true, maxVersion: version }
     await using server = await tlsServer(() => contextOf(next), options)
     await make(server.port, { quiet: '1ms' }).verify(next.bundle, undefined, never)
     assert.equal(server.seen.handshakes, 5)
   })
 }
+
+test('R17 never resumes a session, which would show no certificate, though the server offers one', async () => {
+  await using server = await tlsServer(() => contextOf(next))
+  await make(server.port).verify(next.bundle, undefined, never)
+  assert.ok(server.seen.sockets.length >= 5)
+  assert.deepEqual(
+    server.seen.sockets.filter((socket) => socket.isSessionReused()),
+    [],
+  )
+})
 
 test('one look tells what is served, or why nothing is', async () => {
   await using server = await tlsServer(() => contextOf(next))
