@@ -14,12 +14,12 @@ import { type FaultProxy, type ProxyOptions, startFaultProxy } from './fault-pro
 import type { Nginx, NginxOptions } from './nginx.ts'
 import { createStage, SERVER_NAME, type Stage, type StageOptions, type WebOptions } from './stage.ts'
 import { until } from './until.ts'
-import type { TestVault } from './vault.ts'
+import type { StagedVault } from './vault.ts'
 import { assertTidy, readPair } from './volume.ts'
 
 /** Everything one certificate needs, real and in service: `certferry run` proven by an nginx, with a tap on the way to Vault. */
 export interface Rig extends AsyncDisposable {
-  readonly vault: TestVault
+  readonly vault: StagedVault
   readonly stage: Stage
   /** Every request to Vault passes here; `onRequest` makes faults of it. */
   readonly proxy: FaultProxy
@@ -32,7 +32,7 @@ export interface Rig extends AsyncDisposable {
 }
 
 export interface RigOptions {
-  readonly vault: TestVault
+  readonly vault: StagedVault
   /** The bundle that runs; see {@link bundleOnce}. */
   readonly program: string
   /** Where it depends on the stage, made from it. */

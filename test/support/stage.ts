@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { Layout } from '../../src/outputs/output.ts'
 import { type Certferry, type StartOptions, startCertferry } from './certferry.ts'
 import { freePort, type Nginx, type NginxOptions, startNginx } from './nginx.ts'
-import { signOnly, type TestApprole, type TestVault, WEB_ROLE } from './vault.ts'
+import { type StagedVault, signOnly, type TestApprole, WEB_ROLE } from './vault.ts'
 
 export const SERVER_NAME = 'web.example.com'
 
@@ -56,7 +56,7 @@ export interface Stage extends AsyncDisposable {
 }
 
 export interface StageOptions {
-  readonly vault: TestVault
+  readonly vault: StagedVault
   /** Where certferry is to find Vault, when something stands in between. */
   readonly address?: string
   /** The PKI mount, `pki` unless given, with its root in a mount beside it. */
@@ -66,7 +66,8 @@ export interface StageOptions {
   /** More settings of the approle, such as `token_ttl`, and of `vault.auth` and `vault` in the config. */
   readonly approle?: object
   readonly authOptions?: object
-  readonly vaultOptions?: object
+  /** A function where it names files of the folder. */
+  readonly vaultOptions?: object | ((folder: string) => object)
   /** In memory unless given. */
   readonly volumeIn?: string
   /** What runs instead of `src/cli.ts`. */
@@ -107,7 +108,8 @@ export async function createStage(options: StageOptions): Promise<Stage> {
   const configFile = join(folder, 'config.yaml')
   const configure = async (...certificates: readonly object[]) => {
     const admin = { listen: '127.0.0.1:0', socket }
-    const config = { vault: { address, auth, ...vaultOptions }, admin, certificates }
+    const more = typeof vaultOptions === 'function' ? vaultOptions(folder) : vaultOptions
+    const config = { vault: { address, auth, ...more }, admin, certificates }
     await place('config.yaml', JSON.stringify(config, undefined, 2))
   }
   const directoryOf = ({ name = 'web', directory = join(volume, name) }: WebOptions = {}) => directory
@@ -155,7 +157,7 @@ export async function createStage(options: StageOptions): Promise<Stage> {
     },
     issued: async () => {
       const paths = [`${mount}/sign/${role}`, `${mount}/issue/${role}`]
-      return (await vault.audited()).filter(({ path, error }) => paths.includes(path) && error === '').length
+      return (await vault.audited()).filter(({ path, serial }) => paths.includes(path) && serial !== undefined).length
     },
     [Symbol.asyncDispose]: async () => {
       process.removeListener('exit', remove)
@@ -166,7 +168,7 @@ export async function createStage(options: StageOptions): Promise<Stage> {
 
 const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
 
-async function rootOf(vault: TestVault, mount: string): Promise<string> {
+async function rootOf(vault: StagedVault, mount: string): Promise<string> {
   const { data } = await vault.api('GET', `${mount}-root/cert/ca`)
   return String(data?.certificate)
 }

@@ -35,6 +35,9 @@ export interface TestVault extends AsyncDisposable {
   restart(options?: { readonly downMs?: number }): Promise<void>
 }
 
+/** What a stage asks of Vault, be it one server or a cluster. */
+export type StagedVault = Pick<TestVault, 'address' | 'api' | 'setupPki' | 'setupApprole' | 'audited'>
+
 interface ApiOptions {
   readonly token?: string
   readonly headers?: Record<string, string>
@@ -161,7 +164,7 @@ interface ServerStart {
   readonly send: Send
 }
 
-async function startServer(program: string, { config, home, send }: ServerStart) {
+export async function startServer(program: string, { config, home, send }: ServerStart) {
   const child = spawn(program, ['server', `-config=${config}`], {
     // Nothing of the environment that could lead it elsewhere.
     env: { PATH: process.env.PATH ?? '', HOME: home },
@@ -181,6 +184,13 @@ async function writeConfig(
   directory: string,
   { port, tls, storage }: { readonly port: number; readonly tls: VaultTls | undefined; readonly storage: Storage },
 ): Promise<string> {
+  const path = join(directory, 'vault.hcl')
+  const blocks = [await listenerBlock(directory, port, tls), await storageBlock(directory, port, storage)]
+  await writeFile(path, `disable_mlock = true\n${blocks.join('')}`, { mode: 0o600 })
+  return path
+}
+
+export async function listenerBlock(directory: string, port: number, tls: VaultTls | undefined): Promise<string> {
   const save = async (name: string, content: string) => {
     await writeFile(join(directory, name), content, { mode: 0o600 })
     return join(directory, name)
@@ -195,8 +205,7 @@ async function writeConfig(
       settings.push('tls_require_and_verify_client_cert = true')
     }
   } else settings.push('tls_disable = true')
-  const listener = `listener "tcp" {\n  ${settings.join('\n  ')}\n}\n`
-  return save('vault.hcl', `disable_mlock = true\n${listener}${await storageBlock(directory, port, storage)}`)
+  return `listener "tcp" {\n  ${settings.join('\n  ')}\n}\n`
 }
 
 async function storageBlock(directory: string, port: number, storage: Storage): Promise<string> {
@@ -212,7 +221,7 @@ async function storageBlock(directory: string, port: number, storage: Storage): 
 }
 
 /** Another process may take the port before Vault does; then the start fails loudly, which has not been seen. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer()
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const place = server.address()
@@ -243,14 +252,14 @@ function logOf(child: ChildProcess): () => string {
   return () => log
 }
 
-type Send = (
+export type Send = (
   method: string,
   path: string,
   body?: object,
   headers?: Record<string, string>,
 ) => Promise<{ status: number; body: string }>
 
-function sender(address: string, tls: VaultTls | undefined): Send {
+export function sender(address: string, tls: VaultTls | undefined): Send {
   const trust = tls && { ca: tls.caPem, cert: tls.client?.certPem, key: tls.client?.keyPem }
   return (method, path, body, headers = {}) =>
     new Promise((resolve, reject) => {
@@ -280,7 +289,7 @@ async function untilItAnswers(child: ChildProcess, send: Send, log: () => string
 
 const Initialised = z.object({ root_token: z.string(), keys_base64: z.tuple([z.string()]) })
 
-async function initialise(send: Send) {
+export async function initialise(send: Send) {
   const { body } = await send('POST', 'sys/init', { secret_shares: 1, secret_threshold: 1 })
   const { root_token: rootToken, keys_base64: keys } = Initialised.parse(JSON.parse(body))
   await send('POST', 'sys/unseal', { key: keys[0] })
@@ -294,7 +303,7 @@ interface Started {
   readonly auditFile: string
 }
 
-function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
+export function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
   const api: TestVault['api'] = async (method, path, body, { token = rootToken, headers = {} } = {}) => {
     const reply = await send(method, path, body, { 'X-Vault-Token': token, ...headers })
     if (reply.status >= 400) throw new Error(`${method} ${path}: ${reply.status} ${reply.body}`)
