@@ -8,6 +8,7 @@ import type { PkiRole } from '../vault/client.ts'
 export interface Wish {
   readonly names: Names
   readonly ttlMs: number | undefined
+  /** Undefined where Vault is to make the key. */
   readonly algorithm: KeyAlgorithm | undefined
 }
 
@@ -39,6 +40,9 @@ export function examineRole(role: PkiRole, { names, ttlMs, algorithm }: Wish): F
             'raise max_ttl of the role, or ask for less',
           ),
         ]
+      : []),
+    ...(algorithm === undefined && role.keyType === 'any'
+      ? [bad('Vault makes no key for a role with key_type any', 'set key_type of the role, or use method: sign')]
       : []),
     ...(algorithm !== undefined && !isKeyAllowed(role, algorithm)
       ? [

@@ -187,4 +187,17 @@ describe('a real PKI mount', { skip }, () => {
     assert.deepEqual(await limited.capabilities(['pki', 'sign', 'other'], forever), ['deny'])
     assert.equal(await limited.readRole('pki', 'web', forever), undefined)
   })
+
+  test('V18 doctor knows that Vault makes no key for a role with key_type any', async () => {
+    const options = { kind: 'vault-pki', role: 'web', commonName: 'a.example.com', method: 'issue' }
+    const source = createSource(options, { vault: () => vault })
+    assert.equal((await failure(source.fetch(forever))).code, 'REQUEST_REJECTED')
+    assert.deepEqual(
+      (await source.examine(forever)).map(({ ok, what }) => [ok, what]),
+      [
+        [true, 'the policy allows POST pki/issue/web'],
+        [false, 'Vault makes no key for a role with key_type any'],
+      ],
+    )
+  })
 })
