@@ -13,7 +13,7 @@ import { type Begun, type Counts, createJudge, type Judge, type Violation } from
 import { startObserver } from './observe.ts'
 import { drawRound, type PlannedFault, type Round } from './plan.ts'
 import { processFaults } from './process-faults.ts'
-import { secretsIn } from './secrets.ts'
+import { createSearch } from './secrets.ts'
 import type { Story } from './story.ts'
 import { createSubject, type Subject } from './subject.ts'
 import { targetFaults } from './target-faults.ts'
@@ -90,6 +90,7 @@ export async function runChaos(plan: ChaosPlan): Promise<ChaosRun> {
     await subject.certferry.certificate('web', 'is on disk', ({ serial }) => serial !== null)
     await subject.startNginx()
   }
+  const searches = new Map(subjects.map((subject) => [subject, createSearch(subject)]))
   stack.use(await startObserver(subjects, judge.observed))
   await Promise.all(subjects.map((subject) => untilWell(subject, judge)))
 
@@ -118,7 +119,7 @@ export async function runChaos(plan: ChaosPlan): Promise<ChaosRun> {
       tally.asked += asked.count
       asked.count = 0
       await subject.record()
-      for (const what of secretsIn(subject)) {
+      for (const what of searches.get(subject)?.() ?? []) {
         secrets.add(`${subject.name}: ${what}`)
         judge.complain(subject.name, `${what} in what it printed or answered`)
       }
@@ -157,7 +158,21 @@ async function blow({ faults, stormMs }: Round, subjects: readonly Subject[], ju
       await strike(planned, subjects, { judge, story, untilEnd: () => until(planned.endMs) })
     }
   }
+  const isOver = new AbortController()
+  const records = subjects.map((subject) => keepRecord(subject, isOver.signal))
   await Promise.all([until(stormMs), ...Array.from(rows, play)])
+  isOver.abort()
+  await Promise.all(records)
+}
+
+const RECORD_MS = 3_000
+
+/** What the endpoints answer meanwhile; nobody waits for one that is suspended. */
+async function keepRecord(subject: Subject, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    await Promise.race([subject.record(), sleep(1_000)])
+    await sleep(RECORD_MS, undefined, { signal }).catch(() => undefined)
+  }
 }
 
 interface Stroke {

@@ -9,9 +9,20 @@ const PATTERNS = [
   ['a private key', /-----BEGIN [A-Z ]*PRIVATE KEY/],
 ] as const
 
-/** Kinds of secrets found in anything that the processes of this sidecar ever printed, answered or logged. */
-export function secretsIn({ outputFile, stage, proxy, keys }: Subject): string[] {
-  const text = [outputFile, join(stage.folder, 'audit.log')].map((file) => readFileSync(file, 'utf8')).join('\n')
+/** Looks for secrets in what was written to these files since the last time. */
+export function createSearch({ outputFile, stage, proxy, keys }: Subject): () => string[] {
+  const files = [outputFile, join(stage.folder, 'audit.log')].map((path) => ({ path, from: 0 }))
+  const news = () =>
+    files.map((file) => {
+      const text = readFileSync(file.path).subarray(file.from)
+      file.from += text.length
+      return text.toString('utf8')
+    })
+  return () => secretsIn(news().join('\n'), { stage, proxy, keys })
+}
+
+/** Kinds of secrets in what the processes of a sidecar printed, answered or logged. */
+function secretsIn(text: string, { stage, proxy, keys }: Pick<Subject, 'stage' | 'proxy' | 'keys'>): string[] {
   const tokens = new Set(proxy.requests.map(({ headers }) => String(headers['x-vault-token'] ?? '')))
   const canaries = [
     ...[...tokens].map((token) => ['a token it used', token] as const),

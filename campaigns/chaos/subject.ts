@@ -63,7 +63,7 @@ export interface SubjectOptions {
 
 const run = promisify(execFile)
 
-/** A set takes 20 KiB; 768 KiB hold all generations of ten minutes. */
+/** A set takes 28 KiB; all generations of ten minutes are kept. */
 const VOLUME = 'size=4m,nr_inodes=1k,mode=0700'
 /** A process that young may not listen to signals yet. */
 const YOUNG_MS = 3_000
