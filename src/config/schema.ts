@@ -33,7 +33,9 @@ const Renewal = z
     after: Fraction.optional().describe(
       'Fraction of the lifetime after which it is renewed; 2/3, or 1/2 for lifetimes of 10 days or less',
     ),
-    before: Duration.optional().describe('Instead of after: how long before its end it is renewed'),
+    before: Duration.optional().describe(
+      'Instead of after: how long before its end it is renewed; where it lives no longer than that, as without',
+    ),
     cron: z
       .string()
       .optional()

@@ -6,7 +6,7 @@ import type { Instant } from './bundle.ts'
 export interface RenewalPolicy {
   /** Fraction of the lifetime after which it is renewed. */
   readonly after?: number | undefined
-  /** Renewed this long before notAfter, in ms. */
+  /** Renewed this long before notAfter, in ms; without effect where the lifetime is no longer than that. */
   readonly beforeMs?: number | undefined
   /** Cron pattern: renewed at its first run at or after the point above; alone, at each run. Never at the cost of validity. */
   readonly cron?: string | undefined
@@ -44,7 +44,9 @@ export function renewAt(validity: Validity, policy: RenewalPolicy, seed: string)
   const latest = emergencyAt(validity)
   const spread = unit(`${seed}\0${validity.serial}`) * policy.jitter * lifetime
   const fraction = policy.after ?? (lifetime <= TEN_DAYS_MS ? 1 / 2 : 2 / 3)
-  const point = policy.beforeMs === undefined ? start + fraction * lifetime : validity.notAfter - policy.beforeMs
+  // A role may cut the lifetime short. Due from its first moment on, one certificate would follow the other as fast as the budget lets it.
+  const before = policy.beforeMs !== undefined && policy.beforeMs < lifetime ? policy.beforeMs : undefined
+  const point = before === undefined ? start + fraction * lifetime : validity.notAfter - before
   const within = (at: number) => Math.floor(Math.max(Math.min(at, latest), start))
   if (policy.cron === undefined) return within(point - spread)
   const alone = policy.after === undefined && policy.beforeMs === undefined
