@@ -136,7 +136,13 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   'vault.warning': { level: 'warn', message: 'Vault warning', audit: false },
   'vault.token': { level: 'debug', message: 'Vault token obtained', audit: false },
   'vault.token-failed': { level: 'warn', message: 'Vault token could not be renewed', audit: false },
-  'vault.clock-skew': { level: 'debug', message: "Vault's clock differs", audit: false },
+  'vault.clock-skew': {
+    level: 'debug',
+    // So far off, certificates are not valid yet, or no longer, for one of the two.
+    escalate: ({ byMs }) => (Math.abs(byMs) > 60_000 ? 'warn' : undefined),
+    message: "Vault's clock differs",
+    audit: false,
+  },
   'security.wrap-reused': { level: 'error', message: 'wrapping token was already used', audit: true },
   'control.request': {
     level: 'info',
