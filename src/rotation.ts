@@ -52,7 +52,9 @@ export function rotate(
   return withGrace(signal, FINISH_MS, (late) => {
     const { step, stage } = startSteps(cert.name, deps, signal)
     const { bundle: inHand } = assignment
-    return goThrough({ cert, deps, step, stage, signal, late, targetUp: false, inHand, onDisk: undefined }, assignment)
+    const known = [cert.store.current?.fingerprint, cert.store.memory.verified?.fingerprint]
+    const pass = { cert, deps, step, stage, signal, late, known, targetUp: false, inHand, onDisk: undefined }
+    return goThrough(pass, assignment)
   })
 }
 
@@ -98,6 +100,8 @@ interface Pass {
   readonly signal: AbortSignal
   /** Aborts a little later: a reload that a stop interrupts may still finish, since the files are committed and telling is quick. */
   readonly late: AbortSignal
+  /** Fingerprints of what was in service by our doing when the pass began. */
+  readonly known: readonly (string | undefined)[]
   /** The target answered. */
   targetUp: boolean
   inHand: Bundle | undefined
@@ -182,17 +186,13 @@ async function deliver(pass: Pass, bundle: Bundle, change: Change): Promise<void
 
 /** Tells the target unless it serves the bundle already, then asks for proof; a target that still serves the old one is told once more. */
 async function convince(pass: Pass, bundle: Bundle, before: readonly Served[]): Promise<void> {
-  const { cert, step, signal } = pass
+  const { cert, step, signal, known } = pass
   const isServed = before.length > 0 && before.every((served) => served.up && served.fingerprint === bundle.fingerprint)
   const isTold = cert.store.memory.told === bundle.fingerprint && cert.verifiers.length === 0
   if (!isServed && !isTold) await step('reload', () => reload(pass, bundle))
-  const previous = before.find((served) => served.up && served.fingerprint !== bundle.fingerprint)
+  const previous = previousIn(before, bundle, known)
   const verify = () =>
-    step('verify', () =>
-      inOrder(cert.verifiers, (verifier) =>
-        verifier.verify(bundle, previous?.up ? previous.fingerprint : undefined, signal),
-      ),
-    )
+    step('verify', () => inOrder(cert.verifiers, (verifier) => verifier.verify(bundle, previous, signal)))
   try {
     await verify()
   } catch (thrown) {
@@ -201,6 +201,12 @@ async function convince(pass: Pass, bundle: Bundle, before: readonly Served[]): 
     await verify()
   }
   if (cert.verifiers.length > 0) pass.targetUp = true
+}
+
+/** The one of ours that a target serves yet: only that, shown after the reload, is a refusal. A certificate of somebody else is none. */
+function previousIn(before: readonly Served[], bundle: Bundle, known: Pass['known']): string | undefined {
+  const shown = before.flatMap((served) => (served.up ? [served.fingerprint] : []))
+  return shown.find((fingerprint) => fingerprint !== bundle.fingerprint && known.includes(fingerprint))
 }
 
 /** What every target serves now; seeing one up is remembered. */
