@@ -185,17 +185,25 @@ async function writeConfig(
   { port, tls, storage }: { readonly port: number; readonly tls: VaultTls | undefined; readonly storage: Storage },
 ): Promise<string> {
   const path = join(directory, 'vault.hcl')
-  const blocks = [await listenerBlock(directory, port, tls), await storageBlock(directory, port, storage)]
+  const blocks = [await listenerBlock(directory, { port, tls }), await storageBlock(directory, port, storage)]
   await writeFile(path, `disable_mlock = true\n${blocks.join('')}`, { mode: 0o600 })
   return path
 }
 
-export async function listenerBlock(directory: string, port: number, tls: VaultTls | undefined): Promise<string> {
+interface Listener {
+  readonly port: number
+  /** Where the other nodes of a cluster connect; by default the port after the other one. */
+  readonly clusterPort?: number
+  readonly tls: VaultTls | undefined
+}
+
+export async function listenerBlock(directory: string, { port, clusterPort, tls }: Listener): Promise<string> {
   const save = async (name: string, content: string) => {
     await writeFile(join(directory, name), content, { mode: 0o600 })
     return join(directory, name)
   }
   const settings = [`address = "127.0.0.1:${port}"`]
+  if (clusterPort !== undefined) settings.push(`cluster_address = "127.0.0.1:${clusterPort}"`)
   if (tls) {
     await save('ca.pem', tls.caPem)
     settings.push(`tls_cert_file = "${await save('server.crt', tls.certPem)}"`)
