@@ -56,10 +56,14 @@ export function drawRound(options: PlanOptions, round: number): Round {
   }
 }
 
-/** Three to five of the five. */
+/** Three to five of the five; the clock seldom, since little can be told of what is issued while it is wrong. */
 function someGroups(dice: Dice): Group[] {
   const shuffled = GROUPS.map((group) => ({ group, rank: dice() })).toSorted((a, b) => a.rank - b.rank)
-  return shuffled.slice(0, Math.floor(between(dice, 3, 6))).map(({ group }) => group)
+  const isClockSpared = dice() < 0.6
+  return shuffled
+    .slice(0, Math.floor(between(dice, 3, 6)))
+    .map(({ group }) => group)
+    .filter((group) => group !== 'clock' || !isClockSpared)
 }
 
 /** At most four faults of one group, one after another. */

@@ -62,8 +62,8 @@ const KILLS: ReadonlySet<string> = new Set(['certferry killed', 'killed in a rot
 /** After these a certificate may be needed that is not due. */
 const EXCUSES: ReadonlySet<string> = new Set(['directory renamed away', 'directory emptied'])
 /**
- * From the end of the last fault to ACTIVE and verified. The longest wait that is documented within a storm: the circuit breaker leaves
- * Vault alone for up to a minute, and asks again within ten seconds.
+ * From the end of the last fault to ACTIVE and verified. The longest waits that failures within one storm can lead to: the circuit
+ * breaker leaves Vault alone for a minute; where nothing is on disk, what takes a person (a role that is gone) is tried again after two.
  */
 const RECOVERY_MS = 150_000
 
