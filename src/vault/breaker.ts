@@ -3,12 +3,13 @@ import { formatDuration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
 
 const FAILURES_TO_OPEN = 5
-const FIRST_OPEN_MS = 30_000
+/** Doubling from so little, the circuit is open for no longer than Vault was away before: a restart costs seconds, not a lifetime of a certificate. */
+const FIRST_OPEN_MS = 1_000
 const LONGEST_OPEN_MS = 300_000
 
 export interface Breaker {
   /**
-   * Runs `action` unless the circuit is open: after five failures in a row nobody asks for 30 s, twice as long after each probe that
+   * Runs `action` unless the circuit is open: after five failures in a row nobody asks for 1 s, twice as long after each probe that
    * fails too, up to 5 min. One request at a time is the probe. Throws VAULT_CIRCUIT_OPEN at once instead of waiting.
    */
   run<T>(action: () => Promise<T>): Promise<T>
