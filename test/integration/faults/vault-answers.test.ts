@@ -24,7 +24,7 @@ import {
   survive,
   untilFailed,
 } from '../../support/fault-rig.ts'
-import { SERVER_NAME, type Stage, type WebOptions } from '../../support/stage.ts'
+import { SERVER_NAME, type Stage } from '../../support/stage.ts'
 import { startVault, type TestVault, WEB_ROLE } from '../../support/vault.ts'
 
 const skip = await skipReason('vault', 'nginx')
