@@ -10,6 +10,8 @@ const USAGE = 64
 const BUG = 70
 /** Time for the last lines after a stop, ms. */
 const LINGER_MS = 500
+/** A stop that takes longer waits for something very slow, such as a file system; whatever it is at, the next start mends. */
+const DEADLINE_MS = 4_000
 
 const stop = new AbortController()
 const io: Io = {
@@ -43,6 +45,7 @@ function trapSignals(): void {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
       if (stop.signal.aborted) process.exit(128 + constants.signals[signal])
+      setTimeout(() => process.exit(), DEADLINE_MS).unref()
       stop.abort(new DOMException(signal, 'AbortError'))
     })
   }
