@@ -18,6 +18,8 @@ export interface Begun {
   readonly from: number
   /** When it was undone. */
   to: number | undefined
+  /** It could not be done, or only in part, and does not count. */
+  isVoid: boolean
 }
 
 export interface Counts {
@@ -38,7 +40,7 @@ export interface Judge {
   readonly violations: readonly Violation[]
   readonly faults: readonly Begun[]
   complain(subject: string | undefined, what: string): void
-  begun(fault: Omit<Begun, 'from' | 'to'>): Begun
+  begun(fault: Omit<Begun, 'from' | 'to' | 'isVoid'>): Begun
   observed(seen: Observation): void
   /** From now on it is well, and has to stay so until the next storm. */
   recovered(subject: string): void
@@ -153,7 +155,7 @@ export function createJudge(story: Story, tampering: ReadonlySet<string>): Judge
     faults,
     complain,
     begun: (fault) => {
-      const begun = { ...fault, from: Date.now(), to: undefined }
+      const begun = { ...fault, from: Date.now(), to: undefined, isVoid: false }
       faults.push(begun)
       return begun
     },
