@@ -176,10 +176,11 @@ export async function damageOf(root: PinnedDir, generation: Generation, seen: Se
 }
 
 /**
- * Removes a generation, its manifest first, so that a half-removed one never counts as complete.
+ * Removes a generation, its manifest first, so that a half-removed one never counts as complete. One that somebody else removed is fine.
  * Throws FOREIGN_OBJECT for what certferry never makes, and leaves it.
  */
 export async function removeGeneration(root: PinnedDir, name: string): Promise<void> {
+  if ((await root.look(name)) === undefined) return
   const dir = await root.open(name)
   try {
     await dir.remove(MANIFEST_FILE)

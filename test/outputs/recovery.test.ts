@@ -290,6 +290,23 @@ describe('generations', () => {
     assert.ok(!fs.existsSync(brief))
   })
 
+  test('that somebody else removed stand in the way of nothing', async (t) => {
+    const { store, clock, put, directory, output } = await openAt(t)
+    const old = await put(0)
+    await put(1)
+    await put(2)
+    fs.rmSync(old, { recursive: true })
+    clock.now += KEEP_MS + 1
+    await store.preflight()
+    for (const name of fs.readdirSync(directory)) fs.rmSync(join(directory, name), { recursive: true })
+    clock.now += KEEP_MS + 1
+    await store.preflight()
+    await store.repair()
+    assert.equal(readPair(directory, 'generation'), bundle(2).fingerprint)
+    await store.apply(render([output], bundle(1)))
+    assert.equal(readPair(directory, 'generation'), bundle(1).fingerprint)
+  })
+
   test('refused ones stay until a newer one is proven', async (t) => {
     const { store, clock, put, directory, reopen } = await openAt(t)
     await put(0)
