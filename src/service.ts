@@ -67,6 +67,7 @@ interface ControlParts {
 
 function createControl(sidecar: Sidecar, { emit, env, snapshot }: ControlParts): Control {
   let reloading: Promise<unknown> = Promise.resolve()
+  let queued: Promise<ReloadReply> | undefined
   return { snapshot, stuck, rotate, reloadConfig }
 
   function stuck(): string | undefined {
@@ -83,9 +84,17 @@ function createControl(sidecar: Sidecar, { emit, env, snapshot }: ControlParts):
     return { results: names.map((certificate) => ({ certificate, ok: true, serial: null, error: null })) }
   }
 
-  /** One after the other: two at once would stop and start the same loops. */
+  /** One after the other: two at once would stop and start the same loops. Who asks while one waits for its turn is served by that one. */
   function reloadConfig(): Promise<ReloadReply> {
-    const next = reloading.then(loadAgain)
+    queued ??= queueReload()
+    return queued
+  }
+
+  function queueReload(): Promise<ReloadReply> {
+    const next = reloading.then(() => {
+      queued = undefined
+      return loadAgain()
+    })
     reloading = next.catch(() => {})
     return next
   }
