@@ -1,5 +1,5 @@
 import type { Clock } from './clock.ts'
-import { budgetFreeAt, budgetLeft, recentIssues } from './core/budget.ts'
+import { mayIssueAt, recentIssues } from './core/budget.ts'
 import type { Bundle } from './core/bundle.ts'
 import { lifetimeOf } from './core/renewal.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
@@ -47,10 +47,11 @@ async function withinBudget(
   ask: () => Promise<Bundle>,
   signal: AbortSignal,
 ): Promise<Bundle> {
-  const lifetimeMs = store.current ? lifetimeOf(store.current) : source.ttlMs
+  const { current } = store
+  const lifetimeMs = current ? lifetimeOf(current) : source.ttlMs
   const issuedAt = recentIssues(store.memory.issuedAt, now)
-  if (budgetLeft(issuedAt, now, lifetimeMs) <= 0) {
-    const freeAt = budgetFreeAt(issuedAt, now, lifetimeMs)
+  const freeAt = mayIssueAt(issuedAt, now, { lifetimeMs, isInService: current !== undefined })
+  if (freeAt > now) {
     const message = `${issuedAt.length} certificates were issued for ${name} in the last day; the next one may be asked for at ${new Date(freeAt).toISOString()}`
     throw new SidecarError('BUDGET_SPENT', message, { retryAfterMs: freeAt - now })
   }

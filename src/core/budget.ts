@@ -5,22 +5,40 @@ const PER_HOUR = 6
 const PER_WINDOW = 5
 
 /**
- * How many certificates may be issued without a person asking: 6 an hour, and 5 in a third of a lifetime. Certificates
+ * How many certificates may be issued at once without a person asking: 6 an hour, and 5 in a third of a lifetime. Certificates
  * so short that 6 an hour could not keep them alive are bound by the second rule only.
  */
 export function budgetLeft(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number | undefined): number {
   const within = (windowMs: number) => issuedAt.filter((at) => at > now - windowMs && at <= now).length
-  const windowMs = Math.min(lifetimeMs === undefined ? HOUR_MS : lifetimeMs / 3, HOUR_MS * 24)
+  const windowMs = windowOf(lifetimeMs)
   const perWindow = PER_WINDOW - within(windowMs)
   return windowMs < HOUR_MS ? perWindow : Math.min(perWindow, PER_HOUR - within(HOUR_MS))
 }
 
+/** So many of the budget are kept for later while a certificate is in service. */
+const HELD_BACK = 2
+
+/**
+ * When the next one may be issued. An answer that was lost counts as issued too, and one bad minute of Vault must not cost a third of a
+ * life: so while a certificate is in service, the last of the budget are spent evenly over that time, not at once.
+ */
+export function mayIssueAt(
+  issuedAt: readonly Instant[],
+  now: Instant,
+  { lifetimeMs, isInService }: { readonly lifetimeMs: number | undefined; readonly isInService: boolean },
+): Instant {
+  const left = budgetLeft(issuedAt, now, lifetimeMs)
+  if (left <= 0) return budgetFreeAt(issuedAt, now, lifetimeMs)
+  if (!isInService || left > HELD_BACK) return now
+  return Math.max(now, Math.max(...issuedAt.filter((at) => at <= now)) + windowOf(lifetimeMs) / PER_WINDOW)
+}
+
+const windowOf = (lifetimeMs: number | undefined) =>
+  Math.min(lifetimeMs === undefined ? HOUR_MS : lifetimeMs / 3, HOUR_MS * 24)
+
 /** When a spent budget has room again. */
 export function budgetFreeAt(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number | undefined): Instant {
-  const ends = issuedAt.flatMap((at) => [
-    at + HOUR_MS,
-    at + Math.min(lifetimeMs === undefined ? HOUR_MS : lifetimeMs / 3, HOUR_MS * 24),
-  ])
+  const ends = issuedAt.flatMap((at) => [at + HOUR_MS, at + windowOf(lifetimeMs)])
   const free = ends.filter((at) => at > now && budgetLeft(issuedAt, at, lifetimeMs) > 0)
   return Math.min(...free, now + HOUR_MS * 24)
 }

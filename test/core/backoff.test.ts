@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { delayMs } from '../../src/core/backoff.ts'
-import { budgetFreeAt, budgetLeft, recentIssues } from '../../src/core/budget.ts'
+import { budgetFreeAt, budgetLeft, mayIssueAt, recentIssues } from '../../src/core/budget.ts'
 
 const least = () => 0
 const most = () => 1 - Number.EPSILON
@@ -74,6 +74,40 @@ describe('the issue budget', () => {
     const at = budgetFreeAt(issuedAt, now, undefined)
     assert.equal(budgetLeft(issuedAt, at - 1, undefined), 0)
     assert.ok(budgetLeft(issuedAt, at, undefined) > 0)
+  })
+  const life = (lifetimeMs: number) => ({
+    asked: (moments: number[], at: number, isInService = true) =>
+      mayIssueAt(
+        moments.map((moment) => now + moment),
+        now + at,
+        { lifetimeMs, isInService },
+      ) - now,
+  })
+  it('spends its last two evenly while a certificate is in service: lost answers must not use it up in a minute', () => {
+    const { asked } = life(DAY)
+    assert.equal(asked([0, 1000], 2000), 2000)
+    assert.equal(asked([0, 1000, 2000], 3000), 2000 + DAY / 15)
+    assert.equal(asked([0, 1000, 2000], 3 * HOUR), 3 * HOUR)
+    assert.equal(asked([0, 1000, 2000], 3000, false), 3000, 'where there is none, nothing is held back')
+  })
+  it('is never exceeded, and never holds a renewal back for more than a fifth of the life', () => {
+    const lifetimes = fc.integer({ min: 60_000, max: 72 * HOUR })
+    const pauses = fc.array(fc.double({ min: 0, max: 0.2, noNaN: true }), { maxLength: 40 })
+    fc.assert(
+      fc.property(lifetimes, pauses, (lifetimeMs, shares) => {
+        const issuedAt: number[] = []
+        let at = now
+        for (const share of shares) {
+          at += Math.floor(share * lifetimeMs)
+          const next = mayIssueAt(recentIssues(issuedAt, at), at, { lifetimeMs, isInService: true })
+          assert.ok(next >= at && next - at <= Math.max(lifetimeMs / 5, lifetimeMs / 3 < HOUR ? 0 : HOUR) + 1)
+          at = Math.ceil(next)
+          issuedAt.push(at)
+        }
+        for (const end of issuedAt)
+          assert.ok(issuedAt.filter((moment) => moment > end - lifetimeMs / 3 && moment <= end).length <= 5)
+      }),
+    )
   })
   it('keeps a day of history', () => {
     assert.deepEqual(recentIssues([now - 2 * DAY, now - HOUR, now + HOUR], now), [now - HOUR])
