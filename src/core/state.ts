@@ -1,7 +1,7 @@
 import { type ErrorCode, type RetryClass, reasonOf, type SidecarError } from '../errors.ts'
 import { delayMs } from './backoff.ts'
 import type { Bundle, Instant } from './bundle.ts'
-import { emergencyAt, lifetimeOf, type RenewalPolicy, renewAt } from './renewal.ts'
+import { emergencyAt, lifetimeOf, type RenewalPolicy, renewAt, startOf } from './renewal.ts'
 
 /** Stages of a rotation, in order; `rollback` in place of success. */
 export type Stage = 'preflight' | 'fetch' | 'check' | 'write' | 'reload' | 'verify' | 'rollback'
@@ -124,7 +124,8 @@ function dueTimes(
   if (state?.serving?.fingerprint === serving.fingerprint)
     return { serving, renewAt: state.renewAt, renewElapsed: state.renewElapsed }
   const at = renewAt(serving, policy.renewal, policy.seed)
-  return { serving, renewAt: at, renewElapsed: elapsed + (at - now) }
+  // A clock by which its life has not begun is behind, and must not put the renewal off by that.
+  return { serving, renewAt: at, renewElapsed: elapsed + (at - Math.max(now, startOf(serving))) }
 }
 
 export const phase = (state: RotationState, now: Instant): Phase =>
@@ -160,11 +161,14 @@ export function decide(state: RotationState, { now, elapsed }: Times, mismatch: 
   if (!serving || renewAt === undefined || renewElapsed === undefined) return { kind: 'renew', why: 'missing' }
   if (mismatch) return { kind: 'renew', why: `config: ${mismatch}` }
   if (now >= serving.notAfter) return { kind: 'renew', why: 'expired' }
+  const isDue = now >= renewAt || elapsed >= renewElapsed
   const isUnproven = state.verification === 'pending' || state.verification === 'failed'
-  if (isUnproven && isWorthServing(serving, now))
+  // What is not valid yet at half of its life, by our clock, may never be.
+  const isWaste = isDue && state.failure?.code === 'NOT_YET_VALID'
+  if (isUnproven && !isWaste && isWorthServing(serving, now))
     return { kind: 'deliver', bundle: serving, why: state.failures > 0 ? 'retry' : 'verify' }
   if (now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
-  if (now >= renewAt || elapsed >= renewElapsed) return { kind: 'renew', why: 'due' }
+  if (isDue) return { kind: 'renew', why: 'due' }
   if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
   return { kind: 'wait', until: Math.min(renewAt, Math.ceil(now + renewElapsed - elapsed)) }
 }
@@ -208,14 +212,22 @@ export function evolve(
   }
   const failures = state.failures + 1
   const failure = failureOf(error, stage, now)
+  const pause = retryDelay(error, inHand ?? serving, failures, now, random, remainingMs)
   return {
     ...common,
     verification: DELIVERING.has(stage) ? 'failed' : state.verification,
     failures,
     failure,
-    ...after(retryDelay(error, inHand ?? serving, failures, now, random, remainingMs), times),
+    ...after(isTooEarly(error, common) ? Math.min(pause, untilDue(common, times)) : pause, times),
   }
 }
+
+/** What is on disk is not valid yet: a restart while the clock is behind. The renewal does not wait for that. */
+const isTooEarly = (error: SidecarError, { pending }: Pick<RotationState, 'pending'>) =>
+  error.code === 'NOT_YET_VALID' && !pending
+
+const untilDue = ({ renewElapsed = Number.POSITIVE_INFINITY }: Pick<RotationState, 'renewElapsed'>, times: Times) =>
+  Math.max(renewElapsed - times.elapsed, 1000)
 
 export const failureOf = (error: SidecarError, stage: Stage, at: Instant): Failure => ({
   code: error.code,

@@ -47,13 +47,19 @@ interface Authority {
   readonly keys: webcrypto.CryptoKeyPair
 }
 
+interface CaRequest {
+  readonly commonName?: string
+  readonly notAfter?: Date
+}
+
 /** A CA made on the spot: EC P-256, valid for ten years, fast enough to make one per test. */
-export async function createTestCa({ commonName = 'Test Root' }: { commonName?: string } = {}): Promise<TestCa> {
-  const root = await createAuthority(commonName)
+export async function createTestCa({ commonName = 'Test Root', ...validity }: CaRequest = {}): Promise<TestCa> {
+  const root = await createAuthority({ commonName, ...validity })
   let intermediate: Promise<Authority> | undefined
   const issuer = async (withIntermediate = false) => {
     if (!withIntermediate) return { authority: root, chain: [root] }
-    intermediate ??= createAuthority(commonName.replace(/Root$/, '').concat(' Intermediate').trim(), root)
+    const name = commonName.replace(/Root$/, '').concat(' Intermediate').trim()
+    intermediate ??= createAuthority({ commonName: name, ...validity }, root)
     const authority = await intermediate
     return { authority, chain: [authority, root] }
   }
@@ -106,14 +112,14 @@ const SUBJECT_ALT_NAME = '2.5.29.17'
 const TEN_YEARS_MS = 10 * 365 * 86_400_000
 
 /** A CA certificate, self-signed unless `by` signs it. */
-async function createAuthority(commonName: string, by?: Authority): Promise<Authority> {
+async function createAuthority({ commonName, notAfter }: CaRequest, by?: Authority): Promise<Authority> {
   const keys = await webcrypto.subtle.generateKey(EC_P256, true, ['sign', 'verify'])
   const certificate = await x509.X509CertificateGenerator.create({
     serialNumber: serialNumber(),
     subject: `CN=${commonName}`,
     issuer: by?.certificate.subjectName ?? `CN=${commonName}`,
     notBefore: new Date(Date.now() - 86_400_000),
-    notAfter: new Date(Date.now() + TEN_YEARS_MS),
+    notAfter: notAfter ?? new Date(Date.now() + TEN_YEARS_MS),
     publicKey: keys.publicKey,
     signingKey: by?.keys.privateKey ?? keys.privateKey,
     signingAlgorithm: SIGNATURE,

@@ -11,7 +11,9 @@ import { createTestCa } from './ca.ts'
 import { createFakeClock, type FakeClock, type FakeClockOptions, promisesSettled } from './clock.ts'
 
 export const T0 = Date.UTC(2026, 0, 1)
-const template = (await (await createTestCa()).issue()).bundle
+/** The CA of all certificates never expires (RFC 5280, 4.1.2.5). */
+const ca = await createTestCa({ notAfter: new Date('9999-12-31T23:59:59Z') })
+const template = (await ca.issue()).bundle
 
 /** A real bundle under other times, so that thousands cost nothing: valid by the issuer's clock, received by ours. */
 export const bundleAt = (clock: Pick<FakeClock, 'now' | 'truth'>, id: string, lifeMs: number): Bundle => ({
