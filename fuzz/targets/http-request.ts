@@ -26,7 +26,7 @@ export const openHttpRequest: OpenTarget = async () => {
   }
 }
 
-const LIVEZ = Buffer.from('GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+const LIVEZ = Buffer.from('GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n')
 
 /** What comes back until the server closes; that we have sent all makes it close. */
 async function exchange(socket: Socket, bytes: Buffer): Promise<string> {
@@ -40,10 +40,10 @@ async function exchange(socket: Socket, bytes: Buffer): Promise<string> {
   return reply
 }
 
-/** Only what we do, and what Node does by itself to a broken request: 100 Continue, 400, 408, 413, 417, 431. */
+/** Only what we do, 421 for a strange host included, and what Node does by itself to a broken request: 100, 400, 408, 413, 417, 431, 501. */
 function assertInOrder(
   reply: string,
-  wanted = /^(?:HTTP\/1\.1 (?:100|200|202|400|403|404|405|408|413|417|422|431) |$)/,
+  wanted = /^(?:HTTP\/1\.1 (?:100|200|202|400|403|404|405|408|413|417|421|422|431|501) |$)/,
 ) {
   assert.match(reply, wanted)
   assert.doesNotMatch(reply, /\n {4}at |node:internal|node_modules/, 'a reply tells of the inside')
@@ -59,14 +59,14 @@ const changeHead: Mutator = (input, { random, dictionary }) => {
 
 const PATHS = ['/livez', '/readyz', '/startupz', '/healthz?verbose', '/metrics', '/status', '/rotate', '/reload-config']
 const rotate = (body: string) =>
-  `POST /rotate HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`
+  `POST /rotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`
 const SEEDS = [
-  ...PATHS.map((path) => `GET ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n`),
+  ...PATHS.map((path) => `GET ${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`),
   'HEAD /status HTTP/1.0\r\n\r\n',
   rotate('{"certificates":"all","reason":"x","wait":true}'),
   rotate('{"certificates":["web"]}'),
-  'POST /reload-config HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n',
-  'GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /readyz HTTP/1.1\r\nHost: x\r\n\r\n',
+  'POST /reload-config HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n',
+  'GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\nGET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n',
 ]
 
 const DICTIONARY = [
@@ -84,7 +84,8 @@ const DICTIONARY = [
   'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
   'Connection: close\r\n',
   'Connection: keep-alive\r\n',
-  'Host: x\r\n',
+  'Host: localhost\r\n',
+  'Host: evil.test\r\n',
   'X: \u0000\r\n',
   ' folded\r\n',
   '\r\n\r\n',
