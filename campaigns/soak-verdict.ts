@@ -19,12 +19,14 @@ const MINUTE_MS = 60_000
 const MIB = 2 ** 20
 
 /**
- * Flat is a series of which growth is not proven, as its interval reaches down to zero or its slope stays below the first figure (an
- * hour); and which, proven too, grows by less than the second for each rotation, so that a wide interval does not pass for flat.
+ * Flat is a series of which growth is not proven, as its interval reaches down to zero or its slope stays below `perHour`; and which,
+ * by the upper end of its interval, grows by less than `perRotation`, so that a wide interval does not pass for flat.
  */
 const LIMITS = {
   memory: { perHour: 1, perRotation: 4_096 / MIB },
   pieces: { perHour: 1, perRotation: 0.01 },
+  /** A generation has nine, and comes and goes as a whole. */
+  entries: { perHour: 9, perRotation: 0.1 },
 }
 
 /** The slopes of all series, of memory by the troughs of each minute. */
@@ -35,7 +37,7 @@ export function growthOf(samples: readonly Sample[], rotationsPerHour: number): 
     const unit = isMemory ? MIB : 1
     const points = samples.map(({ at, series }) => ({ at, value: (series[name] ?? Number.NaN) / unit }))
     const slope = slopeOf(isMemory ? troughs(points, MINUTE_MS) : points)
-    const { perHour, perRotation } = isMemory ? LIMITS.memory : LIMITS.pieces
+    const { perHour, perRotation } = LIMITS[isMemory ? 'memory' : name.startsWith('entries') ? 'entries' : 'pieces']
     const mostPerRotation = slope.high / rotationsPerHour
     const tenth = Math.ceil(points.length / 10)
     const medianOf = (part: typeof points) => median(part.map(({ value }) => value))

@@ -8,9 +8,9 @@ import { type SoakRun, soak } from './soak-run.ts'
 import type { Growth } from './soak-verdict.ts'
 
 const USAGE = `npm run soak -- --minutes N [--certificates 50] [--seed S]
-Keeps certificates of 60 s fresh for N minutes (20): one certferry, all of them served by one nginx, and Vault killed and started again
-every few minutes. Tests what certferry holds for growth, the times of renewal for drift, and what clients are served. Prints tables, also
-on Ctrl-C; exits with 1 when anything is not as promised.`
+Keeps certificates of 60 s fresh for N minutes (20), after a warm-up of 30 rotations of each: one certferry, all of them served by one
+nginx, and Vault killed and started again every few minutes. Tests what certferry holds for growth, the times of renewal for drift, and
+what clients are served. Prints tables, also on Ctrl-C; exits with 1 when anything is not as promised.`
 
 const { values: options } = parseArgs({
   options: {
