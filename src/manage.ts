@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import type { CertificateConfig } from './config/config.ts'
 import { type Expectation, parseCertificates } from './core/bundle.ts'
@@ -40,14 +41,13 @@ function make(config: CertificateConfig, { vault, clock, targets }: Parts): Mana
   return {
     name,
     source,
-    expect: {
+    expect: trusting(check.trustFile, {
       ...(source.names && { names: source.names }),
       ...(source.algorithm && { algorithm: source.algorithm }),
       minTtlMs: check.minTtl,
       chain: check.chain,
       serverAuth: config.verify.length > 0,
-      ...anchorsOf(check.trustFile),
-    },
+    }),
     renewal: { after, beforeMs, cron, timezone, jitter },
     outputs: made,
     store: createStore({ certificate: name, outputs: made, now: clock.now }),
@@ -57,11 +57,30 @@ function make(config: CertificateConfig, { vault, clock, targets }: Parts): Mana
   }
 }
 
-function anchorsOf(trustFile: string | undefined): Pick<Expectation, 'anchors'> {
-  if (trustFile === undefined) return {}
+/**
+ * With the roots of the trust file as anchors. It is read again for each check, so that a new root needs no restart; while it cannot be
+ * read, what it held last counts. Throws CONFIG_INVALID when it is of no use to begin with.
+ */
+function trusting(trustFile: string | undefined, expect: Expectation): Expectation {
+  if (trustFile === undefined) return expect
+  let last = anchorsIn(trustFile)
+  return {
+    ...expect,
+    get anchors() {
+      try {
+        last = anchorsIn(trustFile)
+      } catch {
+        // It may be between two versions.
+      }
+      return last
+    },
+  }
+}
+
+function anchorsIn(trustFile: string): readonly X509Certificate[] {
   try {
     const anchors = parseCertificates(readPlainFile(trustFile).toString('utf8'))
-    if (anchors.length > 0) return { anchors }
+    if (anchors.length > 0) return anchors
   } catch (cause) {
     throw new SidecarError(
       'CONFIG_INVALID',

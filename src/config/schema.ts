@@ -96,7 +96,7 @@ const Check = z.strictObject({
     .default('complete')
     .describe('lenient accepts a chain that does not reach a self-signed root'),
   trustFile: AbsolutePath.optional().describe(
-    'PEM file of the roots to accept; without it, the root that the source delivers',
+    'PEM file of the roots to accept, read again for each check; without it, the root that the source delivers',
   ),
 })
 
