@@ -156,7 +156,7 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'certificates[0].outputs[0].layout',
     says: /^must be one of generation, nginx-include, flat; did you mean "nginx-include"\?/,
   },
-  'a mode without quotes': {
+  'G2 mode: 0600 without quotes': {
     text: withOutputs('[{ kind: pem, directory: /tls, mode: 0600 }]'),
     at: '4:51',
     path: 'certificates[0].outputs[0].mode',

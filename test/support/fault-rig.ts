@@ -37,7 +37,7 @@ export interface RigOptions {
   readonly program: string
   /** Where it depends on the stage, made from it. */
   readonly web?: WebOptions | ((stage: Stage) => WebOptions)
-  readonly nginx?: NginxOptions
+  readonly nginx?: WebOptions & NginxOptions
   readonly certferry?: Partial<StartOptions>
   /** Where the volume is to be; in memory unless given. */
   readonly volumeIn?: string

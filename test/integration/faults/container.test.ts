@@ -5,7 +5,16 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { promisify } from 'node:util'
 import { skipReason } from '../../support/components.ts'
-import { askForRotation, bundleOnce, createRig, isWell, servedBy, survive } from '../../support/fault-rig.ts'
+import { startFaultProxy } from '../../support/fault-proxy.ts'
+import {
+  askForRotation,
+  assertNoSecret,
+  bundleOnce,
+  createRig,
+  isWell,
+  servedBy,
+  survive,
+} from '../../support/fault-rig.ts'
 import { createStage, type Stage } from '../../support/stage.ts'
 import { fill, mountsReason, mountTmpfs } from '../../support/tmpfs.ts'
 import { startVault } from '../../support/vault.ts'
@@ -130,6 +139,43 @@ describe('a container', { skip, concurrency: 5 }, () => {
     assert.equal(await stage.issued(), 1)
   })
 
+  test('X6 probes that cannot reach loopback are answered at the address that is told, there alone, without a secret', async () => {
+    assert.ok(vault)
+    await using stage = await createStage({ vault, program })
+    await stage.configure(stage.web({ served: false }))
+    // Any address that is not 127.0.0.1 will do for that of a pod.
+    await editConfig(stage, (config) => config.replace('127.0.0.1:0', '127.0.0.2:0'))
+    await using certferry = stage.certferry()
+    await certferry.certificate('web', 'is delivered', isWell)
+    const [, listening] = certferry.log('admin.listening')
+    const address = new URL(String(listening?.address))
+    assert.equal(address.hostname, '127.0.0.2')
+    for (const path of ['/livez', '/readyz', '/startupz', '/status', '/metrics']) {
+      const { status, body } = await certferry.get(path)
+      assert.equal(status, 200, path)
+      assertNoSecret(body, stage)
+    }
+    await assert.rejects(fetch(`http://127.0.0.1:${address.port}/livez`), 'nobody listens elsewhere')
+  })
+
+  test('X6 without a port, "wait" is the exec probe: it fails until a valid set is on disk, and passes then', async () => {
+    assert.ok(vault)
+    await using proxy = await startFaultProxy(() => ({ kind: 'reset' }), { target: vault.address })
+    await using stage = await createStage({ vault, program, address: proxy.address })
+    await stage.configure(stage.web({ served: false }))
+    await editConfig(stage, (config) => config.replace('"listen": "127.0.0.1:0",', ''))
+    const probe = () =>
+      promisify(execFile)(process.execPath, [program, 'wait', '--timeout', '1s', '-c', stage.configFile])
+    await assert.rejects(probe(), { code: 69 }, 'not started')
+    await using certferry = stage.certferry()
+    await certferry.certificate('web', 'has failed', ({ failures }) => failures > 0)
+    await assert.rejects(probe(), { code: 69, stderr: /web is PENDING \(vault_/ }, 'nothing on disk')
+    proxy.onRequest = () => undefined
+    await certferry.certificate('web', 'is delivered', isWell)
+    await probe()
+    assert.equal(certferry.log('admin.listening').length, 1, 'the control socket alone')
+  })
+
   test('X7 a volume in memory at its limit is told before Vault is asked, and keeps the set in service', async () => {
     assert.ok(vault)
     await using tmpfs = await mountTmpfs({ size: '512k' })
@@ -143,4 +189,39 @@ describe('a container', { skip, concurrency: 5 }, () => {
       repair: () => free(),
     })
   })
+
+  test('X8 a target that mounts a single file keeps the old one: the proof tells, the disk goes back, and mounting the directory mends it', async () => {
+    assert.ok(vault)
+    // Where the target sees what it has mounted.
+    await using mounts = await mountTmpfs()
+    const seen = (...names: string[]) => join(mounts.inside(mounts.path), 'seen', ...names)
+    const mount = (from: string, to: string) => mounts.run(`mount --bind "${from}" "${to}"`)
+    await using rig = await createRig({
+      vault,
+      program,
+      web: { layout: 'generation', verify: { deadline: '2s' } },
+      nginx: { directory: join(mounts.path, 'seen') },
+      prepare: async ({ volume }) => {
+        await mounts.run(`mkdir "${seen()}"`)
+        await mount(join(volume, 'web'), seen())
+      },
+    })
+    await survive(rig, {
+      reason: 'reload_not_effective',
+      inject: async ({ directory }) => {
+        await mounts.run(`mount -t tmpfs tmpfs "${seen()}"`)
+        for (const name of ['tls.crt', 'tls.key']) {
+          await mounts.run(`touch "${seen(name)}"`)
+          await mount(join(directory, name), seen(name))
+        }
+      },
+      meanwhile: {
+        also: ({ rig: { certferry } }) => assert.ok(certferry.log('rotation.rolled-back').length >= 1),
+      },
+      repair: () => mounts.run(`umount -l "${seen()}"`),
+    })
+  })
 })
+
+const editConfig = async (stage: Stage, edit: (config: string) => string) =>
+  stage.place('config.yaml', edit(fs.readFileSync(stage.configFile, 'utf8')))

@@ -275,7 +275,7 @@ function leaveBehind(directory: string): { readonly fingerprint: string } {
 const leftIn = (directory: string) =>
   [...fs.readdirSync(directory), ...generationsIn(directory)].filter((name) => /^\.\.tmp-|^\.\.gen-1-/.test(name))
 
-describe('names in the config', { skip, concurrency: 4 }, () => {
+describe('F18 names in the config', { skip, concurrency: 4 }, () => {
   const rows: Readonly<Record<string, [outputs: (volume: string) => object[], says: RegExp]>> = {
     'a directory with ..': [(volume) => [{ directory: `${volume}/web/../../etc` }], /must not contain "." or ".."/],
     'a relative directory': [() => [{ directory: 'web' }], /must be an absolute path/],
@@ -297,6 +297,18 @@ describe('names in the config', { skip, concurrency: 4 }, () => {
       (volume) => [{ directory: `${volume}/web`, files: { key: 'tls\0.key' } }],
       /control characters/,
     ],
+    'a name with a line break': [
+      (volume) => [{ directory: `${volume}/web`, files: { key: 'tls.key\nssl_certificate_key /etc/x' } }],
+      /control characters/,
+    ],
+    "the name of certferry's state": [
+      (volume) => [{ directory: `${volume}/web`, files: { key: '..state.json' } }],
+      /certferry's own/,
+    ],
+    'two files of one name': [
+      (volume) => [{ directory: `${volume}/web`, files: { certificate: 'tls.pem', key: 'tls.pem' } }],
+      /names a file twice/,
+    ],
     'a directory with NUL': [(volume) => [{ directory: `${volume}/web\0` }], /control characters/],
     'one file of two outputs': [
       (volume) => [{ directory: `${volume}/web` }, { directory: `${volume}/web/` }],
@@ -309,17 +321,32 @@ describe('names in the config', { skip, concurrency: 4 }, () => {
   }
   for (const [what, [outputs, says]] of Object.entries(rows)) {
     const ids = what.startsWith('outputs') ? 'F5, F18' : 'F18'
-    test(`${ids} ${what}: the start ends with 78 and says where; nothing is written, and nobody asked`, () =>
+    test(`${ids} ${what}: the start ends with 78 and says where; nothing is written, nobody asked; mended, it starts`, () =>
       refusedAtStart(outputs, says))
   }
 
-  async function refusedAtStart(outputs: (volume: string) => object[], says: RegExp) {
+  for (const [written, read] of Object.entries({ '0600': 600, '0640': 640, '0o600': 0o600, '600': 600 })) {
+    const says = new RegExp(`mode: must be a quoted octal string such as '0600', not the number ${read} `)
+    test(`G2 mode: ${written} without quotes: the start ends with 78, and says what YAML made of it; mended, it starts`, () =>
+      refusedAtStart(
+        (volume) => [{ directory: `${volume}/web`, mode: 'here' }],
+        says,
+        (config) => config.replace('"here"', written),
+      ))
+  }
+
+  async function refusedAtStart(
+    outputs: (volume: string) => object[],
+    says: RegExp,
+    edit: (config: string) => string = (config) => config,
+  ) {
     assert.ok(vault)
     await using stage = await createStage({ vault, program })
     fs.rmdirSync(join(stage.volume, 'web'))
     const bad = outputs(stage.volume).map((output) => ({ kind: 'pem', ...output }))
     const good = { ...stage.web({ name: 'good', served: false }) }
     await stage.configure({ ...stage.web({ served: false }), outputs: bad }, good)
+    await stage.place('config.yaml', edit(fs.readFileSync(stage.configFile, 'utf8')))
     await using certferry = stage.certferry()
     assert.equal((await certferry.ended).code, 78)
     assert.match(certferry.stderr(), says)
@@ -327,5 +354,8 @@ describe('names in the config', { skip, concurrency: 4 }, () => {
     assert.deepEqual(fs.readdirSync(stage.volume), [])
     assert.equal(fs.existsSync(stage.socket), false)
     assert.equal(await stage.issued(), 0)
+    await stage.configure(stage.web({ served: false }), good)
+    await using mended = stage.certferry()
+    for (const name of ['web', 'good']) await mended.certificate(name, 'is delivered', isWell)
   }
 })
