@@ -72,6 +72,12 @@ export async function startVaultCluster(): Promise<VaultCluster> {
     await until('the cluster is ready', () =>
       api('POST', 'sys/audit/file', { type: 'file', options: { file_path: auditFile } }),
     )
+    // Who joined may vote after ten healthy seconds; until then nobody but the first can lead.
+    await api('POST', 'sys/storage/raft/autopilot/configuration', { server_stabilization_time: '1s' })
+    await until('everybody may vote', async () => {
+      const { config } = Configuration.parse((await api('GET', 'sys/storage/raft/configuration')).data)
+      return config.servers.filter(({ voter }) => voter).length === SIZE
+    })
     const leader = () => until('the cluster has a leader', async () => (await leading(running)) ?? false)
     return {
       api,
@@ -86,11 +92,13 @@ export async function startVaultCluster(): Promise<VaultCluster> {
       leader,
       stepDown: async () => {
         const before = await leader()
-        await before.send('POST', 'sys/step-down', {}, { 'X-Vault-Token': rootToken })
-        await until('another node leads', async () => {
+        // The node that gave up may well be elected again: on a busy machine the others are too late.
+        const another = async () => {
           const now = await leading(running)
+          if (now === before) await now.send('POST', 'sys/step-down', {}, { 'X-Vault-Token': rootToken })
           return now !== undefined && now !== before
-        })
+        }
+        await until('another node leads', another, { timeoutMs: 120_000, everyMs: 500 })
       },
       [Symbol.asyncDispose]: dispose,
     }
@@ -135,6 +143,7 @@ async function form([first, ...others]: readonly RunningNode[], caPem: string) {
   return { rootToken, unsealKey }
 }
 
+const Configuration = z.object({ config: z.object({ servers: z.array(z.object({ voter: z.boolean() })) }) })
 const Health = z.object({ initialized: z.boolean(), sealed: z.boolean(), standby: z.boolean() })
 
 async function leading(nodes: readonly RunningNode[]): Promise<RunningNode | undefined> {
