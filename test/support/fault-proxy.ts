@@ -12,6 +12,7 @@ import { buffer, text } from 'node:stream/consumers'
 import { pipeline } from 'node:stream/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { TlsOptions } from 'node:tls'
+import { gzipSync } from 'node:zlib'
 
 /** What happens to one request instead of, or before, its way to the target. */
 export type Fault =
@@ -146,6 +147,13 @@ export const answer = (status: number, body?: unknown, headers?: Record<string, 
   body,
   ...(headers ? { headers } : {}),
 })
+
+/** A hundred mebibytes of zeros, which take a thousandth of that on the way. */
+export const gzipBomb = (): Fault =>
+  answer(200, gzipSync(Buffer.alloc(100 * 1024 * 1024)), {
+    'content-type': 'application/json',
+    'content-encoding': 'gzip',
+  })
 
 const NOT_FOUND = answer(404, { errors: ['no handler for route "x". route entry not found.'] })
 

@@ -4,6 +4,7 @@ import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, type TestContext, test } from 'node:test'
 import { skipReason } from '../../support/components.ts'
+import { type Fault, gzipBomb } from '../../support/fault-proxy.ts'
 import {
   askForRotation,
   assertNoSecret,
@@ -15,6 +16,7 @@ import {
   type RigOptions,
   servedBy,
   survive,
+  untilFailed,
 } from '../../support/fault-rig.ts'
 import { until } from '../../support/until.ts'
 import { startVault } from '../../support/vault.ts'
@@ -110,6 +112,62 @@ describe('the process', { skip, concurrency: 6 }, () => {
     assert.equal((await next.certificate('web', 'is in service', isWell)).fingerprint, fingerprint)
     assert.equal(await rig.stage.issued(), 1)
   })
+
+  test('P5 a heap as small as that of a container bears bodies without end and gzip bombs from Vault', async () => {
+    await using rig = await rigWith({ certferry: { env: { NODE_OPTIONS: SMALL_HEAP } } })
+    const faults: readonly Fault[] = [{ kind: 'flood' }, gzipBomb()]
+    let met = 0
+    await survive(rig, {
+      reason: 'bad_response',
+      inject: ({ proxy }) => {
+        proxy.onRequest = ({ url }) => (url.includes('/sign/') ? faults[met++ % faults.length] : undefined)
+      },
+      trigger: async () => {
+        for (let times = 1; times <= 6; times += 1) {
+          await askForRotation(rig)
+          await untilFailed(rig.certferry, times)
+        }
+      },
+      repair: ({ proxy }) => {
+        proxy.onRequest = () => undefined
+      },
+    })
+  })
+
+  /** What readers find after the end, what the next start puts into service, and how many were issued for it. */
+  const OUT_OF_MEMORY: Readonly<Record<string, { at: string; found: Which; later: Which; issued: number }>> = {
+    'before Vault is asked': { at: 'fs.promises.statfs', found: 'old', later: 'old', issued: 1 },
+    'with a new certificate in hand': { at: 'fs.promises.mkdir', found: 'old', later: 'old', issued: 2 },
+    'with a new set on disk, at the commit': { at: 'fs.promises.rename ..data', found: 'old', later: 'new', issued: 2 },
+    'between the commit and the reload': { at: 'process.kill SIGHUP', found: 'new', later: 'new', issued: 2 },
+  }
+  for (const [moment, { at, found, later, issued }] of Object.entries(OUT_OF_MEMORY))
+    test(`P5 memory that runs out ${moment} ends the process; clients are served all the while, and the next start goes on with what is on disk`, async (t) => {
+      const defect = plantDefect(t, hungryAt(at))
+      const env = { NODE_OPTIONS: `${defect.env.NODE_OPTIONS} ${SMALL_HEAP}` }
+      await using rig = await rigWith({ certferry: { env } })
+      const { fingerprint } = await inService(rig)
+      const which = (other: string | null | undefined): Which => (other === fingerprint ? 'old' : 'new')
+      defect.begin()
+      // It may end before it has answered.
+      await askForRotation(rig).catch(() => {})
+      const { code, signal } = await rig.certferry.ended
+      assert.notEqual(code, 0)
+      assert.match(`${signal} ${rig.certferry.stderr()}`, /^SIG(?:ABRT|TRAP|SEGV|ILL) .*heap out of memory/s)
+      assertNoSecret(rig.certferry.stderr(), rig.stage)
+      assert.equal(await servedBy(rig.stage), fingerprint, 'clients are served')
+      assert.equal(which(readPair(rig.directory, rig.layout)), found, 'never a mixed pair')
+      await using next = rig.stage.certferry()
+      const well = await next.certificate(
+        'web',
+        `has the ${later} one in service`,
+        (now) => isWell(now) && which(now.fingerprint) === later,
+      )
+      assert.equal(readPair(rig.directory, rig.layout), well.fingerprint)
+      assert.equal(await servedBy(rig.stage), well.fingerprint)
+      assertTidy(rig.directory)
+      assert.equal(await rig.stage.issued(), issued)
+    })
 
   test('P7 a blocked event loop answers no probe for as long as it lasts; clients are served, and all goes on after it', async (t) => {
     const defect = plantDefect(t, BLOCKED_LOOP)
@@ -225,6 +283,27 @@ const BROKEN_DISK = (flag: string) => `
     return statfs(path, ...rest)
   }
 `
+type Which = 'old' | 'new'
+
+/** As the soak has it; a container with 128 MiB has room for more. */
+const SMALL_HEAP = '--max-semi-space-size=1 --max-old-space-size=36'
+
+/** The function of this name takes all the memory there is, when it gets such an argument. */
+function hungryAt(place: string) {
+  const [path = '', argument = ''] = place.split(' ')
+  const [name = '', ...owner] = path.split('.').reverse()
+  return (flag: string) => `
+  const fs = require('node:fs')
+  const owner = ${owner.reverse().join('.')}
+  const { ${name}: whole } = owner
+  owner.${name} = (...args) => {
+    if (fs.existsSync(${flag}) && args.some((one) => String(one).endsWith('${argument}')))
+      for (const kept = []; ; ) kept.push(new Array(10_000).fill(kept.length + 0.5))
+    return whole.apply(owner, args)
+  }
+`
+}
+
 /** No target can be looked at any more. */
 const BROKEN_TLS = (flag: string) => `
   const tls = require('node:tls')

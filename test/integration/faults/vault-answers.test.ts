@@ -2,14 +2,13 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { gzipSync } from 'node:zlib'
 import * as z from 'zod'
 import { certificatePem, parseCertificates } from '../../../src/core/bundle.ts'
 import { createCsr } from '../../../src/core/csr.ts'
 import { generateKey } from '../../../src/core/key.ts'
 import { createTestCa } from '../../support/ca.ts'
 import { skipReason } from '../../support/components.ts'
-import { answer, type Fault } from '../../support/fault-proxy.ts'
+import { answer, type Fault, gzipBomb } from '../../support/fault-proxy.ts'
 import {
   askForRotation,
   assertNoFailure,
@@ -101,7 +100,6 @@ const JSON_TYPE = { 'content-type': 'application/json' }
 const PAGE = answer(200, '<html><h1>canary</h1></html>', { 'content-type': 'text/html' })
 const HALF = '{"data":{"certificate":"-----BEGIN CERT'
 const half = (end: 'silence' | 'close' | 'reset'): Fault => ({ kind: 'part', body: HALF, length: 4_000, end })
-const gzipBomb = () => answer(200, gzipSync(Buffer.alloc(100 * MIB)), { ...JSON_TYPE, 'content-encoding': 'gzip' })
 const HOSTILE = `\u001b[31mred\u001b[0m\n{"event":"forged"}\r\nhvs.${'A'.repeat(40)} ${'x'.repeat(5_000)}`
 
 /** What its process holds in memory. */
