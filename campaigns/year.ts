@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util'
 import { HOUR, liveThrough } from '../test/support/year.ts'
 import { randomFrom } from './kill-run.ts'
 
-const USAGE = `node campaigns/year.ts [--seeds N] [--seed S] [--days N] [--hours H]
+const USAGE = `npm run campaign:year [-- --seeds N] [--seed S] [--days N] [--hours H]
 The real loop on a fake clock through N seeds of N days (365), with certificates of H hours (24): stepped clocks, suspends, outages of
 Vault, full disks, targets that are down or refuse, restarts. Exits with 1 when something is not as promised.`
 
