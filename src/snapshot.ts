@@ -1,5 +1,6 @@
 import type { Clock, Instant } from './clock.ts'
 import { budgetLeft, recentIssues } from './core/budget.ts'
+import { endOfIssuers } from './core/bundle.ts'
 import { namesOf } from './core/names.ts'
 import { lifetimeOf } from './core/renewal.ts'
 import { phase, reasonFor } from './core/state.ts'
@@ -53,6 +54,7 @@ export function certificateStatus({ cert, config, report }: Loop, now: Instant):
     fingerprint: serving?.fingerprint ?? null,
     notBefore: serving?.notBefore ?? null,
     notAfter: serving?.notAfter ?? null,
+    issuerNotAfter: (serving && endOfIssuers(serving)) ?? null,
     expiresInSeconds: serving ? Math.floor((serving.notAfter - now) / 1000) : null,
     renewAt: state?.renewAt ?? null,
     nextAt: report?.next.kind === 'wait' ? report.next.until : (state?.nextAt ?? null),

@@ -209,6 +209,12 @@ function misuseOf(certificate: X509Certificate): string | undefined {
 const SERVER_AUTH = '1.3.6.1.5.5.7.3.1'
 const ANY_USAGE = '2.5.29.37.0'
 
+/** When the first of its issuers ends; undefined where none came along. */
+export function endOfIssuers({ intermediates, roots }: Pick<Bundle, 'intermediates' | 'roots'>): Instant | undefined {
+  const ends = [...intermediates, ...roots].map(({ validToDate }) => validToDate.getTime())
+  return ends.length > 0 ? Math.min(...ends) : undefined
+}
+
 function assertChain(bundle: Bundle, expect: Expectation, now: Instant): void {
   const path = [bundle.leaf, ...bundle.intermediates]
   const last = path.at(-1) ?? bundle.leaf

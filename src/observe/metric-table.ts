@@ -22,6 +22,10 @@ const histogram = (help: string, buckets: readonly number[], ...labels: readonly
 export const CERTIFICATE_GAUGES = {
   certificate_not_after_timestamp_seconds: gauge('End of validity of the certificate on disk.', 'certificate'),
   certificate_not_before_timestamp_seconds: gauge('Start of validity of the certificate on disk.', 'certificate'),
+  issuer_not_after_timestamp_seconds: gauge(
+    'End of validity of the CA that ends first, of those that came with the certificate on disk.',
+    'certificate',
+  ),
   certificate_renewal_timestamp_seconds: gauge('When the certificate is due for renewal.', 'certificate'),
   certificate_phase: gauge(
     '1 for the present phase (PENDING, ACTIVE, DEGRADED, EXPIRED), 0 for the others.',

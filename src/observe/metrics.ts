@@ -104,6 +104,7 @@ function certificateReadings(
   return {
     certificate_not_after_timestamp_seconds: each(({ notAfter }) => seconds(notAfter)),
     certificate_not_before_timestamp_seconds: each(({ notBefore }) => seconds(notBefore)),
+    issuer_not_after_timestamp_seconds: each(({ issuerNotAfter }) => seconds(issuerNotAfter)),
     certificate_renewal_timestamp_seconds: each(({ renewAt }) => seconds(renewAt)),
     certificate_phase: () =>
       certificates().flatMap(({ name, phase }) =>

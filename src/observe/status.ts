@@ -42,6 +42,8 @@ export const CertificateStatus = z.object({
   fingerprint: z.string().nullable(),
   notBefore: Timestamp.nullable(),
   notAfter: Timestamp.nullable(),
+  /** Of the issuers that came with it, the end of the one that ends first. */
+  issuerNotAfter: Timestamp.nullable(),
   /** Negative once expired. */
   expiresInSeconds: z.number().nullable(),
   renewAt: Timestamp.nullable(),

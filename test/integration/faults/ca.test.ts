@@ -137,6 +137,29 @@ describe('the CA', { skip, concurrency: 4 }, () => {
     assertLeadsTo(rig, oldRoot)
   })
 
+  test('K2 the end of the CA is told at any time, as a metric and in the status, and is that of the new one after a change', async () => {
+    const { oldRoot, newRoot, stage, move } = await twoRoots('lasting')
+    await using rig = await createRig({ vault: vaultOf(), program, stage })
+    const told = async () => {
+      const { issuerNotAfter } = await rig.certferry.certificate('web', 'is in service', isWell)
+      const metric = await rig.certferry.metric('certferry_issuer_not_after_timestamp_seconds{certificate="web"}')
+      assert.equal(metric, Number(issuerNotAfter) / 1000)
+      return issuerNotAfter
+    }
+    const firstEnd = (root: string) =>
+      Math.min(
+        ...[...certificatesIn(rig, 'tls.crt').slice(1), ...parseCertificates(root)].map((ca) =>
+          ca.validToDate.getTime(),
+        ),
+      )
+    const before = await told()
+    assert.equal(before, firstEnd(oldRoot))
+    await move()
+    await rotateWell(rig)
+    assert.equal(await told(), firstEnd(newRoot))
+    assert.notEqual(await told(), before)
+  })
+
   test('K2 a CA that ends before the next certificate would is told with the first failure, and a new issuer is all it takes', async () => {
     const { stage, ...fault } = await endingCa('ending', 'err', '60s')
     await using rig = await createRig({ vault: vaultOf(), program, stage })
