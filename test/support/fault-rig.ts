@@ -24,8 +24,10 @@ export interface Rig extends AsyncDisposable {
   /** Every request to Vault passes here; `onRequest` makes faults of it. */
   readonly proxy: FaultProxy
   readonly certferry: Certferry
-  /** undefined where the plan says that nobody serves. */
+  /** undefined where somebody else serves, or nobody. */
   readonly nginx: Nginx | undefined
+  /** Whether anybody serves. */
+  readonly isServed: boolean
   readonly layout: Layout
   /** What readers see. */
   readonly directory: string
@@ -38,6 +40,8 @@ export interface RigOptions {
   /** Where it depends on the stage, made from it. */
   readonly web?: WebOptions | ((stage: Stage) => WebOptions)
   readonly nginx?: WebOptions & NginxOptions
+  /** Starts whoever serves instead of nginx, once the first certificate is on disk. */
+  readonly serve?: (stage: Stage) => Promise<AsyncDisposable>
   readonly certferry?: Partial<StartOptions>
   /** Where the volume is to be; in memory unless given. */
   readonly volumeIn?: string
@@ -59,6 +63,7 @@ export async function createRig({
   program,
   web = {},
   nginx,
+  serve,
   certferry,
   volumeIn,
   prepare,
@@ -75,7 +80,8 @@ export async function createRig({
   await stage.configure(stage.web(options))
   const running = stack.use(stage.certferry(certferry))
   await running.certificate('web', 'is on disk', ({ serial }) => serial !== null)
-  const server = served ? stack.use(await stage.nginx({ layout, ...nginx })) : undefined
+  if (serve) stack.use(await serve(stage))
+  const server = served && !serve ? stack.use(await stage.nginx({ layout, ...nginx })) : undefined
   await running.certificate('web', 'is in service', isWell)
   const owned = stack.move()
   return {
@@ -84,6 +90,7 @@ export async function createRig({
     proxy,
     certferry: running,
     nginx: server,
+    isServed: served,
     layout,
     directory: join(stage.volume, 'web'),
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
@@ -177,7 +184,7 @@ export async function survive(rig: Rig, plan: FaultPlan): Promise<Story> {
   )
   assert.equal(readPair(rig.directory, rig.layout), well.fingerprint, 'the disk holds what the status tells')
   assertTidy(rig.directory)
-  if (rig.nginx) assert.equal(await servedBy(rig.stage), well.fingerprint, 'clients get what is on disk')
+  if (rig.isServed) assert.equal(await servedBy(rig.stage), well.fingerprint, 'clients get what is on disk')
   await assertProbes(certferry, 'ACTIVE')
   assert.ok(certferry.log('rotation.recovered').length > 0, 'the recovery is told')
   assert.equal(certferry.log('sidecar.started').length, 1, 'one process from beginning to end')
@@ -247,8 +254,8 @@ export async function servedBy({ port }: Pick<Stage, 'port'>): Promise<string | 
 
 type Served = NonNullable<NonNullable<FaultPlan['meanwhile']>['served']>
 
-async function assertServed({ nginx, stage }: Rig, wanted: Served, old: CertificateStatus) {
-  if (!nginx || wanted === 'unsteady') return
+async function assertServed({ isServed, stage }: Rig, wanted: Served, old: CertificateStatus) {
+  if (!isServed || wanted === 'unsteady') return
   const served = await servedBy(stage)
   if (wanted === 'down') return assert.equal(served, undefined, 'nobody is served')
   assert.ok(served, 'clients are served')
