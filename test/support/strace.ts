@@ -96,3 +96,37 @@ export async function attachStrace(
     },
   }
 }
+
+/** Calls by which a process hands anything to anybody: content, names of files, and what it starts. */
+const TELLING =
+  'write,writev,pwrite64,pwritev,pwritev2,sendto,sendmsg,sendmmsg,openat,mkdir,symlink,rename,unlink,setxattr,execve,prctl'
+
+/** Words that execute a command in their own place, with a strace beside it that records into a file what it tells anybody. */
+export const recorder = async (logPath: string): Promise<readonly string[]> => [
+  ...[await component('strace'), '-D', '-f', '-q', '-yy', '-xx', '-v', '-s', '1000000'],
+  ...['-e', 'signal=none', '-e', `trace=${TELLING}`, '-o', logPath],
+]
+
+/** Whether the record of a process is complete. */
+export const isRecorded = (logPath: string, pid: number): boolean =>
+  new RegExp(`^${pid} +\\+\\+\\+ (?:exited|killed) `, 'm').test(readFileSync(logPath, 'latin1'))
+
+/**
+ * What a recorded process told, by whom or what it told it: the path of a file, `TCP:[from->to]`, a pipe, or the name of a call without a
+ * descriptor. Writes to one descriptor are put together.
+ */
+export function recorded(logPath: string): ReadonlyMap<string, Buffer> {
+  const told = new Map<string, Buffer[]>()
+  for (const line of readFileSync(logPath, 'latin1').split('\n')) {
+    const [, call = '', place = call, rest = ''] = /^\d+ +(\w+)\((?:\d+<((?:->|[^>])*)>)?(.*)/.exec(line) ?? []
+    if (call === '') continue
+    const parts = told.get(decoded(place)) ?? []
+    told.set(decoded(place), parts)
+    for (const [text] of rest.matchAll(HEX)) parts.push(bytesOf(text))
+  }
+  return new Map([...told].map(([place, parts]) => [place, Buffer.concat(parts)]))
+}
+
+const HEX = /(?:\\x[0-9a-f]{2})+/g
+const bytesOf = (text: string) => Buffer.from(text.replaceAll('\\x', ''), 'hex')
+const decoded = (text: string) => text.replace(HEX, (part) => bytesOf(part).toString('utf8'))
