@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { chmodSync } from 'node:fs'
 import { describe, it, test } from 'node:test'
 import fc from 'fast-check'
+import { stringify } from 'yaml'
 import { loadConfig } from '../../src/config/config.ts'
 import { ConfigError } from '../../src/config/problems.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -752,8 +753,50 @@ test('G3 whatever the file holds, loading it throws a ConfigError or nothing', (
       } catch (error) {
         assert.ok(error instanceof ConfigError, `${written}\n${error instanceof Error ? error.stack : error}`)
         assert.ok(error.problems.length > 0)
+        assert.ok(error.problems.every(({ place }) => place.startsWith(folder)))
       }
     }),
     { numRuns: 100 },
+  )
+})
+
+test('what is valid comes out as it was written, from YAML and JSON alike, and cannot be changed', () => {
+  const name = fc.string({ unit: fc.constantFrom(...'abcz09'), minLength: 1, maxLength: 12 }).map((end) => `a${end}`)
+  const host = fc.array(name, { minLength: 1, maxLength: 4 }).map((labels) => labels.join('.'))
+  const seconds = fc.integer({ min: 60, max: 1_000_000 })
+  const written = fc.record({
+    name,
+    commonName: host,
+    altNames: fc.uniqueArray(host, { maxLength: 3 }),
+    grace: seconds,
+    jitter: fc.integer({ min: 0, max: 50 }).map((percent) => percent / 100),
+    mode: fc.constantFrom('0600', '0640', '0440'),
+    layout: fc.constantFrom('generation', 'nginx-include', 'flat'),
+  })
+  fc.assert(
+    fc.property(written, ({ name, commonName, altNames, grace, jitter, mode, layout }) => {
+      const tree = {
+        certificates: [
+          {
+            name,
+            source: { kind: 'dev-ca', directory: '/ca', commonName, altNames },
+            renew: { jitter },
+            startupGrace: `${grace}s`,
+            outputs: [{ kind: 'pem', directory: `/tls/${name}`, mode, layout }],
+          },
+        ],
+      }
+      const [config, same] = [stringify(tree), JSON.stringify(tree)].map((text) => load(text))
+      assert.deepEqual(config, same)
+      const [certificate] = config?.certificates ?? []
+      assert.ok(certificate && Object.isFrozen(certificate))
+      assert.equal(certificate.name, name)
+      assert.equal(certificate.startupGrace, grace * 1000)
+      assert.equal(certificate.renew.jitter, jitter)
+      assert.partialDeepStrictEqual(certificate.source, { kind: 'dev-ca', commonName, altNames })
+      const output = { kind: 'pem', directory: `/tls/${name}`, mode: Number.parseInt(mode, 8), layout }
+      assert.partialDeepStrictEqual(certificate.outputs, [output])
+    }),
+    { numRuns: 50 },
   )
 })

@@ -5,7 +5,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { promisify } from 'node:util'
+import { isDeepStrictEqual, promisify } from 'node:util'
+import fc from 'fast-check'
 import * as z from 'zod'
 import { AltName, CommonName, differences, namesOf, requestedNames } from '../../src/core/names.ts'
 import { component, skipReason } from '../support/components.ts'
@@ -150,4 +151,49 @@ test('config accepts every kind of name', () => {
   ])
     assert.equal(AltName.parse(name), name)
   for (const name of ['a.example.com', 'Payment Service', 'münchen, "Inc"']) assert.equal(CommonName.parse(name), name)
+})
+
+describe('of any text', () => {
+  const label = fc.string({ unit: fc.constantFrom(...'abzABZ019-_ü'), minLength: 1, maxLength: 8 })
+  const host = fc.array(label, { minLength: 1, maxLength: 3 }).map((labels) => labels.join('.'))
+  const text = fc.oneof(
+    host,
+    host.map((name) => `*.${name}`),
+    host.map((name) => `x@${name}`),
+    host.map((name) => `spiffe://${name}/web`),
+    fc.ipV4(),
+    fc.ipV6(),
+    fc.string({ unit: 'binary', maxLength: 20 }),
+  )
+  const kinds = ['dns', 'ip', 'uri', 'email'] as const
+  const listed = (names: ReturnType<typeof asked>) => kinds.flatMap((kind) => names[kind])
+
+  test('what is accepted is one name in ASCII, and the same when asked for in the form it was brought into', () => {
+    let accepted = 0
+    fc.assert(
+      fc.property(text, (name) => {
+        if (!AltName.safeParse(name).success) return
+        accepted += 1
+        const names = asked([name])
+        const [only = '', ...more] = listed(names)
+        assert.deepEqual(more, [])
+        assert.match(only, /^[\x21-\x7e]+$/)
+        assert.deepEqual(asked([only]), names)
+        assert.deepEqual(asked([name, only, name]), names)
+      }),
+      { numRuns: 500 },
+    )
+    assert.ok(accepted > 100, `${accepted} accepted`)
+  })
+
+  test('two sets differ both ways or not at all', () =>
+    fc.assert(
+      fc.property(fc.array(text, { maxLength: 4 }), fc.array(text, { maxLength: 4 }), (some, others) => {
+        const [one, other] = [asked(some), asked(others)]
+        assert.deepEqual(differences(one, asked(some.toReversed())), [])
+        const isSame = kinds.every((kind) => isDeepStrictEqual(one[kind].toSorted(), other[kind].toSorted()))
+        assert.equal(differences(one, other).length === 0, isSame)
+        assert.equal(differences(other, one).length === 0, isSame)
+      }),
+    ))
 })

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
+import fc from 'fast-check'
 import type { Bundle } from '../../src/core/bundle.ts'
 import {
   decide,
@@ -7,10 +8,12 @@ import {
   evolve,
   hurried,
   initialState,
+  isHeldOff,
   type Outcome,
   type Policy,
   phase,
   type RotationState,
+  type Stage,
 } from '../../src/core/state.ts'
 import { type ErrorCode, SidecarError } from '../../src/errors.ts'
 import { createTestCa } from '../support/ca.ts'
@@ -186,4 +189,102 @@ it('keeps the due times of a set that stays, and draws new ones for a new set', 
   const state = active()
   assert.equal(step(state, served(bundleAt(T0)), 1000).renewElapsed, state.renewElapsed)
   assert.equal(step(state, served(bundleAt(T0 + 1000, 'b')), 1000).renewAt, T0 + 1000 + HOUR / 2)
+})
+
+describe('whatever happens, in any order, under any clock', () => {
+  const STAGES: readonly Stage[] = ['preflight', 'fetch', 'check', 'write', 'reload', 'verify', 'rollback']
+  const CODES: readonly ErrorCode[] = [
+    'VAULT_UNREACHABLE',
+    'PERMISSION_DENIED',
+    'BUDGET_SPENT',
+    'DISK_FULL',
+    'TARGET_DOWN',
+    'RELOAD_TARGET_MISSING',
+    'PROBE_MISMATCH',
+    'NOT_YET_VALID',
+    'BUG',
+  ]
+  const events = fc.array(
+    fc.record({
+      kind: fc.constantFrom('served', 'failed', 'doubted', 'hurried'),
+      code: fc.constantFrom(...CODES),
+      stage: fc.constantFrom(...STAGES),
+      hasFetched: fc.boolean(),
+      hasWritten: fc.boolean(),
+      isUp: fc.boolean(),
+      passes: fc.integer({ min: 0, max: 2 * HOUR }),
+      steps: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, fc.integer({ min: -72 * HOUR, max: 72 * HOUR })),
+      random: fc.double({ min: 0, max: 0.999, noNaN: true }),
+    }),
+    { maxLength: 30 },
+  )
+
+  /** Every state that a run of events leads to, with the times it was reached at. */
+  function* run(happens: typeof events extends fc.Arbitrary<infer T> ? T : never) {
+    let state = empty()
+    let times = { now: T0, elapsed: 0 }
+    for (const [index, event] of happens.entries()) {
+      times = { now: times.now + event.passes + event.steps, elapsed: times.elapsed + event.passes }
+      const fetched = bundleAt(times.now, String(index))
+      if (event.kind === 'doubted') state = doubted(state, times)
+      else if (event.kind === 'hurried') state = hurried(state, times)
+      else {
+        const bundle = event.hasFetched ? fetched : state.serving
+        const outcome =
+          event.kind === 'served'
+            ? served(bundle ?? fetched, event.isUp)
+            : failed(event.code, event.stage, {
+                inHand: event.hasFetched ? fetched : state.pending,
+                onDisk: event.hasWritten ? bundle : undefined,
+                targetUp: event.isUp,
+              })
+        state = evolve(state, outcome, policy, { ...times, random: () => event.random })
+      }
+      yield { state, times }
+    }
+  }
+  const always = (holds: (state: RotationState, times: { now: number; elapsed: number }) => void) =>
+    fc.assert(
+      fc.property(events, (happens) => {
+        for (const { state, times } of run(happens)) holds(state, times)
+      }),
+      { numRuns: 300 },
+    )
+
+  it('the phase is a matter of what is on disk and the time alone, but for DEGRADED', () =>
+    always((state, { now }) => {
+      const { serving, failure, failures } = state
+      for (const moment of [now, now + HOUR, now - HOUR]) {
+        const found = phase(state, moment)
+        assert.equal(found === 'PENDING', serving === undefined)
+        assert.equal(found === 'EXPIRED', serving !== undefined && moment >= serving.notAfter)
+        if (found === 'DEGRADED') assert.ok(failure)
+      }
+      assert.equal(failure === undefined, failures === 0)
+    }))
+
+  it('a wait ends later than now, by the end of the life, and after a failure within half an hour', () =>
+    always((state, times) => {
+      const task = decide(state, times, undefined)
+      if (task.kind !== 'wait' || state.failure?.code === 'NOT_YET_VALID') return
+      assert.ok(Number.isSafeInteger(task.until) && task.until > times.now, `${task.until - times.now} ms`)
+      const latest = isHeldOff(state, times) ? times.now + 1_800_501 : (state.serving?.notAfter ?? 0)
+      assert.ok(task.until <= latest, `${task.until - latest} ms too late`)
+    }))
+
+  it('a wall clock set back, however far, puts nothing off', () =>
+    always((state, { now }) => {
+      const elapsed = Math.max(state.nextElapsed, state.renewElapsed ?? 0)
+      for (const back of [0, HOUR, 1000 * HOUR])
+        assert.notEqual(decide(state, { now: now - back, elapsed }, undefined).kind, 'wait')
+    }))
+
+  it('nothing is issued while there is one in hand with a third of its life left, and what has ended is never delivered', () =>
+    always((state, times) => {
+      const { pending } = state
+      const task = decide(hurried(state, times), times, undefined)
+      if (pending && pending.notAfter - times.now >= HOUR / 3) assert.equal(task.kind, 'deliver')
+      if (task.kind === 'deliver') assert.ok(task.bundle.notAfter > times.now)
+      if (state.serving && times.now >= state.serving.notAfter && !pending) assert.equal(task.kind, 'renew')
+    }))
 })
