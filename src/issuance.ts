@@ -1,7 +1,6 @@
 import type { Clock } from './clock.ts'
-import { mayIssueAt, recentIssues } from './core/budget.ts'
+import { countedLifetime, mayIssueAt, recentIssues } from './core/budget.ts'
 import type { Bundle } from './core/bundle.ts'
-import { lifetimeOf } from './core/renewal.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
 import type { Store } from './outputs/store.ts'
 import type { Source } from './sources/source.ts'
@@ -48,7 +47,7 @@ async function withinBudget(
   signal: AbortSignal,
 ): Promise<Bundle> {
   const { current } = store
-  const lifetimeMs = current ? lifetimeOf(current) : source.ttlMs
+  const lifetimeMs = countedLifetime(current, source.ttlMs)
   const issuedAt = recentIssues(store.memory.issuedAt, now)
   const freeAt = mayIssueAt(issuedAt, now, { lifetimeMs, isInService: current !== undefined })
   if (freeAt > now) {

@@ -1,8 +1,7 @@
 import type { Clock, Instant } from './clock.ts'
-import { budgetLeft, recentIssues } from './core/budget.ts'
+import { budgetLeft, countedLifetime, recentIssues } from './core/budget.ts'
 import { endOfIssuers } from './core/bundle.ts'
 import { namesOf } from './core/names.ts'
-import { lifetimeOf } from './core/renewal.ts'
 import { phase, reasonFor } from './core/state.ts'
 import type { Loop } from './loop.ts'
 import type { Observer } from './observe/events.ts'
@@ -73,7 +72,7 @@ export function certificateStatus({ cert, config, report }: Loop, now: Instant):
     servedEqualsDisk: served?.up && serving ? served.fingerprint === serving.fingerprint : null,
     failures: state?.failures ?? 0,
     issuedRecently: issuedAt.filter((at) => at > now - HOUR_MS).length,
-    budgetLeft: budgetLeft(recentIssues(issuedAt, now), now, serving ? lifetimeOf(serving) : cert.source.ttlMs),
+    budgetLeft: budgetLeft(recentIssues(issuedAt, now), now, countedLifetime(serving, cert.source.ttlMs)),
     directories: [...new Set(cert.outputs.map((output) => output.directory))],
     names: serving ? namesIn(serving.leaf) : [],
   }

@@ -75,6 +75,13 @@ test('C4 a clock five minutes off that of Vault costs no certificate and lets no
   }
 })
 
+test('C4 a clock ahead by nearly a whole life takes certificates of an hour for such of seconds, and issues no more for that', async () => {
+  await using world = running({ lifeMs: HOUR }, ({ clock }) => clock.step(HOUR - 20_000))
+  await world.clock.advance(DAY / 2)
+  // Five in a third of an hour.
+  assert.ok(world.issued.length <= 36 * 5 + 5, `${world.issued.length} issued`)
+})
+
 test('C5 no due time makes a timer fire at once: far away, past or without end', async () => {
   const stop = new AbortController()
   const asked: number[] = []

@@ -1,4 +1,5 @@
 import type { Instant } from './bundle.ts'
+import { lifetimeOf, type Validity } from './renewal.ts'
 
 const HOUR_MS = 3_600_000
 const PER_HOUR = 6
@@ -13,6 +14,15 @@ export function budgetLeft(issuedAt: readonly Instant[], now: Instant, lifetimeM
   const windowMs = windowOf(lifetimeMs)
   const perWindow = PER_WINDOW - within(windowMs)
   return windowMs < HOUR_MS ? perWindow : Math.min(perWindow, PER_HOUR - within(HOUR_MS))
+}
+
+/**
+ * The life that the budget goes by. A clock that is ahead sees little of it left, and would take a certificate of an hour for one of
+ * seconds: where that is the life that was asked for, it counts. In ms; undefined when neither is known.
+ */
+export function countedLifetime(current: Validity | undefined, requestedMs: number | undefined): number | undefined {
+  if (!current) return requestedMs
+  return Math.max(lifetimeOf(current), Math.min(requestedMs ?? 0, current.notAfter - current.notBefore))
 }
 
 /** So many of the budget are kept for later while a certificate is in service. */
