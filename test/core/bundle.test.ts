@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { describe, it } from 'node:test'
+import fc from 'fast-check'
 import {
   assertUsable,
   certificatePem,
@@ -305,4 +306,57 @@ it('configMismatch says in words what a certificate on disk lacks', async () => 
   const wanted = requestedNames({ commonName: 'web.test', altNames: ['www.web.test'], excludeCnFromSans: false })
   assert.equal(configMismatch(bundle, { names: wanted })?.message, 'dns lacks www.web.test')
   assert.equal(configMismatch(bundle, {}), undefined)
+})
+
+describe('of any text', async () => {
+  const issued = await ca.issue({ commonName: 'web.test', withIntermediate: true })
+  const whole = [issued.certificatePem, ...issued.chainPems]
+  const receivedAt = Date.now()
+  const junk = fc.string({ unit: fc.constantFrom(...'aZ09 -:=\n'), maxLength: 30 })
+
+  it('certificates are found in their order, whatever stands between them', () =>
+    fc.assert(
+      fc.property(fc.array(fc.tuple(junk, fc.constantFrom(...whole)), { maxLength: 5 }), junk, (parts, end) => {
+        const text = parts.map(([before, pem]) => `${before}\n${pem}`).join('') + end
+        const expected = parts.map(([, pem]) => parseCertificates(pem).map(certificatePem).join())
+        assert.deepEqual(parseCertificates(text).map(certificatePem), expected)
+      }),
+    ))
+
+  it('a chain is the same in whatever order, and however often, its certificates come', () => {
+    const chainOf = (issuers: readonly string[]) =>
+      toBundle({ certificate: issued.certificatePem, issuers, key: issued.keyPem, origin: 'test', receivedAt })
+    const { intermediates, roots } = chainOf(issued.chainPems)
+    const orders = fc.array(fc.constantFrom(...whole), { maxLength: 6 })
+    fc.assert(
+      fc.property(orders, fc.nat(6), (more, at) => {
+        const bundle = chainOf([...more.slice(0, at), ...issued.chainPems.toReversed(), ...more.slice(at)])
+        assert.deepEqual(bundle.intermediates.map(certificatePem), intermediates.map(certificatePem))
+        assert.deepEqual(bundle.roots.map(certificatePem), roots.map(certificatePem))
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  it('what is damaged is refused with its reason, or the same key and certificate', () => {
+    const damages = fc.record({ at: fc.nat(999), cut: fc.nat(20), put: junk })
+    const change = (text: string, { at, cut, put }: { at: number; cut: number; put: string }) => {
+      const start = Math.floor((at / 1_000) * text.length)
+      return text.slice(0, start) + put + text.slice(start + cut)
+    }
+    fc.assert(
+      fc.property(damages, damages, fc.boolean(), (one, other, isKeyToo) => {
+        const certificate = change(issued.certificatePem, one)
+        const key = isKeyToo ? change(issued.keyPem, other) : issued.keyPem
+        try {
+          const bundle = toBundle({ certificate, issuers: [], key, origin: 'test', receivedAt })
+          assert.ok(bundle.leaf.checkPrivateKey(bundle.key))
+        } catch (error) {
+          assert.ok(error instanceof SidecarError, String(error))
+          assert.ok(['BAD_RESPONSE', 'KEY_MISMATCH'].includes(error.code), error.code)
+        }
+      }),
+      { numRuns: 300 },
+    )
+  })
 })
