@@ -111,7 +111,7 @@ export const ERRORS = {
   BUDGET_SPENT: {
     retry: 'local',
     exit: 69,
-    hint: 'Too many certificates were issued in a short time; find out why the earlier ones were not accepted, or rotate by hand with "certferry rotate".',
+    hint: 'Many certificates were issued in a short time, or asked for without an answer, so the next one has to wait; find out why, or rotate by hand with "certferry rotate".',
   },
 
   // What was received

@@ -51,7 +51,7 @@ async function withinBudget(
   const issuedAt = recentIssues(store.memory.issuedAt, now)
   const freeAt = mayIssueAt(issuedAt, now, { lifetimeMs, isInService: current !== undefined })
   if (freeAt > now) {
-    const message = `${issuedAt.length} certificates were issued for ${name} in the last day; the next one may be asked for at ${new Date(freeAt).toISOString()}`
+    const message = `${issuedAt.length} certificates were issued for ${name} in the last day, or may have been; the next one may be asked for at ${new Date(freeAt).toISOString()}`
     throw new SidecarError('BUDGET_SPENT', message, { retryAfterMs: freeAt - now })
   }
   await store.remember({ issuedAt: [...issuedAt, now] })

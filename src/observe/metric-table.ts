@@ -45,7 +45,10 @@ export const CERTIFICATE_GAUGES = {
     'certificate',
   ),
   rotation_consecutive_failures: gauge('Failed tries since the last complete success.', 'certificate'),
-  issue_budget_left: gauge('Certificates that may still be issued now without a person asking.', 'certificate'),
+  issue_budget_left: gauge(
+    'Certificates that may still be issued without a person asking; the last two not at once while one is in service.',
+    'certificate',
+  ),
 }
 
 const ROTATION_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]

@@ -60,7 +60,7 @@ export const CertificateStatus = z.object({
   failures: z.number(),
   /** Certificates asked for in the last hour. */
   issuedRecently: z.number(),
-  /** How many may still be issued now without a person asking. */
+  /** How many may still be issued without a person asking; the last two not at once while one is in service. */
   budgetLeft: z.number(),
   directories: z.array(z.string()).readonly(),
   /** Names in the certificate. */
