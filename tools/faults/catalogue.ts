@@ -191,7 +191,10 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
 
   K1: { fault: 'The root or the intermediate changes', expected: 'Accepted when anchored, refused when not.' },
   K2: { fault: 'The CA ends soon', expected: 'Told long before.' },
-  K3: { fault: 'CRL or OCSP tell of a revocation, or cannot be reached', expected: 'Rotated; or told.' },
+  K3: {
+    fault: 'CRL or OCSP tell of a revocation, or cannot be reached',
+    expected: 'Nobody is asked yet; `rotate --reason compromise` replaces a revoked one.',
+  },
 
   X1: { fault: 'Eviction, drain', expected: 'As P1.' },
   X2: { fault: 'The container restarts, the volume stays', expected: 'Nothing is issued.' },

@@ -48,7 +48,8 @@ function give({ folder, volume }: Stage) {
       fs.lchownSync(join(top, name), RANDOM, RANDOM)
 }
 
-describe('a container', { skip, concurrency: 5 }, () => {
+// A start that is not refused would never end.
+describe('a container', { skip, concurrency: 5, timeout: 300_000 }, () => {
   test('X2 killed and started again on the same volume it issues nothing, and clients are served all the while', async () => {
     assert.ok(vault)
     await using rig = await createRig({ vault, program })
