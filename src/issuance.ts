@@ -49,7 +49,7 @@ async function withinBudget(
   const { current } = store
   const lifetimeMs = countedLifetime(current, source.ttlMs)
   const issuedAt = recentIssues(store.memory.issuedAt, now)
-  const freeAt = mayIssueAt(issuedAt, now, { lifetimeMs, isInService: current !== undefined })
+  const freeAt = mayIssueAt(issuedAt, now, { lifetimeMs, isInService: current !== undefined && now < current.notAfter })
   if (freeAt > now) {
     const message = `${issuedAt.length} certificates were issued for ${name} in the last day, or may have been; the next one may be asked for at ${new Date(freeAt).toISOString()}`
     throw new SidecarError('BUDGET_SPENT', message, { retryAfterMs: freeAt - now })

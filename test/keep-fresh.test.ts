@@ -3,7 +3,7 @@ import { afterEach, describe, it } from 'node:test'
 import type { Outcome } from '../src/core/state.ts'
 import { phase } from '../src/core/state.ts'
 import { SidecarError } from '../src/errors.ts'
-import { createWorld, type World } from './support/harness.ts'
+import { bundleAt, createWorld, T0, type World } from './support/harness.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -197,6 +197,16 @@ describe('the issue budget', () => {
     await world.clock.advance(1000)
     assert.equal(outcome?.kind, 'served')
     assert.equal(world.issued.length, 6)
+  })
+
+  it('holds nothing back once what is in service has expired', async () => {
+    const world = begin({ lifeMs: DAY })
+    const ended = { receivedAt: T0 - DAY, notBefore: T0 - DAY, notAfter: T0 }
+    world.disk.current = { ...bundleAt(world.clock, 'ended', DAY), ...ended }
+    world.disk.memory = { ...world.disk.memory, issuedAt: [T0 - 3_000, T0 - 2_000, T0 - 1_000] }
+    world.start()
+    await world.clock.advance(MINUTE)
+    assert.equal(world.issued.length, 1)
   })
 
   it('is not charged for a request that certainly issued nothing', async () => {
