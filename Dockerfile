@@ -13,21 +13,24 @@ WORKDIR /build
 COPY package.json package-lock.json .npmrc ./
 COPY tools/node/package.json tools/node/
 # Without the workspace that pins Node for a clone: this stage has the same Node.
-RUN npm ci --no-audit --no-fund --workspaces=false
+RUN npm ci --ignore-scripts --no-audit --no-fund --workspaces=false
 COPY tsconfig.json ./
 COPY tools tools
 COPY src src
-RUN node tools/build.ts
+RUN node tools/build.ts && node tools/sbom.ts --output sbom.cdx.json
 COPY LICENSE ./
 RUN tools/image/rootfs.sh /rootfs
 # Node keeps compiled code per user, version and path, so the final user fills the cache, at the final path.
 RUN mkdir -p /app && cp -r /rootfs/app/dist /app/dist && install -d -o 65532 -g 65532 /app/compile-cache
 USER 65532:65532
 RUN NODE_COMPILE_CACHE=/app/compile-cache tools/image/warm.sh /app/dist/cli.cjs
+# It belongs to root then: what certferry runs, certferry cannot change.
+USER root
+RUN chown -R root:root /app/compile-cache && chmod -R a+rX,go-w /app/compile-cache
 
 FROM ${BASE_IMAGE}
 COPY --from=build /rootfs /
-COPY --from=build --chown=65532:65532 /app/compile-cache /app/compile-cache
+COPY --from=build /app/compile-cache /app/compile-cache
 # One malloc arena and a small young generation: a third less memory, no slower here, where little happens at a time.
 ENV MALLOC_ARENA_MAX=1 NODE_COMPILE_CACHE=/app/compile-cache
 USER 65532:65532

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Lays out the final image below $1, in the build stage of the Dockerfile: Node, the libraries it is linked to, the bundle, an account,
-# the licences. Needs a glibc system with Node.
+# Lays out the final image below $1, in the build stage of the Dockerfile: Node, the libraries it is linked to, the bundle, its SBOM,
+# an account, the licences. Needs a glibc system with Node.
 set -eu
 root=$1
 node=$(command -v node)
@@ -21,6 +21,7 @@ echo 'certferry:x:65532:' >"$root/etc/group"
 # Without it glibc asks DNS before /etc/hosts.
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 cp -r dist "$root/app/dist"
+install -m 644 sbom.cdx.json "$root/app/sbom.cdx.json"
 
 install -D -m 644 LICENSE "$root/licenses/certferry"
 for package in libc6 libgcc-s1 libstdc++6; do
