@@ -12,7 +12,11 @@ const ASK: readonly (readonly [ComponentName, string])[] = [
 /** The programs that the fault suite runs against, with the versions they tell of themselves; a program that is absent is left out. */
 export async function partsOfTheRun(): Promise<string[]> {
   const told = await Promise.all(ASK.map(([name, argument]) => versionOf(name, argument).catch(() => undefined)))
-  return [...told.filter((one) => one !== undefined), `Node ${process.versions.node}`, `Linux ${release()}`]
+  return [
+    ...told.filter((one) => one !== undefined),
+    `Node ${process.versions.node}`,
+    `Linux ${release().replace(/-.*/, '')}`,
+  ]
 }
 
 async function versionOf(name: ComponentName, argument: string): Promise<string> {
