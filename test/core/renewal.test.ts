@@ -38,7 +38,7 @@ describe('renewAt', () => {
       { ...exactly, beforeMs: 2 * HOUR },
       HOUR / 2,
     ],
-    ['C6 1/2 when all of the lifetime is asked for', HOUR, { ...exactly, beforeMs: HOUR }, HOUR / 2],
+    ['1/2 when all of the lifetime is asked for', HOUR, { ...exactly, beforeMs: HOUR }, HOUR / 2],
     ['the first cron run after the point', 10 * DAY, { ...exactly, after: 0.5, cron: '0 3 * * *' }, 5 * DAY + 3 * HOUR],
     ['each cron run when there is nothing but cron', 10 * DAY, { ...exactly, cron: '0 3 * * *' }, 3 * HOUR],
     ['the emergency when cron runs too late', HOUR, { ...exactly, cron: '0 3 * * *' }, 0.95 * HOUR],

@@ -8,7 +8,8 @@ import { namedAfterRows, ROW_PATTERN, rowsOf } from '../../tools/faults/rows.ts'
 import type { TestMessage } from '../../tools/testing/messages.ts'
 
 const root = join(import.meta.dirname, '../..')
-const named = await namedAfterRows(root)
+// Names below are examples.
+const named = (await namedAfterRows(root)).filter(({ file }) => file !== 'test/tools/faults.test.ts')
 const tried = new Set(named.flatMap(({ name }) => rowsOf(name)))
 
 test('every row of the fault catalogue has a test that is named after it, or says why it has none', () => {
