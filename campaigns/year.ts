@@ -16,18 +16,37 @@ const { values: options } = parseArgs({
   },
 })
 
+const COLUMNS = [
+  'seed',
+  'issued / most allowed',
+  'expired in service',
+  'undisturbed renewals, after halves of a life',
+  'met',
+]
+
 if (options.help) console.log(USAGE)
-else for (let seed = Number(options.seed); seed < Number(options.seed) + Number(options.seeds); seed++) await live(seed)
+else await main()
+
+async function main(): Promise<void> {
+  console.log(row(COLUMNS))
+  console.log(row(COLUMNS.map(() => '---')))
+  for (let seed = Number(options.seed); seed < Number(options.seed) + Number(options.seeds); seed++) await live(seed)
+}
 
 async function live(seed: number): Promise<void> {
-  const startedAt = performance.now()
-  const year = await liveThrough({
-    lifeMs: Number(options.hours) * HOUR,
-    days: Number(options.days),
-    random: randomFrom(seed),
-    lateMs: 0,
-  })
-  const seconds = Math.round((performance.now() - startedAt) / 1000)
-  console.log(JSON.stringify({ seed, seconds, ...year }, undefined, 1))
+  const lifeMs = Number(options.hours) * HOUR
+  const year = await liveThrough({ lifeMs, days: Number(options.days), random: randomFrom(seed), lateMs: 0 })
+  const { count, least, most } = year.intervals
+  const met = Object.entries(year.troubles)
+    .map(([what, times]) => `${times} ${what}`)
+    .sort()
+    .join(', ')
+  const renewals = `${count}, ${least.toFixed(3)} to ${most.toFixed(3)}`
+  console.log(row([seed, `${year.issued} / ${year.mostIssued}`, year.expired, renewals, met]))
+  for (const complaint of year.complaints) console.log(complaint)
   if (year.complaints.length > 0 || year.issued > year.mostIssued) process.exitCode = 1
+}
+
+function row(cells: readonly unknown[]): string {
+  return `| ${cells.join(' | ')} |`
 }
