@@ -75,7 +75,13 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
             rung = false
             return resolve()
           }
-          const entry: Entry = { due: clock.elapsed() + (at - clock.now()), wake: () => finish(resolve), gone: false }
+          const wait = at - clock.now()
+          // One that cannot be compared would hold up all others.
+          const entry: Entry = {
+            due: clock.elapsed() + (Number.isNaN(wait) ? 0 : wait),
+            wake: () => finish(resolve),
+            gone: false,
+          }
           const abort = () => finish(() => reject(signal.reason))
           const finish = (settle: () => void) => {
             if (entry.gone) return

@@ -85,6 +85,24 @@ describe('the scheduler', () => {
     await ran
   })
 
+  it('takes a time that is none for past, and lets it hold up nobody', async () => {
+    const { clock, stop, scheduler, ran } = start()
+    const woken: string[] = []
+    const { signal } = stop
+    void scheduler
+      .alarm(signal)
+      .until(Number.NaN)
+      .then(() => woken.push('none'))
+    void scheduler
+      .alarm(signal)
+      .until(T0 + 1_000)
+      .then(() => woken.push('soon'))
+    await clock.advance(2_000)
+    assert.deepEqual(woken, ['none', 'soon'])
+    stop.abort()
+    await ran
+  })
+
   it('rings at once, also for who is not waiting yet', async () => {
     const { stop, scheduler, ran } = start()
     const alarm = scheduler.alarm(stop.signal)

@@ -94,12 +94,15 @@ export function parseCertificates(text: string): X509Certificate[] {
 }
 
 /**
- * One certificate, PEM or DER, with all in it that is used later. Throws what OpenSSL says. Node parses the public key only when asked,
- * and ends with a segmentation fault where `toLegacyObject` meets one that does not parse.
+ * One certificate, PEM or DER, with all in it that is used later. Throws what OpenSSL says, and a RangeError for a date that is none.
+ * Node parses the public key only when asked, and ends with a segmentation fault where `toLegacyObject` meets one that does not parse;
+ * of a date such as the 31st of February it makes NaN, with which every comparison is false.
  */
 export function parseCertificate(content: string | Buffer): X509Certificate {
   const certificate = new X509Certificate(content)
   void certificate.publicKey
+  for (const date of [certificate.validFromDate, certificate.validToDate])
+    if (Number.isNaN(date.getTime())) throw new RangeError('a date of its validity is none')
   return certificate
 }
 

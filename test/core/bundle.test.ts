@@ -72,6 +72,23 @@ describe('toBundle', () => {
     )
   })
 
+  for (const [which, month] of [
+    ['begins', 0],
+    ['ends', 1],
+  ] as const)
+    it(`refuses a certificate that ${which} in a thirteenth month, with which no time compares`, async () => {
+      const { certificatePem: certificate, keyPem } = await ca.issue()
+      const der = Buffer.from(parseCertificates(certificate)[0]?.raw ?? '')
+      const UTC_TIME = Buffer.from([0x17, 13])
+      const begin = der.indexOf(UTC_TIME)
+      der.write('13', (month === 0 ? begin : der.indexOf(UTC_TIME, begin + 1)) + 4, 'latin1')
+      const broken = `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`
+      assert.throws(
+        () => toBundle({ certificate: broken, issuers: [], key: keyPem, origin: 'test', receivedAt: 0 }),
+        failsWith('BAD_RESPONSE', /does not parse/),
+      )
+    })
+
   it('does not repeat a private key that does not parse', async () => {
     const { certificatePem: certificate } = await ca.issue()
     const key = '-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----'
