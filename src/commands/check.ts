@@ -1,10 +1,10 @@
 import type { X509Certificate } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import { getCACertificates } from 'node:tls'
 import { styleText } from 'node:util'
 import { parseCertificates } from '../core/bundle.ts'
 import { formatDuration } from '../core/units.ts'
 import { systemCode, toSidecarError } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
 import { examine, type Finding } from './examine.ts'
 import { count, type Io, print } from './io.ts'
 import type { Expectations, State } from './judge.ts'
@@ -29,7 +29,7 @@ type CheckIo = Pick<Io, 'stdout' | 'signal'>
  */
 export async function check(targets: readonly string[], options: CheckOptions, io: CheckIo): Promise<number> {
   const now = Date.now()
-  const roots = await readRoots(options.caFile)
+  const roots = readRoots(options.caFile)
   if (typeof roots === 'string') return report([], { state: 'UNKNOWN', text: roots }, { options, io, now })
   const expectations = { ...options, roots, now }
   const findings = await examineAll(targets, expectations, io.signal)
@@ -38,13 +38,13 @@ export async function check(targets: readonly string[], options: CheckOptions, i
 }
 
 /** The trusted roots, or why there are none. */
-async function readRoots(caFile: string | undefined): Promise<readonly X509Certificate[] | string> {
+function readRoots(caFile: string | undefined): readonly X509Certificate[] | string {
   if (caFile === undefined) {
     const ofSystem = getCACertificates('system')
     return (ofSystem.length > 0 ? ofSystem : getCACertificates('bundled')).flatMap(parseCertificates)
   }
   try {
-    const roots = parseCertificates(await readFile(caFile, 'utf8'))
+    const roots = parseCertificates(readPlainFile(caFile).toString('utf8'))
     return roots.length > 0 ? roots : `--ca-file ${caFile} holds no certificate`
   } catch (error) {
     return `--ca-file ${caFile} cannot be used: ${systemCode(error) ?? toSidecarError(error).message}`

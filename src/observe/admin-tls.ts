@@ -1,9 +1,9 @@
 import { hash, X509Certificate } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import type { Server } from 'node:https'
 import { createSecureContext } from 'node:tls'
 import { fingerprintOf } from '../core/bundle.ts'
 import { SidecarError, systemCode, toSidecarError } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
 import type { Emit } from './events.ts'
 
 /** Config `admin.tls`: PEM files, absolute paths. */
@@ -40,7 +40,7 @@ export function keepTls(
   const look = async () => {
     clearTimeout(timer)
     try {
-      const { identity, context, leaf } = await readTls(files)
+      const { identity, context, leaf } = readTls(files)
       if (identity !== inUse) {
         server.setSecureContext(context)
         emit('admin.tls-loaded', {
@@ -69,8 +69,8 @@ export function keepTls(
 }
 
 /** Reads the files and tries them as a server would. Throws ADMIN_TLS, which says what is wrong and nothing of the key. */
-async function readTls({ certFile, keyFile, clientCaFile }: AdminTls) {
-  const [cert, key, ca] = await Promise.all([certFile, keyFile, clientCaFile].map(read))
+function readTls({ certFile, keyFile, clientCaFile }: AdminTls) {
+  const [cert, key, ca] = [certFile, keyFile, clientCaFile].map(read)
   const context = { ...(cert && { cert }), ...(key && { key }), ...(ca && { ca }) }
   try {
     const leaf = new X509Certificate(cert ?? '')
@@ -83,10 +83,10 @@ async function readTls({ certFile, keyFile, clientCaFile }: AdminTls) {
   }
 }
 
-async function read(file: string | undefined): Promise<Buffer | undefined> {
+function read(file: string | undefined): Buffer | undefined {
   if (file === undefined) return undefined
   try {
-    return await readFile(file)
+    return readPlainFile(file)
   } catch (cause) {
     throw new SidecarError('ADMIN_TLS', `${file} cannot be read: ${systemCode(cause)}`, { cause })
   }

@@ -55,7 +55,7 @@ async function assertPrivate(path: string, forbidden: number): Promise<void> {
 
 async function readSecret(path: string): Promise<string | undefined> {
   try {
-    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+    await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
     await assertPrivate(path, 0o077)
     return await file.readFile('utf8')
   } catch (error) {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { type ConnectionOptions, connect } from 'node:tls'
@@ -73,6 +74,22 @@ test('garbage and missing files leave the old certificate in service', async () 
   assert.equal(fingerprintServed(socket), issued.bundle.fingerprint)
   socket.destroy()
   assert.deepEqual(told(server), ['admin.tls-loaded', 'admin.tls-failed', 'admin.tls-failed'])
+})
+
+test('a FIFO or a device in the place of a file is told, and holds nothing up', async () => {
+  const issued = await issue()
+  await using server = await startTls({ issued })
+  const file = join(server.folder, 'tls.crt')
+  rmSync(file)
+  execFileSync('mkfifo', [file])
+  await server.admin.reloadTls()
+  rmSync(file)
+  symlinkSync('/dev/zero', file)
+  await server.admin.reloadTls()
+  assert.match(JSON.stringify(server.heard.at(-1)), /tls.crt cannot be read: not a regular file/)
+  const socket = await handshake(server.port)
+  assert.equal(fingerprintServed(socket), issued.bundle.fingerprint)
+  socket.destroy()
 })
 
 test('files that come later are served as soon as they are there', async () => {
