@@ -41,12 +41,15 @@ const UNSAFE_OPTIONS: Readonly<Record<string, string>> = {
   '--heapsnapshot-near-heap-limit': 'write its memory to a file when that runs short',
   '--tls-keylog': 'write to a file what its TLS connections can be read with',
   '--trace-tls': 'print its TLS connections',
+  '--experimental-config-file': 'take options from a file, and such of this kind among them',
+  '--experimental-default-config-file': 'take options from a file, and such of this kind among them',
 }
 
 function unsafeIn({ env, execArgv }: Start): { setting: string; what: string } | undefined {
   if (env.NODE_DEBUG) return { setting: 'NODE_DEBUG', what: 'print environments of commands and parts of messages' }
-  // Quotes may stand around options; Node takes _ for -.
-  const given = [...execArgv, ...(env.NODE_OPTIONS ?? '').split(/["\s]+/)].map((text) => text.replaceAll('_', '-'))
+  // Quotes may stand anywhere in an option, and backslashes in quotes; Node takes _ for -.
+  const written = (env.NODE_OPTIONS ?? '').replaceAll(/["\\]/g, '').split(/\s+/)
+  const given = [...execArgv, ...written].map((text) => text.replaceAll('_', '-'))
   const [setting, what] =
     Object.entries(UNSAFE_OPTIONS).find(([option]) =>
       given.some((text) => text === option || text.startsWith(`${option}=`)),

@@ -167,6 +167,8 @@ describe('memory stays in memory', { concurrency: 3 }, () => {
     ['NODE_DEBUG', 'child_process'],
     ['NODE_OPTIONS', '--heapsnapshot-near-heap-limit=1'],
     ['NODE_OPTIONS', '--trace-warnings "--tls_keylog=/tmp/certferry-keylog"'],
+    ['NODE_OPTIONS', '--tls"-key"log=/tmp/certferry-keylog'],
+    ['NODE_OPTIONS', String.raw`"--heapsnapshot-near-heap\-limit=1"`],
     ['NODE_OPTIONS', '--trace-tls'],
   ] as const)
     test(`${name}=${value} is refused, for it cannot be turned off`, (t) => {
@@ -176,13 +178,24 @@ describe('memory stays in memory', { concurrency: 3 }, () => {
         encoding: 'utf8',
       })
       assert.equal(status, 78)
-      const setting = name === 'NODE_DEBUG' ? name : (/--(?!trace-warnings)[\w-]+/.exec(value)?.[0] ?? '')
+      const plain = value.replaceAll(/["\\]/g, '')
+      const setting = name === 'NODE_DEBUG' ? name : (/--(?!trace-warnings)[\w-]+/.exec(plain)?.[0] ?? '')
       assert.ok(
         stderr.includes(`certferry: ${setting.replace('_', name === 'NODE_DEBUG' ? '_' : '-')} makes Node`),
         stderr,
       )
       assert.doesNotMatch(stderr, /canary/)
     })
+
+  test('options from a file are refused, for nobody can look through them', (t) => {
+    const { folder } = place(t)
+    const options = join(folder, 'options.json')
+    writeFileSync(options, JSON.stringify({ nodeOptions: { 'tls-keylog': join(folder, 'keys') } }))
+    const args = [`--experimental-config-file=${options}`, program, 'run', '-c', join(folder, 'config.yaml')]
+    const { status, stderr } = spawnSync(process.execPath, args, { env: {}, encoding: 'utf8' })
+    assert.equal(status, 78)
+    assert.match(stderr, /certferry: --experimental-config-file makes Node take options from a file/)
+  })
 })
 
 interface Core {
