@@ -54,6 +54,7 @@ async function withinBudget(
     const message = `${issuedAt.length} certificates were issued for ${name} in the last day, or may have been; the next one may be asked for at ${new Date(freeAt).toISOString()}`
     throw new SidecarError('BUDGET_SPENT', message, { retryAfterMs: freeAt - now })
   }
+  signal.throwIfAborted()
   await store.remember({ issuedAt: [...issuedAt, now] })
   try {
     return await ask()

@@ -47,6 +47,8 @@ export interface Difference {
   readonly removed: readonly string[]
 }
 
+const NO_DIFFERENCE: Difference = { added: [], changed: [], removed: [] }
+
 const AT_START_ONLY = ['admin', 'log', 'audit'] as const
 
 /** Composition root: from a config to running loops. What it opens closes in reverse order. */
@@ -122,6 +124,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   }
 
   async function configure(next: Config): Promise<Difference> {
+    if (stop.signal.aborted) return NO_DIFFERENCE
     const isNewVault = next.vaultIdentity !== config.vaultIdentity
     const before = new Map(config.certificates.map(({ name, identity }) => [name, identity]))
     const after = new Set(next.certificates.map(({ name }) => name))
@@ -135,6 +138,11 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     for (const certificate of [...touched, ...added]) manage(certificate, partsFor(nextVault, createTargets(deps)))
 
     await Promise.all([...removed, ...touched.map(({ name }) => name)].map((name) => loops.get(name)?.stop()))
+    if (stop.signal.aborted) {
+      // Whoever stops all ends the loops there are; none may begin after that.
+      if (isNewVault) await nextVault?.[Symbol.asyncDispose]()
+      return NO_DIFFERENCE
+    }
     for (const certificate of removed) {
       loops.delete(certificate)
       emit('certificate.removed', { certificate })

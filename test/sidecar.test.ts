@@ -64,6 +64,21 @@ test('a name added to a certificate is a reason to renew it, and nothing else is
   assert.deepEqual(told(folder), ['web', 'web'])
 })
 
+test('a config that comes with the stop, or just before it, starts nothing', async () => {
+  const { folder, config } = place()
+  const running = run(config({ web: '' }))
+  const { sidecar, once, events } = running
+  await once('web', 'is done', isDone)
+  const next = config({ web: 'startupGrace: 1s', late: '' })
+  const underWay = sidecar.configure(next)
+  await sidecar[Symbol.asyncDispose]()
+  const nothing = { added: [], changed: [], removed: [] }
+  assert.deepEqual([await underWay, await sidecar.configure(next)], [nothing, nothing])
+  await new Promise((resolve) => setImmediate(resolve))
+  assert.ok(!existsSync(join(folder, 'late', 'tls.key')))
+  assert.ok(!events.some(({ name }) => name === 'config.loaded'))
+})
+
 test('what is read at the start only is told when it changes', async () => {
   const { config } = place()
   const first = config({ web: '' })
