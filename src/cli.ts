@@ -37,24 +37,33 @@ async function main(argv: readonly string[]): Promise<void> {
     process.exitCode = report(thrown)
   }
   // After a stop nothing may keep the process: a log that nobody reads, a file system that hangs.
-  if (stop.signal.aborted) setTimeout(() => process.exit(), LINGER_MS).unref()
+  if (stop.signal.aborted) setTimeout(leave, LINGER_MS).unref()
 }
 
 /** The first SIGTERM or SIGINT ends cleanly, the second at once. SIGUSR1 is held, or Node would open its inspector; and SIGUSR2, by which others ask for a report. */
 function trapSignals(): void {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     process.on(signal, () => {
-      if (stop.signal.aborted) process.exit(128 + constants.signals[signal])
-      setTimeout(() => process.exit(), DEADLINE_MS).unref()
+      if (stop.signal.aborted) leave(128 + constants.signals[signal])
+      setTimeout(leave, DEADLINE_MS).unref()
       stop.abort(new DOMException(signal, 'AbortError'))
     })
   }
   for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) process.on(signal, () => {})
   process.on('uncaughtException', (error) => {
-    if (stop.signal.aborted) process.exit(BUG)
+    if (stop.signal.aborted) leave(BUG)
     process.exitCode = report(error)
     stop.abort(error)
   })
+}
+
+/** Work that a thread does for us, and that nobody can call off. */
+const UNDER_WAY = /^FSReq|^FileHandleCloseReq$|^GetAddrInfoReqWrap$/
+
+/** Ends now. Node's own exit waits for its threads, so a call into a hanging file system would hold it for as long as that hangs. */
+function leave(code?: number): void {
+  if (process.getActiveResourcesInfo().some((type) => UNDER_WAY.test(type))) process.kill(process.pid, 'SIGKILL')
+  process.exit(code)
 }
 
 /** A terminal or a pipe may be closed before us. That is no failure, and telling it on the closed stream would be the next one, without end. */

@@ -79,15 +79,16 @@ const STOPS: Readonly<Record<string, Stop>> = {
 
 describe('SIGTERM', { skip, concurrency: 5 }, () => {
   for (const [when, { reach, issued }] of Object.entries(STOPS))
-    test(`P1 and X1 ${when}: ends within five seconds with 0, whole sets and clients served, and the next start issues nothing more`, async (t) => {
+    test(`P1 and X1 ${when}: ends within five seconds, whole sets and clients served, and the next start issues nothing more`, async (t) => {
       assert.ok(vault)
       await using rig = await createRig({ vault, program, certferry: { env: ENV } })
       const { certferry, directory, layout, stage } = rig
       const { fingerprint: old } = await certferry.certificate('web', 'is in service', isWell)
       await using _slow = await reach(rig)
-      const { code, tookMs } = await certferry.stop()
+      const { code, signal, tookMs } = await certferry.stop()
       t.diagnostic(`ended after ${tookMs.toFixed(0)} ms`)
-      assert.equal(code, 0, certferry.stderr())
+      // In a call that is slow at the deadline it is killed, for Node would wait for the end of that call.
+      if (signal !== 'SIGKILL' || !when.endsWith('too slow for it')) assert.equal(code, 0, certferry.stderr())
       assert.ok(tookMs < 5_000, `${tookMs} ms`)
       assert.equal(certferry.stderr(), '')
       const found = readPair(directory, layout)

@@ -242,6 +242,24 @@ describe('the process', { skip, concurrency: 6 }, () => {
     assert.equal((await next.stop()).code, 0)
   })
 
+  test('P1 a call into a file system that hangs does not hold up the stop, and clients are served', async (t) => {
+    const defect = plantDefect(t, HANGING_DISK)
+    await using rig = await rigWith({ certferry: { env: defect.env } })
+    const { fingerprint } = await inService(rig)
+    defect.begin()
+    await askForRotation(rig)
+    await until('it hangs', () => fs.existsSync(defect.reached))
+    const { code, signal, tookMs } = await rig.certferry.stop()
+    // Node would wait for its thread: nobody but the kernel can end that.
+    assert.deepEqual([code, signal], [null, 'SIGKILL'])
+    assert.ok(tookMs < 5_000, `${tookMs} ms`)
+    assert.equal(await servedBy(rig.stage), fingerprint)
+    defect.end()
+    await using next = rig.stage.certferry()
+    assert.equal((await next.certificate('web', 'is in service', isWell)).fingerprint, fingerprint)
+    assert.equal(await rig.stage.issued(), 1)
+  })
+
   test('P8 no descriptor left: the set in service stays, it is told, and with room again all goes on', async () => {
     await using rig = await rigWith()
     const { certferry, stage } = rig
@@ -276,6 +294,8 @@ function plantDefect(t: TestContext, code: (flag: string) => string) {
     env: { NODE_OPTIONS: `--require=${module}` },
     begin: () => fs.writeFileSync(flag, ''),
     end: () => fs.rmSync(flag),
+    /** There once the code wrote it. */
+    reached: `${flag}.reached`,
   }
 }
 
@@ -286,6 +306,18 @@ const BROKEN_DISK = (flag: string) => `
   fs.promises.statfs = async (path, ...rest) => {
     if (fs.existsSync(${flag}) && fs.readlinkSync(path).endsWith('/web')) throw new TypeError('a defect made by the test')
     return statfs(path, ...rest)
+  }
+`
+/** The disk is looked at by opening a FIFO that nobody writes to: a thread of Node is in that call for ever. */
+const HANGING_DISK = (flag: string) => `
+  const fs = require('node:fs')
+  const { statfs } = fs.promises
+  const fifo = ${flag} + '.fifo'
+  fs.promises.statfs = async (...args) => {
+    if (!fs.existsSync(${flag})) return statfs(...args)
+    require('node:child_process').execFileSync('mkfifo', [fifo])
+    fs.writeFileSync(${flag} + '.reached', '')
+    return fs.promises.open(fifo)
   }
 `
 type Which = 'old' | 'new'
