@@ -70,6 +70,21 @@ describe('the loop', () => {
     assert.ok(names(world).includes('rotation.recovered'))
   })
 
+  it('does not wait for a certificate from the future until the one in service has ended', async () => {
+    const world = begin()
+    world.start()
+    await world.clock.advance(20 * MINUTE)
+    world.aheadMs = 3 * HOUR
+    await world.clock.advance(11 * MINUTE)
+    assert.equal(world.target.serves, 'c1')
+    assert.ok(world.events.some(({ event }) => 'code' in event && event.code === 'NOT_YET_VALID'))
+    world.aheadMs = 0
+    await world.clock.advance(10 * MINUTE)
+    assert.notEqual(world.target.serves, 'c1')
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.ok(world.issued.length <= 6, `${world.issued.length} issued`)
+  })
+
   it('goes from PENDING to ACTIVE when Vault comes up after the sidecar', async () => {
     const world = begin()
     world.fail.fetch = down

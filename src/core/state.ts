@@ -191,11 +191,12 @@ export function evolve(
   if (outcome.kind === 'served') return served(state, outcome, policy, times)
   const { error, stage, inHand, onDisk } = outcome
   const serving = onDisk ?? state.serving
+  const fresh = inHand && inHand.fingerprint !== serving?.fingerprint ? inHand : undefined
   const common = {
     ...state,
     targetSeen,
     ...dueTimes(state, serving, policy, times),
-    pending: inHand && inHand.fingerprint !== serving?.fingerprint ? inHand : undefined,
+    pending: fresh && serving && comesTooLate(error, fresh, serving) ? undefined : fresh,
     rotatedAt: onDisk && onDisk.fingerprint !== state.serving?.fingerprint ? now : state.rotatedAt,
   }
   const remainingMs = serving && Math.max(serving.notAfter - now, 0)
@@ -212,19 +213,23 @@ export function evolve(
   }
   const failures = state.failures + 1
   const failure = failureOf(error, stage, now)
-  const pause = retryDelay(error, inHand ?? serving, failures, now, random, remainingMs)
+  const pause = retryDelay(error, common.pending ?? serving, failures, now, random, remainingMs)
   return {
     ...common,
     verification: DELIVERING.has(stage) ? 'failed' : state.verification,
     failures,
     failure,
-    ...after(isTooEarly(error, common) ? Math.min(pause, untilDue(common, times)) : pause, times),
+    ...after(isTooEarly(error, common, now) ? Math.min(pause, untilDue(common, times)) : pause, times),
   }
 }
 
+/** Its life begins when that of the one in service is about to end, as by a Vault whose clock is ahead: another one is asked for. */
+const comesTooLate = (error: SidecarError, fresh: Bundle, serving: Bundle) =>
+  error.code === 'NOT_YET_VALID' && fresh.notBefore + NOT_YET_VALID_MARGIN_MS > emergencyAt(serving)
+
 /** What is on disk is not valid yet: a restart while the clock is behind. The renewal does not wait for that. */
-const isTooEarly = (error: SidecarError, { pending }: Pick<RotationState, 'pending'>) =>
-  error.code === 'NOT_YET_VALID' && !pending
+const isTooEarly = (error: SidecarError, { pending, serving }: RotationState, now: Instant) =>
+  error.code === 'NOT_YET_VALID' && !pending && serving !== undefined && serving.notBefore > now
 
 const untilDue = ({ renewElapsed = Number.POSITIVE_INFINITY }: Pick<RotationState, 'renewElapsed'>, times: Times) =>
   Math.max(renewElapsed - times.elapsed, 1000)
@@ -282,7 +287,8 @@ function retryDelay(
   random: () => number,
   remainingMs: number | undefined,
 ): number {
-  if (error.code === 'NOT_YET_VALID' && bundle) return Math.max(bundle.notBefore + NOT_YET_VALID_MARGIN_MS - now, 1000)
+  if (error.code === 'NOT_YET_VALID' && bundle && bundle.notBefore > now)
+    return bundle.notBefore + NOT_YET_VALID_MARGIN_MS - now
   return delayMs({ retry: error.kind.retry, failures, remainingMs, retryAfterMs: error.retryAfterMs }, random)
 }
 

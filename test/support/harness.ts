@@ -26,6 +26,12 @@ export const bundleAt = (clock: Pick<FakeClock, 'now' | 'truth'>, id: string, li
   notAfter: clock.truth() + lifeMs,
 })
 
+const later = (bundle: Bundle, ms: number): Bundle => ({
+  ...bundle,
+  notBefore: bundle.notBefore + ms,
+  notAfter: bundle.notAfter + ms,
+})
+
 /** A world on a fake clock: an issuer, a disk and a target, each of which can be made to fail. */
 export interface World {
   readonly clock: FakeClock
@@ -43,6 +49,8 @@ export interface World {
   target: { up: boolean; serves: string | undefined; refuses: (id: string) => boolean }
   fail: { fetch?: SidecarError | undefined; write?: SidecarError | undefined; open?: SidecarError | undefined }
   lifeMs: number
+  /** How far the clock of the issuer is ahead. */
+  aheadMs: number
   /** The issuer answers with the last certificate again. */
   repeats: Bundle | undefined
   report(): Report
@@ -77,6 +85,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true, ...clockOptio
     target: { up: true, serves: undefined, refuses: () => false },
     fail: {},
     lifeMs,
+    aheadMs: 0,
     repeats: undefined,
     report: () => {
       if (!report) throw new Error('nothing was reported yet')
@@ -124,7 +133,7 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
         world.asked += 1
         if (world.repeats) return world.issued.at(-1) ?? world.repeats
         if (world.fail.fetch) throw world.fail.fetch
-        const bundle = bundleAt(world.clock, `c${world.issued.length + 1}`, world.lifeMs)
+        const bundle = later(bundleAt(world.clock, `c${world.issued.length + 1}`, world.lifeMs), world.aheadMs)
         world.issued.push(bundle)
         return bundle
       },
