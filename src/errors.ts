@@ -308,16 +308,25 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS
 
 /** A failure with a code from {@link ERRORS}. Callers branch on `code`; the message names what failed and with which value, never a secret. */
+interface SidecarErrorOptions {
+  readonly cause?: unknown
+  readonly retryAfterMs?: number | undefined
+  readonly mayHaveIssued?: boolean
+}
+
 export class SidecarError extends Error {
   override readonly name = 'SidecarError'
   readonly code: ErrorCode
   /** Lower bound for the next try in ms, where the other side asked for one (Retry-After). */
   readonly retryAfterMs: number | undefined
+  /** A certificate may have been issued all the same: the answer was lost, or is of no use. */
+  readonly mayHaveIssued: boolean
 
-  constructor(code: ErrorCode, message: string, options: { cause?: unknown; retryAfterMs?: number | undefined } = {}) {
+  constructor(code: ErrorCode, message: string, options: SidecarErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
     this.retryAfterMs = options.retryAfterMs
+    this.mayHaveIssued = options.mayHaveIssued ?? false
   }
 
   get kind(): ErrorKind {
@@ -327,6 +336,15 @@ export class SidecarError extends Error {
   get reason(): string {
     return reasonOf(this.code)
   }
+}
+
+/** The same, with the note that a certificate may have been issued. What is no SidecarError, such as the reason of a stop, stays as it is. */
+export function mayHaveIssued(thrown: unknown): unknown {
+  if (!(thrown instanceof SidecarError)) return thrown
+  const { code, message, cause, retryAfterMs } = thrown
+  return Object.assign(new SidecarError(code, message, { cause, retryAfterMs, mayHaveIssued: true }), {
+    stack: thrown.stack,
+  })
 }
 
 export const reasonOf = (code: ErrorCode): string => code.toLowerCase()

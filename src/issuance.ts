@@ -1,7 +1,7 @@
 import type { Clock } from './clock.ts'
 import { countedLifetime, mayIssueAt, recentIssues } from './core/budget.ts'
 import type { Bundle } from './core/bundle.ts'
-import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
+import { SidecarError, toSidecarError } from './errors.ts'
 import type { Store } from './outputs/store.ts'
 import type { Source } from './sources/source.ts'
 
@@ -36,9 +36,6 @@ function assertNew(bundle: Bundle, current: Bundle | undefined): Bundle {
   throw new SidecarError('STALE_RESPONSE', message)
 }
 
-/** Vault may have issued although the answer did not arrive: these failures count, as a crash here does. */
-const MAY_HAVE_ISSUED: ReadonlySet<ErrorCode> = new Set(['VAULT_TIMEOUT', 'BAD_RESPONSE', 'KEY_MISMATCH', 'BUG'])
-
 /** The issuance is on record before it happens, so that no crash loop can hide what it costs. */
 async function withinBudget(
   { name, source, store }: Issuing,
@@ -60,7 +57,8 @@ async function withinBudget(
     return await ask()
   } catch (thrown) {
     const error = toSidecarError(thrown)
-    if (!signal.aborted && !MAY_HAVE_ISSUED.has(error.code)) await store.remember({ issuedAt })
+    // What may have been issued counts, as a crash here does.
+    if (!signal.aborted && !error.mayHaveIssued && error.code !== 'BUG') await store.remember({ issuedAt })
     throw error
   }
 }

@@ -235,7 +235,7 @@ describe('the issue budget', () => {
 
   it('is charged for a request whose answer was lost', async () => {
     const world = begin({ lifeMs: 3 * DAY })
-    world.fail.fetch = new SidecarError('VAULT_TIMEOUT', 'no answer')
+    world.fail.fetch = new SidecarError('VAULT_TIMEOUT', 'no answer', { mayHaveIssued: true })
     world.start()
     await world.clock.advance(HOUR)
     assert.equal(world.asked, 5)

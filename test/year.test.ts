@@ -148,8 +148,8 @@ for (const { what, seed, ...options } of YEARS) {
     // Late by no more than the clock is, on the whole and to the last: nothing drifts.
     const slack = (options.lateMs + 10_000) / (options.lifeMs / 2)
     assert.ok(count > 20 && least >= 1 && most <= 1 + slack, 'renewals drift')
-    // A look a minute, a sleep of five seconds at most; a round is three sleeps.
-    assert.ok(year.turns < 3_000 && year.sleeps < 30_000, 'a busy loop')
+    // Sleeps are 20 s late: no more rounds than those.
+    assert.ok(year.turns < 4_300 && year.sleeps < 30_000, 'a busy loop')
     assert.deepEqual(year.sleeping, [1, 0], 'timers are left')
   })
 }

@@ -18,19 +18,22 @@ export function budgetLeft(issuedAt: readonly Instant[], now: Instant, lifetimeM
 
 /**
  * The life that the budget goes by. A clock that is ahead sees little of it left, and would take a certificate of an hour for one of
- * seconds: where that is the life that was asked for, it counts. In ms; undefined when neither is known.
+ * seconds: where that is the life that was asked for, it counts. In ms.
  */
-export function countedLifetime(current: Validity | undefined, requestedMs: number | undefined): number | undefined {
-  if (!current) return requestedMs
+export function countedLifetime(current: Validity | undefined, requestedMs: number | undefined): number {
+  // With nothing on disk nobody can wait for a third of a life: an hour is the most.
+  if (!current) return Math.min(requestedMs ?? HOUR_MS * 3, HOUR_MS * 3)
   return Math.max(lifetimeOf(current), Math.min(requestedMs ?? 0, current.notAfter - current.notBefore))
 }
 
 /** So many of the budget are kept for later while a certificate is in service. */
 const HELD_BACK = 2
+/** The first of them may be asked for after this part of the time: half an hour, where that is a day. */
+const SOON = 50
 
 /**
  * When the next one may be issued. An answer that was lost counts as issued too, and one bad minute of Vault must not cost a third of a
- * life: so while a certificate is in service, the last of the budget are spent evenly over that time, not at once.
+ * life: so while a certificate is in service, the last of the budget are spread over that time, the first of them soon, not spent at once.
  */
 export function mayIssueAt(
   issuedAt: readonly Instant[],
@@ -40,7 +43,8 @@ export function mayIssueAt(
   const left = budgetLeft(issuedAt, now, lifetimeMs)
   if (left <= 0) return budgetFreeAt(issuedAt, now, lifetimeMs)
   if (!isInService || left > HELD_BACK) return now
-  return Math.max(now, Math.max(...issuedAt.filter((at) => at <= now)) + windowOf(lifetimeMs) / PER_WINDOW)
+  const last = Math.max(...issuedAt.filter((at) => at <= now))
+  return Math.max(now, last + windowOf(lifetimeMs) / (left === HELD_BACK ? SOON : PER_WINDOW))
 }
 
 const windowOf = (lifetimeMs: number | undefined) =>

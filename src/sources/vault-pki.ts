@@ -5,7 +5,7 @@ import type { Finding } from '../core/finding.ts'
 import { generateKey } from '../core/key.ts'
 import type { Names } from '../core/names.ts'
 import { Duration } from '../core/units.ts'
-import { SidecarError } from '../errors.ts'
+import { mayHaveIssued, SidecarError } from '../errors.ts'
 import { pkiPath, type Vault } from '../vault/client.ts'
 import { MountPath, PathSegment } from '../vault/paths.ts'
 import { hasNames, NameOptions, NO_NAMES, namesFrom } from './name-options.ts'
@@ -45,12 +45,22 @@ export const vaultPki = defineSource({
       const request = { mount, role, issuerRef, body }
       if (method === 'issue') {
         const issued = await vault.issue(request, signal)
-        if (!issued.privateKey) throw new SidecarError('BAD_RESPONSE', `the answer of ${origin} holds no private key`)
-        return { issued, key: issued.privateKey.reveal() }
+        return { issued, key: issued.privateKey?.reveal() }
       }
       const key = await generateKey(algorithm)
       const csr = await createCsr(names, key)
       return { issued: await vault.sign({ ...request, body: { ...body, csr } }, signal), key }
+    }
+
+    const complete = async ({ issued, key }: Awaited<ReturnType<typeof obtain>>, signal: AbortSignal) => {
+      if (!key) throw new SidecarError('BAD_RESPONSE', `the answer of ${origin} holds no private key`)
+      const issuers = [issued.issuingCa, ...issued.caChain]
+      const parts = { certificate: issued.certificate, issuers, key, origin, receivedAt: now() }
+      const bundle = toBundle(parts)
+      if (bundle.roots.length > 0) return bundle
+      const more = await askForRoot(vault, options, signal)
+      const completed = toBundle({ ...parts, issuers: [...issuers, ...more] })
+      return reachesRoot(completed) ? completed : bundle
     }
 
     return {
@@ -68,14 +78,12 @@ export const vaultPki = defineSource({
         ),
       fetch: async (signal) => {
         signal.throwIfAborted()
-        const { issued, key } = await obtain(signal)
-        const issuers = [issued.issuingCa, ...issued.caChain]
-        const parts = { certificate: issued.certificate, issuers, key, origin, receivedAt: now() }
-        const bundle = toBundle(parts)
-        if (bundle.roots.length > 0) return bundle
-        const more = await askForRoot(vault, options, signal)
-        const completed = toBundle({ ...parts, issuers: [...issuers, ...more] })
-        return reachesRoot(completed) ? completed : bundle
+        const answer = await obtain(signal)
+        try {
+          return await complete(answer, signal)
+        } catch (error) {
+          throw mayHaveIssued(error)
+        }
       },
     }
   },

@@ -1,8 +1,9 @@
 import type * as z from 'zod'
 import type { Clock } from '../clock.ts'
-import { type ErrorCode, SidecarError } from '../errors.ts'
+import { type ErrorCode, mayHaveIssued, SidecarError } from '../errors.ts'
 import { type AuthDeps, loginFrom } from './auth/auth.ts'
 import { authMethods } from './auth/index.ts'
+import { mayHaveArrived } from './failures.ts'
 import type { VaultOptions } from './options.ts'
 import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
 import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
@@ -73,14 +74,31 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
   /** With the token; after a 403 exactly once more, with a new one. */
   const call = async <T>(request: VaultRequest, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> => {
     const token = await tokens.get(signal)
-    const first = await send({ ...request, token }, signal)
+    const first = await issuing(send({ ...request, token }, signal))
     const denied = first.status === 403 && isVaults(first)
-    return granted(denied ? await send({ ...request, token: await tokens.replace(token, signal) }, signal) : first)
+    if (!denied) return granted(first)
+    const renewed = await tokens.replace(token, signal)
+    return granted(await issuing(send({ ...request, token: renewed }, signal)))
+
+    /** From here to an answer of Vault's own, it may have issued what was asked for. */
+    function issuing<R>(sent: Promise<R>): Promise<R> {
+      return sent.catch((error: unknown) => {
+        throw error instanceof SidecarError && mayHaveArrived(error) ? mayHaveIssued(error) : error
+      })
+    }
 
     function granted(reply: typeof first): T {
-      if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      if (!isSuccess(reply)) {
+        const refused = refusal(reply, nameOf(request), clock.now())
+        // A page of a gateway says nothing of what Vault did behind it.
+        throw isVaults(reply) ? refused : mayHaveIssued(refused)
+      }
       for (const warning of warningsOf(reply).filter(isNews)) warn(`${request.path.join('/')}: ${warning}`)
-      return parseReply(reply, schema, nameOf(request))
+      try {
+        return parseReply(reply, schema, nameOf(request))
+      } catch (error) {
+        throw mayHaveIssued(error)
+      }
     }
   }
 

@@ -15,6 +15,13 @@ export function connectionFailure(
   return new SidecarError(kept ? found : 'BAD_RESPONSE', `${request}: ${text}`, { cause: error })
 }
 
+/** Whether a request that ended so may have reached Vault, and been carried out. */
+export const mayHaveArrived = ({ code, cause }: SidecarError): boolean =>
+  LOST.has(code) && !NEVER_CONNECTED.test(systemCode(cause) ?? '')
+
+const LOST: ReadonlySet<ErrorCode> = new Set(['VAULT_UNREACHABLE', 'VAULT_TIMEOUT', 'BAD_RESPONSE'])
+const NEVER_CONNECTED = /^(?:ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT)$/
+
 function codeOf(code: string): ErrorCode {
   const known = BY_CODE.get(code)
   if (known) return known

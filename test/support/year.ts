@@ -64,7 +64,7 @@ export async function liveThrough({ lifeMs, days, random, lateMs }: YearOptions)
     const good = longestGap(bad, notAfter - lifeMs / 2, notAfter)
     // Ten minutes; where answers were lost, the longest that the budget then holds back; and what late sleeps of tick and backoff add.
     const isLost = bad.some(({ from, to, costs }) => costs && to > notAfter - lifeMs && from < notAfter)
-    if (good >= 10 * MINUTE + (isLost ? lifeMs / 5 : 0) + 3 * lateMs)
+    if (good >= 10 * MINUTE + (isLost ? (lifeMs * 4) / 15 : 0) + 3 * lateMs)
       complaints.push(
         `${id} expired at ${iso(notAfter)} in service, after ${Math.round(good / MINUTE)} good minutes in a row`,
       )
@@ -146,7 +146,8 @@ const KINDS: readonly Kind[] = [
     every: [6 * HOUR, 3 * DAY],
     lasts: [5 * MINUTE, 6 * HOUR],
     begin: ({ fail }, { pick }) => {
-      fail.fetch = new SidecarError(pick(OUTAGES) ?? 'VAULT_5XX', 'the year')
+      const code = pick(OUTAGES) ?? 'VAULT_5XX'
+      fail.fetch = new SidecarError(code, 'the year', { mayHaveIssued: LOST.has(code) })
       return () => {
         fail.fetch = undefined
       }
@@ -238,6 +239,8 @@ function createDisturbances(world: World, random: () => number) {
     finish: undefined as Finish | undefined,
   }))
 
+  const hasCost = () => world.fail.fetch?.mayHaveIssued ?? false
+
   async function passUntil(moment: number, look: () => void): Promise<void> {
     for (;;) {
       const next = actions.reduce((first, one) => (one.at < first.at ? one : first))
@@ -247,7 +250,7 @@ function createDisturbances(world: World, random: () => number) {
       if (next.at > moment) return
       const { kind, finish } = next
       if (finish) {
-        const costs = LOST.has(world.fail.fetch?.code ?? 'BUG')
+        const costs = hasCost()
         await finish()
         spans.push({ name: kind.name, from: next.from, to: clock.truth(), costs })
         Object.assign(next, { finish: undefined, at: clock.truth() + between(...kind.every) })
@@ -268,7 +271,11 @@ function createDisturbances(world: World, random: () => number) {
     get instants() {
       return spans.filter(({ name }) => name === 'restarts').map(({ from }) => from)
     },
-    bad: (): Span[] => spans.filter(({ name }) => name !== 'restarts'),
+    /** Those under way included. */
+    bad: (): Span[] => [
+      ...spans.filter(({ name }) => name !== 'restarts'),
+      ...actions.filter(({ finish }) => finish).map(({ from }) => ({ from, to: clock.truth(), costs: hasCost() })),
+    ],
     /** What must hold at any moment. */
     lookAt: ({ report }: World): string[] => {
       const { state } = report()

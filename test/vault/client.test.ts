@@ -52,6 +52,35 @@ describe('a client of Vault', () => {
     assert.equal(server.requests.length, 2)
   })
 
+  const gateway = answer(504, '<html>', { 'content-type': 'text/html' })
+  const FAILURES: Readonly<Record<string, [to: Parameters<typeof startFaultProxy>[0], mayHaveIssued: boolean]>> = {
+    'an answer cut off by a reset': [answering({ kind: 'reset' }), true],
+    'no answer in time': [answering({ kind: 'silence' }), true],
+    'half an answer': [answering({ kind: 'part', body: '{"data":', length: 100, end: 'close' }), true],
+    'a page of a gateway': [answering(gateway), true],
+    'an answer without a certificate': [answering(answer(200, { data: {} })), true],
+    'a refusal of Vault': [answering(answer(400, { errors: ['common name not allowed by this role'] })), false],
+    'a sealed Vault': [answering(answer(503, { errors: ['Vault is sealed'] })), false],
+    'an internal error of Vault': [answering(answer(500, { errors: ['internal error'] })), false],
+    'a login without an answer': [() => ({ kind: 'silence' }), false],
+    'a login that a gateway answers': [() => gateway, false],
+  }
+  for (const [what, [to, mayHaveIssued]] of Object.entries(FAILURES))
+    test(`V7 ${what} ${mayHaveIssued ? 'may have cost' : 'cost no'} certificate`, async () => {
+      await using server = await startFaultProxy(to)
+      const { vault } = openVault(server.address, { timeouts: { total: '500ms' } })
+      await using _ = vault
+      assert.equal((await failure(vault.sign(request, forever))).mayHaveIssued, mayHaveIssued)
+    })
+
+  test('V7 a Vault that cannot be connected to has issued nothing', async () => {
+    const server = await startFaultProxy(answering(issued))
+    await server[Symbol.asyncDispose]()
+    const { vault } = openVault(server.address)
+    await using _ = vault
+    assert.equal((await failure(vault.sign(request, forever))).mayHaveIssued, false)
+  })
+
   test('V12 after a 403 logs in once more and tries once more', async () => {
     let asked = 0
     await using server = await startFaultProxy(answering(() => (++asked === 1 ? denied : issued)))
