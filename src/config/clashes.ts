@@ -24,6 +24,7 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
     byName.set(name, index)
     const clashes = outputs.flatMap((output, position) => {
       const owner = byDirectory.get(output.directory)
+      const near = [...byDirectory.keys()].find((other) => isNested(output.directory, other))
       byDirectory.set(output.directory, claim)
       const at = (key: string, message: string): Clash => ({
         path: ['certificates', index, 'outputs', position, key],
@@ -35,6 +36,14 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
               at(
                 'directory',
                 `is the directory of certificate "${owner.name}" already; its files are swapped as one set, so give each certificate a directory of its own`,
+              ),
+            ]
+          : []),
+        ...(near
+          ? [
+              at(
+                'directory',
+                `and ${near}, the directory of certificate "${byDirectory.get(near)?.name}", are one within the other; give each set a directory of its own, side by side`,
               ),
             ]
           : []),
@@ -67,6 +76,9 @@ function withinDirectory(output: Output, earlier: readonly Output[]): { key: str
       : [{ key: 'seenAs', message: `differs from that of another output in ${output.directory}` }]),
   ]
 }
+
+/** One below the other: a set takes away what it finds foreign in its directory. */
+const isNested = (one: string, other: string) => one !== other && (isWithin(one, other) || isWithin(other, one))
 
 function isWithin(path: string, directory: string): boolean {
   const way = relative(directory, path)

@@ -271,6 +271,18 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'certificates[1].outputs[0].directory',
     says: /^is the directory of certificate "web" already/,
   },
+  'F18 a directory below that of another certificate': {
+    text: second('api', '/tls/..gen-1795000000000-aaaaaaaa'),
+    at: '7:39',
+    path: 'certificates[1].outputs[0].directory',
+    says: /^and \/tls, the directory of certificate "web", are one within the other/,
+  },
+  'F18 a directory above that of another output': {
+    text: withOutputs('[{ kind: pem, directory: /tls/a }, { kind: pem, directory: /tls }]'),
+    at: '4:73',
+    path: 'certificates[0].outputs[1].directory',
+    says: /^and \/tls\/a, the directory of certificate "web", are one within the other/,
+  },
   'a file that two outputs write': {
     text: withOutputs('[{ kind: pem, directory: /tls }, { kind: combined, directory: /tls, file: tls.key }]'),
     at: '4:76',
