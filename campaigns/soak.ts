@@ -53,6 +53,7 @@ function stopOnSignals(): AbortSignal {
 }
 
 function growthTable({ growth, measuredMinutes }: SoakRun): string {
+  if (growth.length === 0) return 'Too short a run to tell a slope.'
   const rows = growth.map(({ name, unit, first, last, slope, mostPerRotation, isFlat }: Growth) => [
     unit === '' ? name : `${name}, ${unit}`,
     figure(first),
@@ -66,6 +67,7 @@ function growthTable({ growth, measuredMinutes }: SoakRun): string {
 }
 
 function renewalTable({ renewals: { first, last, least, greatest, disturbed } }: SoakRun): string {
+  if (!Number.isFinite(least)) return 'Too short a run to tell how renewals drift.'
   const row = (title: string, { renewals, ratio, error, lateMs }: Part) => [
     title,
     renewals,
