@@ -1,11 +1,11 @@
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { spawn } from 'node:child_process'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { component } from './components.ts'
+import { endServer, signalGroup } from './process-group.ts'
 import { until } from './until.ts'
 
 export interface HaproxyOptions {
@@ -67,7 +67,7 @@ frontend web
     connection.end(`${command}\n`)
     return text(connection)
   }
-  const stop = (signal: NodeJS.Signals = 'SIGTERM') => end(child, signal)
+  const stop = (signal: NodeJS.Signals = 'SIGTERM') => endServer(child, signal)
   const haproxy: Haproxy = {
     configFile,
     ask,
@@ -90,22 +90,4 @@ frontend web
     throw error
   }
   return haproxy
-}
-
-async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  if (signal === 'SIGKILL') signalGroup(child, signal)
-  else child.kill(signal)
-  const deadline = setTimeout(() => signalGroup(child, 'SIGKILL'), 5_000)
-  await ended
-  clearTimeout(deadline)
-}
-
-function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
-  try {
-    if (pid !== undefined) process.kill(-pid, signal)
-  } catch {
-    // It ended in the meantime.
-  }
 }

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { component } from './components.ts'
+import { endServer, signalGroup } from './process-group.ts'
 
 export interface NginxOptions {
   /** Paths of the certificate chain and the key; undefined when `server` brings its own `ssl_certificate` or an include. */
@@ -61,7 +62,7 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   process.once('exit', kill)
   child.once('exit', () => process.removeListener('exit', kill))
   const errorLog = () => readFile(files.log, 'utf8').catch(() => '')
-  const stop: Nginx['stop'] = (signal) => end(child, signal)
+  const stop: Nginx['stop'] = (signal = 'SIGTERM') => endServer(child, signal)
   const nginx: Nginx = {
     port,
     pid: child.pid ?? 0,
@@ -143,21 +144,3 @@ const accepts = (port: number) =>
       resolve(true)
     })
   })
-
-async function end(child: ChildProcess, signal: 'SIGTERM' | 'SIGKILL' = 'SIGTERM'): Promise<void> {
-  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
-  const ended = once(child, 'exit')
-  if (signal === 'SIGTERM') child.kill(signal)
-  else signalGroup(child, signal)
-  const deadline = setTimeout(() => signalGroup(child, 'SIGKILL'), 5_000)
-  await ended
-  clearTimeout(deadline)
-}
-
-function signalGroup({ pid }: ChildProcess, signal: NodeJS.Signals): void {
-  try {
-    if (pid !== undefined) process.kill(-pid, signal)
-  } catch {
-    // It ended in the meantime.
-  }
-}
