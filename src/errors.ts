@@ -307,13 +307,13 @@ export const ERRORS = {
 
 export type ErrorCode = keyof typeof ERRORS
 
-/** A failure with a code from {@link ERRORS}. Callers branch on `code`; the message names what failed and with which value, never a secret. */
 interface SidecarErrorOptions {
   readonly cause?: unknown
   readonly retryAfterMs?: number | undefined
   readonly mayHaveIssued?: boolean
 }
 
+/** A failure with a code from {@link ERRORS}. Callers branch on `code`; the message names what failed and with which value, never a secret. */
 export class SidecarError extends Error {
   override readonly name = 'SidecarError'
   readonly code: ErrorCode
