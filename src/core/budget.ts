@@ -9,7 +9,7 @@ const PER_WINDOW = 5
  * How many certificates may be issued at once without a person asking: 6 an hour, and 5 in a third of a lifetime. Certificates
  * so short that 6 an hour could not keep them alive are bound by the second rule only.
  */
-export function budgetLeft(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number | undefined): number {
+export function budgetLeft(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number): number {
   const within = (windowMs: number) => issuedAt.filter((at) => at > now - windowMs && at <= now).length
   const windowMs = windowOf(lifetimeMs)
   const perWindow = PER_WINDOW - within(windowMs)
@@ -38,7 +38,7 @@ const SOON = 50
 export function mayIssueAt(
   issuedAt: readonly Instant[],
   now: Instant,
-  { lifetimeMs, isInService }: { readonly lifetimeMs: number | undefined; readonly isInService: boolean },
+  { lifetimeMs, isInService }: { readonly lifetimeMs: number; readonly isInService: boolean },
 ): Instant {
   const left = budgetLeft(issuedAt, now, lifetimeMs)
   if (left <= 0) return budgetFreeAt(issuedAt, now, lifetimeMs)
@@ -47,11 +47,10 @@ export function mayIssueAt(
   return Math.max(now, last + windowOf(lifetimeMs) / (left === HELD_BACK ? SOON : PER_WINDOW))
 }
 
-const windowOf = (lifetimeMs: number | undefined) =>
-  Math.min(lifetimeMs === undefined ? HOUR_MS : lifetimeMs / 3, HOUR_MS * 24)
+const windowOf = (lifetimeMs: number) => Math.min(lifetimeMs / 3, HOUR_MS * 24)
 
 /** When a spent budget has room again. */
-export function budgetFreeAt(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number | undefined): Instant {
+export function budgetFreeAt(issuedAt: readonly Instant[], now: Instant, lifetimeMs: number): Instant {
   const ends = issuedAt.flatMap((at) => [at + HOUR_MS, at + windowOf(lifetimeMs)])
   const free = ends.filter((at) => at > now && budgetLeft(issuedAt, at, lifetimeMs) > 0)
   return Math.min(...free, now + HOUR_MS * 24)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import { delayMs } from '../../src/core/backoff.ts'
-import { budgetFreeAt, budgetLeft, mayIssueAt, recentIssues } from '../../src/core/budget.ts'
+import { budgetFreeAt, budgetLeft, countedLifetime, mayIssueAt, recentIssues } from '../../src/core/budget.ts'
 
 const least = () => 0
 const most = () => 1 - Number.EPSILON
@@ -47,11 +47,12 @@ describe('the issue budget', () => {
   const now = Date.UTC(2026, 0, 1)
   const ago = (...hours: number[]) => hours.map((hour) => now - hour * HOUR).sort()
 
-  const rows: [string, number[], number | undefined, number][] = [
+  const unknown = countedLifetime(undefined, undefined)
+  const rows: [string, number[], number, number][] = [
     ['is 5 for a certificate of days with no history', [], 3 * DAY, 5],
     ['is spent by 5 issues within a third of the life', ago(1, 5, 10, 15, 20), 3 * DAY, 0],
     ['forgets what is older than a third of the life', ago(25, 26, 27, 28, 29), 3 * DAY, 5],
-    ['is never more than 5 an hour before any life is known', ago(0.1, 0.2), undefined, 3],
+    ['is never more than 5 an hour before any life is known', ago(0.1, 0.2), unknown, 3],
     [
       'lets a certificate of a minute be renewed every half minute',
       ago(...Array.from({ length: 100 }, (_, index) => (index + 1) / 120)),
@@ -71,9 +72,17 @@ describe('the issue budget', () => {
 
   it('says when there is room again', () => {
     const issuedAt = ago(0.1, 0.2, 0.3, 0.4, 0.5)
-    const at = budgetFreeAt(issuedAt, now, undefined)
-    assert.equal(budgetLeft(issuedAt, at - 1, undefined), 0)
-    assert.ok(budgetLeft(issuedAt, at, undefined) > 0)
+    const at = budgetFreeAt(issuedAt, now, unknown)
+    assert.equal(budgetLeft(issuedAt, at - 1, unknown), 0)
+    assert.ok(budgetLeft(issuedAt, at, unknown) > 0)
+  })
+  it('goes by an hour with nothing on disk, and by the life asked for under a clock that is ahead', () => {
+    const received = (notBefore: number, notAfter: number) => ({ notBefore, notAfter, receivedAt: now, serial: '1' })
+    assert.equal(countedLifetime(undefined, 72 * HOUR), 3 * HOUR)
+    assert.equal(countedLifetime(undefined, HOUR), HOUR)
+    assert.equal(countedLifetime(received(now, now + DAY), undefined), DAY)
+    assert.equal(countedLifetime(received(now - HOUR, now + 20_000), HOUR), HOUR)
+    assert.equal(countedLifetime(received(now - 30_000, now + 60_000), 72 * HOUR), 90_000, 'a role that cuts it short')
   })
   const life = (lifetimeMs: number) => ({
     asked: (moments: number[], at: number, isInService = true) =>
