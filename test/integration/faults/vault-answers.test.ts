@@ -50,7 +50,9 @@ function met(reason: string, [first, ...more]: readonly [Fault, ...Fault[]], pla
       ...plan.meanwhile,
       also: async (story) => {
         await untilFailed(story.rig.certferry, faults.length)
-        for (const line of story.rig.certferry.log('rotation.failed')) assert.equal(line.reason, reason)
+        // On a busy machine there may be one try more by now, which the issue budget may hold back.
+        for (const [index, line] of story.rig.certferry.log('rotation.failed').entries())
+          if (index < faults.length || line.reason !== 'budget_spent') assert.equal(line.reason, reason)
         await plan.meanwhile?.also?.(story)
       },
     },
