@@ -75,6 +75,9 @@ const mendConfig = ({ nginx }: Rig) => {
   writeFileSync(nginx.configFile, readFileSync(nginx.configFile, 'utf8').replace(/\nbogus_directive on;\n/g, ''))
 }
 
+/** Runs a server again and again: it lives for less than a proof takes, and is gone for longer than a look may miss. */
+const CRASHES = 'while :; do timeout -s KILL 0.1 "$@"; sleep 0.3; done'
+
 /** The last error as the status tells it. */
 const toldOf = ({ held }: { held: { lastError: { message: string } | null } }) => held.lastError?.message ?? ''
 
@@ -361,26 +364,18 @@ describe('a target that does not take the new certificate', { skip, concurrency:
     await using place = await rig({ web: IMPATIENT })
     const { stage, nginx } = place
     await using stack = new AsyncDisposableStack()
-    let isOver = false
-    let looping: Promise<void> | undefined
-    const crash = async () => {
-      while (!isOver) {
-        await using short = await stage.nginx()
-        // Shorter than any proof takes.
-        await sleep(100)
-        await short.stop('SIGKILL')
-      }
-    }
+    const crashing = new AsyncDisposableStack()
     await survive(place, {
       reason: ['target_down', 'reload_target_missing', 'rollback_failed', 'reload_wrong_process'],
       inject: async () => {
-        await nginx?.stop('SIGKILL')
-        looping = crash()
+        assert.ok(nginx)
+        await nginx.stop('SIGKILL')
+        // A process of its own: one that this busy one has to kill would live long enough to be proven.
+        crashing.use(runShell('/bin/sh', CRASHES, ...nginx.command))
       },
       meanwhile: { files: 'new', served: 'unsteady' },
       repair: async () => {
-        isOver = true
-        await looping
+        await crashing.disposeAsync()
         stack.use(await stage.nginx())
       },
     })
