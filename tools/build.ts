@@ -26,13 +26,17 @@ export async function bundleCli(dir: string) {
   return output.filter((part) => part.type === 'chunk')
 }
 
-/** `node tools/build.ts`: what is published, with the licences of all that went in. */
-async function main() {
-  const dist = join(ROOT, 'dist')
-  const started = performance.now()
+/** Makes `dist` what is published: the bundle, with the licences of all that went in. */
+export async function buildDist(dist: string) {
   await rm(dist, { recursive: true, force: true })
   const chunks = await bundleCli(dist)
   await writeFile(join(dist, 'THIRD-PARTY-NOTICES'), noticesOf(chunks.flatMap(({ moduleIds }) => moduleIds)))
+  return chunks
+}
+
+async function main() {
+  const started = performance.now()
+  const chunks = await buildDist(join(ROOT, 'dist'))
   for (const { fileName, code } of chunks.toSorted((a, b) => Number(b.isEntry) - Number(a.isEntry))) {
     console.log(`${kibibytes(code).padStart(6)} KiB  ${join('dist', fileName)}`)
   }
