@@ -1,136 +1,136 @@
-import { spawnSync } from 'node:child_process'
-import { rmSync } from 'node:fs'
-import { mkdtemp } from 'node:fs/promises'
-import { cpus, release, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
-import { type ComponentName, component } from '../test/support/components.ts'
-import { startVault } from '../test/support/vault.ts'
-import { type Contender, certferry, consulTemplate, vaultAgent } from './contenders.ts'
-import { measure, type Run } from './measure.ts'
-import { type Row, renderTable, summaryOf } from './table.ts'
+import { writeDocs } from './docs.ts'
+import { describeRun } from './machine.ts'
+import { type RowReport, renderReport, toJson } from './report.ts'
+import type { Bench, Row, Size } from './row.ts'
+import { rows } from './rows/index.ts'
+import { createStand, type Stand } from './stand.ts'
 
-const USAGE = `npm run bench [-- --runs N] [--certificates N] [--json]
-Compares certferry with Vault Agent and consul-template on one real Vault: time to the first certificate, time to many, memory.`
-const ROOT = join(import.meta.dirname, '..')
-const ROLE = 'bench'
-const POLICY = `path "pki/issue/${ROLE}" { capabilities = ["update"] }\npath "pki/sign/${ROLE}" { capabilities = ["update"] }`
-const SETTLE_MS = 5_000
-const MEGABYTE = 1e6
+const USAGE = `npm run bench                      all rows, in about an hour on two cores
+npm run bench -- --quick           few rounds, fewer certificates, no fleet: a minute or two, to see whether anything is far off
+npm run bench -- --only ROW        one row, or several with commas: ${rows.map(({ name }) => name).join(', ')}
 
-const { values: options } = parseArgs({
-  options: {
-    runs: { type: 'string', default: '7' },
-    certificates: { type: 'string', default: '100' },
-    json: { type: 'boolean', default: false },
-    help: { type: 'boolean', default: false },
-  },
-})
+Measures certferry, Vault Agent and consul-template in turn, on one real Vault, and prints one table: medians with their range, how many
+times of each peer's certferry needs, the target, and by how much it is met or missed. Progress is on stderr.
 
-if (options.help) console.log(USAGE)
-else await main(Number(options.runs), Number(options.certificates))
+  --rounds N          interleaved rounds of what takes a second (15)
+  --many N            certificates of the first delivery of many (1000), and --many-rounds N (5)
+  --rotations N       forced rotations of a real nginx (15)
+  --idle-minutes N    how long idleness is watched (10)
+  --settle N          seconds without work before memory is read (10)
+  --fleet N           certificates of the fleet (10000); 0 leaves it out
+  --volume DIR        where certificates are written (${tmpdir()}); on a disk every sync of certferry costs what it costs there
+  --json              the same as data, with every run, on stdout
+  --write-docs        puts the tables into docs/performance.md as well
 
-async function main(runs: number, certificates: number) {
-  if (!(runs >= 1 && runs <= 100 && certificates >= 1 && certificates <= 1000)) throw new Error(USAGE)
-  const build = spawnSync(process.execPath, [join(ROOT, 'tools/build.ts')], { cwd: ROOT, stdio: ['ignore', 2, 2] })
-  if (build.status !== 0) throw new Error('the bundle does not build')
-  const compileCache = await mkdtemp(join(tmpdir(), 'certferry-bench-cache-'))
-  try {
-    const vaultProgram = await component('vault')
-    const contenders = [
-      certferry(process.execPath, join(ROOT, 'dist/cli.cjs'), compileCache),
-      vaultAgent(vaultProgram),
-      await unlessMissing('consul-template', consulTemplate),
-    ]
-    await using server = await startVault()
-    await server.setupPki({ roles: { [ROLE]: { allow_any_name: true, key_type: 'ec', key_bits: 256, ttl: '720h' } } })
-    const token = await server.createToken({ policy: POLICY, body: { period: '24h' } })
-    const vault = { address: server.address, token }
-    const results = await runAll(contenders, { vault, role: ROLE, runs, certificates })
-    report(contenders, rowsOf(results, certificates), { runs, results })
-  } finally {
-    rmSync(compileCache, { recursive: true, force: true })
-  }
+${rows.map(({ name, title }) => `  ${name.padEnd(10)} ${title}`).join('\n')}`
+
+const FULL: Size = {
+  rounds: 15,
+  many: 1000,
+  manyRounds: 5,
+  rotations: 15,
+  settleMs: 10_000,
+  idleMinutes: 10,
+  fleet: 10_000,
+}
+const QUICK: Size = {
+  rounds: 3,
+  many: 100,
+  manyRounds: 2,
+  rotations: 3,
+  settleMs: 3_000,
+  idleMinutes: 0.25,
+  fleet: 0,
 }
 
-type Present = Contender | undefined
+const options = readOptions()
+if (!options) process.exitCode = 64
+else if (options.help) console.log(USAGE)
+else await main(options)
 
-async function unlessMissing(name: ComponentName, create: (program: string) => Contender): Promise<Present> {
+function readOptions() {
   try {
-    return create(await component(name))
+    const { values } = parseArgs({
+      options: {
+        quick: { type: 'boolean', default: false },
+        only: { type: 'string' },
+        rounds: { type: 'string' },
+        many: { type: 'string' },
+        'many-rounds': { type: 'string' },
+        rotations: { type: 'string' },
+        settle: { type: 'string' },
+        'idle-minutes': { type: 'string' },
+        fleet: { type: 'string' },
+        volume: { type: 'string', default: tmpdir() },
+        json: { type: 'boolean', default: false },
+        'write-docs': { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    })
+    const usual = values.quick ? QUICK : FULL
+    const size: Size = {
+      rounds: count(values.rounds, usual.rounds),
+      many: count(values.many, usual.many),
+      manyRounds: count(values['many-rounds'], usual.manyRounds),
+      rotations: count(values.rotations, usual.rotations),
+      settleMs: 1000 * amount(values.settle, usual.settleMs / 1000),
+      idleMinutes: amount(values['idle-minutes'], usual.idleMinutes),
+      fleet: count(values.fleet, usual.fleet),
+    }
+    return { ...values, size, rows: chosen(values.only) }
   } catch (error) {
-    console.error(error instanceof Error ? error.message : error)
+    console.error(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)
     return undefined
   }
 }
 
-interface Series {
-  readonly one: Run[]
-  readonly many: Run[]
+type Options = NonNullable<ReturnType<typeof readOptions>>
+
+function amount(text: string | undefined, usual: number): number {
+  const value = text === undefined ? usual : Number(text)
+  if (!(value >= 0 && value <= 100_000)) throw new Error(`${text} is not a number from 0 to 100000`)
+  return value
 }
 
-interface Plan extends Pick<Parameters<typeof measure>[1], 'vault' | 'role'> {
-  readonly runs: number
-  readonly certificates: number
+function count(text: string | undefined, usual: number): number {
+  const value = amount(text, usual)
+  if (!Number.isInteger(value)) throw new Error(`${text} is not a whole number`)
+  return value
 }
 
-/** Turn by turn, each round starting with another contender, so that a change in the machine's load meets all of them. Round 0 warms up. */
-async function runAll(contenders: readonly Present[], { vault, role, runs, certificates }: Plan): Promise<Series[]> {
-  const results = contenders.map((): Series => ({ one: [], many: [] }))
-  for (let round = 0; round <= runs; round += 1) {
-    for (let turn = 0; turn < contenders.length; turn += 1) {
-      const index = (round + turn) % contenders.length
-      const contender = contenders[index]
-      if (!contender) continue
-      console.error(round === 0 ? `warm-up: ${contender.name}` : `round ${round} of ${runs}: ${contender.name}`)
-      const one = await measure(contender, { vault, role, certificates: 1, settleMs: SETTLE_MS })
-      const many = await measure(contender, { vault, role, certificates, settleMs: SETTLE_MS })
-      if (round === 0) continue
-      results[index]?.one.push(one)
-      results[index]?.many.push(many)
-    }
-  }
-  return results
+function chosen(only: string | undefined): Row[] {
+  const names = only?.split(',')
+  const unknown = names?.find((name) => !rows.some((row) => row.name === name))
+  if (unknown !== undefined) throw new Error(`there is no row ${unknown}`)
+  return rows.filter(({ name }) => names?.includes(name) ?? true)
 }
 
-function rowsOf(results: readonly Series[], certificates: number): Row[] {
-  const row = (title: string, unit: string, digits: number, pick: (series: Series) => number[]): Row => ({
-    title,
-    unit,
-    digits,
-    cells: results.map((series) => (series.one.length > 0 ? summaryOf(pick(series)) : undefined)),
+async function main(options: Options) {
+  // So that what was started is ended as well: each has an `exit` hook.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130))
+  const startedAt = performance.now()
+  const progress = (text: string) =>
+    console.error(`${Math.round((performance.now() - startedAt) / 1000)} s`.padStart(7), text)
+  await using stand = await createStand({ size: options.size, volumeIn: options.volume, progress })
+  for (const { name, why } of stand.absent) progress(`${name} is absent: ${why}`)
+  const reports: RowReport[] = []
+  for (const row of options.rows) reports.push(await runRow(row, stand))
+  const run = { ...(await describeRun(stand)), absent: stand.absent, reports }
+  console.log(options.json ? JSON.stringify(toJson(run), null, 2) : `\n${renderReport(run)}`)
+  if (options['write-docs']) writeDocs(renderReport(run))
+  if (reports.some(({ failure }) => failure !== undefined)) process.exitCode = 1
+}
+
+/** One that fails is told of, and does not take the others with it. */
+async function runRow({ name, title, run }: Row, stand: Stand): Promise<RowReport> {
+  const progress: Bench['progress'] = (text) => stand.progress(`${name}: ${text}`)
+  const startedAt = performance.now()
+  const findings = await run({ ...stand, progress }).catch((error: unknown) => {
+    const failure = error instanceof Error ? error.message : String(error)
+    progress(`FAILED: ${failure}`)
+    return { figures: [], failure }
   })
-  const times = (runs: readonly Run[], unitMs: number) => runs.map(({ readyMs }) => readyMs / unitMs)
-  const memory = (runs: readonly Run[], part: 'residentBytes' | 'anonymousBytes') =>
-    runs.flatMap((run) => (run.memory ? [run.memory[part] / MEGABYTE] : []))
-  return [
-    row('start to 1 certificate', 'ms', 0, ({ one }) => times(one, 1)),
-    row(`start to ${certificates} certificates`, 's', 2, ({ many }) => times(many, 1000)),
-    row('1 certificate: resident', 'MB', 1, ({ one }) => memory(one, 'residentBytes')),
-    row('1 certificate: anonymous', 'MB', 1, ({ one }) => memory(one, 'anonymousBytes')),
-    row(`${certificates} certificates: resident`, 'MB', 1, ({ many }) => memory(many, 'residentBytes')),
-    row(`${certificates} certificates: anonymous`, 'MB', 1, ({ many }) => memory(many, 'anonymousBytes')),
-  ]
-}
-
-function report(
-  contenders: readonly Present[],
-  rows: readonly Row[],
-  { runs, results }: { runs: number; results: readonly Series[] },
-) {
-  const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown CPU'}, Linux ${release()}, ${process.arch}`
-  const columns = contenders.map((contender) =>
-    contender ? `${contender.name} ${contender.version}` : 'consul-template',
-  )
-  if (options.json)
-    return console.log(JSON.stringify({ machine, node: process.version, runs, columns, rows, results }, null, 2))
-  console.log(
-    `\n${machine}; Node ${process.version}; ${runs} runs each, taken in turn: median (least–most) ×ratio to certferry\n`,
-  )
-  console.log(renderTable(columns, rows))
-  console.log(
-    `\nA certificate counts when tls.crt and tls.key exist, parse and match; ECDSA P-256 keys, all files in ${tmpdir()}; one Vault with an intermediate CA and its audit log on.` +
-      `\ncertferry makes keys itself, has Vault sign them and syncs what it writes to the disk; the others have Vault make the keys and do not sync. certferry runs with the settings of the Dockerfile.` +
-      `\nMemory is read from smaps_rollup ${SETTLE_MS / 1000} s after the last certificate; resident includes the file-backed program itself.`,
-  )
+  return { name, title, seconds: (performance.now() - startedAt) / 1000, ...findings }
 }

@@ -9,12 +9,16 @@ export interface Job {
   readonly directories: readonly string[]
   readonly vault: { readonly address: string; readonly token: string }
   readonly role: string
+  /** Where to give its metrics, if it does so only when told; undefined for nowhere. */
+  readonly metricsPort?: number
 }
 
 export interface Launch {
   readonly program: string
   readonly args: readonly string[]
   readonly env: Readonly<Record<string, string>>
+  /** Where its metrics are, by what it has logged; undefined when it gives none. */
+  readonly metricsUrl?: (log: string) => string | undefined
 }
 
 /** A program that takes part. */
@@ -27,7 +31,13 @@ export interface Contender {
 
 const BASE_ENV = { PATH: '/usr/bin:/bin' }
 
-/** The bundle with the settings of the Dockerfile: one malloc arena, a small young generation, a compile cache filled by the warm-up. */
+/** What a user gets from the Dockerfile: one malloc arena, a small young generation, a compile cache that is warm. */
+export const likeTheImage = (compileCache: string) => ({
+  flags: ['--max-semi-space-size=1'],
+  env: { MALLOC_ARENA_MAX: '1', NODE_COMPILE_CACHE: compileCache },
+})
+
+/** Keys are made here, and Vault signs them. The warm-up fills the compile cache. */
 export function certferry(node: string, bundle: string, compileCache: string): Contender {
   return {
     name: 'certferry',
@@ -49,33 +59,48 @@ export function certferry(node: string, bundle: string, compileCache: string): C
           certificates,
         }),
       )
+      const { flags, env } = likeTheImage(compileCache)
       return {
         program: node,
-        args: ['--max-semi-space-size=1', bundle, 'run', '-c', config],
-        env: { ...BASE_ENV, MALLOC_ARENA_MAX: '1', NODE_COMPILE_CACHE: compileCache },
+        args: [...flags, bundle, 'run', '-c', config],
+        env: { ...BASE_ENV, ...env },
+        metricsUrl: (log) => {
+          const [, address] = /"address":"(http:[^"]+)"/.exec(log) ?? []
+          return address && `${address}/metrics`
+        },
       }
     },
   }
 }
 
-/** https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/template */
+/** Vault makes the keys, as `pkiCert` can do nothing else. https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent/template */
 export function vaultAgent(program: string): Contender {
   return {
     name: 'Vault Agent',
     version: versionOf(program, 'version'),
-    prepare: ({ folder, directories, vault, role }) => {
+    prepare: ({ folder, directories, vault, role, metricsPort }) => {
       const config = join(folder, 'agent.hcl')
       const tokenFile = join(folder, 'token')
       write(tokenFile, vault.token)
       const auth = `auto_auth {\n  method "token_file" {\n    config = { token_file_path = "${tokenFile}" }\n  }\n}\n`
       const templates = directories.map((directory, index) => template(directory, role, index))
-      write(config, `vault {\n  address = "${vault.address}"\n}\n${auth}${templates.join('')}`)
-      return { program, args: ['agent', `-config=${config}`], env: { ...BASE_ENV, HOME: folder } }
+      const listener = metricsPort === undefined ? '' : metricsListener(metricsPort)
+      write(config, `vault {\n  address = "${vault.address}"\n}\n${auth}${listener}${templates.join('')}`)
+      return {
+        program,
+        args: ['agent', `-config=${config}`],
+        env: { ...BASE_ENV, HOME: folder },
+        metricsUrl: () => (metricsPort === undefined ? undefined : `http://127.0.0.1:${metricsPort}/agent/v1/metrics`),
+      }
     },
   }
 }
 
-/** https://github.com/hashicorp/consul-template/blob/main/docs/configuration.md */
+/** A listener that gives metrics and nothing else. https://developer.hashicorp.com/vault/docs/agent-and-proxy/agent#listener-stanza */
+const metricsListener = (port: number) =>
+  `listener "tcp" {\n  address = "127.0.0.1:${port}"\n  tls_disable = true\n  role = "metrics_only"\n}\n`
+
+/** Vault makes the keys here as well. https://github.com/hashicorp/consul-template/blob/main/docs/configuration.md */
 export function consulTemplate(program: string): Contender {
   return {
     name: 'consul-template',

@@ -1,0 +1,120 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { once } from 'node:events'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Contender, Job } from './contenders.ts'
+import { type Memory, memoryOf } from './proc.ts'
+import type { Bench } from './row.ts'
+
+/** A contender at work, from nothing. Disposing it ends it and removes all it wrote. */
+export interface Running extends AsyncDisposable {
+  readonly pid: number
+  /** Resolves with the ms from the start of the process to the last certificate and key on disk. Rejects when one of them does not match. */
+  delivered(limitMs?: number): Promise<number>
+  /** Asks so often for its metrics; false when it has no place to ask. */
+  scrape(times: number): Promise<boolean>
+  memory(): Memory
+}
+
+export interface LaunchOptions extends Pick<Job, 'metricsPort'> {
+  readonly certificates?: number
+  /** Where certificates are written, when not where the bench says. */
+  readonly volumeIn?: string
+}
+
+/** The first minute is enough for a thousand certificates; a contender that needs more has failed. */
+const LIMIT_MS = 60_000
+const END_MS = 5_000
+
+export async function launch(
+  contender: Contender,
+  { vault, role, ...bench }: Pick<Bench, 'vault' | 'role' | 'volumeIn'>,
+  { certificates = 1, volumeIn = bench.volumeIn, ...more }: LaunchOptions = {},
+): Promise<Running> {
+  const folder = await mkdtemp(join(tmpdir(), 'certferry-bench-'))
+  const volume = await mkdtemp(join(volumeIn, 'certferry-bench-volume-'))
+  const directories = Array.from({ length: certificates }, (_, index) => join(volume, String(index)))
+  for (const directory of directories) mkdirSync(directory)
+  const { program, args, env, metricsUrl } = contender.prepare({ vault, role, folder, directories, ...more })
+  const logFile = join(folder, 'log')
+  const log = openSync(logFile, 'w')
+  const started = performance.now()
+  const child = spawn(program, args, { env: { ...env }, cwd: folder, stdio: ['ignore', log, log] })
+  closeSync(log)
+  const kill = () => child.kill('SIGKILL')
+  process.once('exit', kill)
+
+  return {
+    pid: child.pid ?? 0,
+    delivered: async (limitMs = LIMIT_MS) => {
+      const readyMs = await untilThere(child, directories, started + limitMs).catch((error) => {
+        const why = error instanceof Error ? error.message : error
+        throw new Error(`${contender.name}: ${why}\n${tail(logFile)}`)
+      })
+      const wrong = directories.find((directory) => !isPair(directory))
+      if (wrong !== undefined) throw new Error(`${contender.name}: certificate and key in ${wrong} do not match`)
+      return readyMs - started
+    },
+    scrape: async (times) => {
+      const url = metricsUrl?.(readFileSync(logFile, 'utf8'))
+      if (url === undefined) return false
+      for (let count = 0; count < times; count += 1) await scrapeOnce(contender.name, url)
+      return true
+    },
+    memory: () => memoryOf(child.pid ?? 0),
+    [Symbol.asyncDispose]: async () => {
+      process.removeListener('exit', kill)
+      await end(child)
+      for (const path of [folder, volume]) await rm(path, { recursive: true, force: true })
+    },
+  }
+}
+
+/**
+ * When the last pair was there, on the monotonic clock. Looks at one certificate after the other, and only whether its files exist: watching
+ * takes processor time from what is watched.
+ */
+async function untilThere(child: ChildProcess, directories: readonly string[], deadline: number): Promise<number> {
+  const pollMs = directories.length > 1 ? 5 : 1
+  for (const [index, directory] of directories.entries()) {
+    while (!(existsSync(join(directory, 'tls.crt')) && existsSync(join(directory, 'tls.key')))) {
+      if (child.exitCode !== null || child.signalCode !== null)
+        throw new Error(`ended with ${child.exitCode ?? child.signalCode}`)
+      if (performance.now() > deadline) throw new Error(`${index} of ${directories.length} certificates in time`)
+      await sleep(pollMs)
+    }
+  }
+  return performance.now()
+}
+
+/** Both files parse and belong together. */
+function isPair(directory: string): boolean {
+  try {
+    const certificate = new X509Certificate(readFileSync(join(directory, 'tls.crt')))
+    return certificate.checkPrivateKey(createPrivateKey(readFileSync(join(directory, 'tls.key'))))
+  } catch {
+    return false
+  }
+}
+
+async function scrapeOnce(name: string, url: string) {
+  const reply = await fetch(url)
+  const body = await reply.text()
+  if (!reply.ok || body === '') throw new Error(`${name}: ${url} answers ${reply.status} ${body.slice(0, 200)}`)
+}
+
+/** SIGINT, as consul-template heeds no SIGTERM: all of them end well, and Node writes its compile cache. Nothing is measured any more. */
+async function end(child: ChildProcess) {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return
+  const ended = once(child, 'exit')
+  child.kill('SIGINT')
+  const timer = setTimeout(() => child.kill('SIGKILL'), END_MS)
+  await ended
+  clearTimeout(timer)
+}
+
+const tail = (file: string) => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-12).join('\n')

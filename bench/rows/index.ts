@@ -1,0 +1,6 @@
+import type { Row } from '../row.ts'
+import { coldStart } from './cold-start.ts'
+import { memory } from './memory.ts'
+
+/** In the order in which they are measured and shown. */
+export const rows: readonly Row[] = [coldStart, memory]
