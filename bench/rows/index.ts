@@ -1,6 +1,7 @@
 import type { Row } from '../row.ts'
 import { coldStart } from './cold-start.ts'
+import { delivery } from './delivery.ts'
 import { memory } from './memory.ts'
 
 /** In the order in which they are measured and shown. */
-export const rows: readonly Row[] = [coldStart, memory]
+export const rows: readonly Row[] = [coldStart, memory, delivery]
