@@ -53,6 +53,8 @@ export interface Bench {
   readonly role: string
   /** The bundle as it is published. */
   readonly dist: string
+  /** What the image gives certferry by its environment and by flags, all as environment. */
+  readonly imageEnv: Readonly<Record<string, string>>
   /** Where certificates are written. */
   readonly volumeIn: string
   readonly size: Size

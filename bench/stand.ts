@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { type ComponentName, component } from '../test/support/components.ts'
 import { startVault } from '../test/support/vault.ts'
 import { buildDist } from '../tools/build.ts'
-import { type Contender, certferry, consulTemplate, vaultAgent } from './contenders.ts'
+import { type Contender, certferry, consulTemplate, likeTheImage, vaultAgent } from './contenders.ts'
 import type { Bench } from './row.ts'
 
 const ROLE = 'bench'
@@ -28,10 +28,12 @@ export async function createStand(options: StandOptions): Promise<Stand> {
   const dist = join(folder, 'dist')
   options.progress('building the bundle')
   await buildDist(dist)
+  const compileCache = join(folder, 'compile-cache')
+  const { env, flags } = likeTheImage(compileCache)
   const found = [
     {
       name: 'certferry',
-      contender: certferry(process.execPath, join(dist, 'cli.cjs'), join(folder, 'compile-cache')),
+      contender: certferry(process.execPath, join(dist, 'cli.cjs'), compileCache),
       why: undefined,
     },
     await unlessMissing('Vault Agent', 'vault', vaultAgent),
@@ -50,6 +52,7 @@ export async function createStand(options: StandOptions): Promise<Stand> {
     vault: { address: server.address, token },
     role: ROLE,
     dist,
+    imageEnv: { ...env, NODE_OPTIONS: flags.join(' ') },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
 }

@@ -2,6 +2,7 @@ import type { Row } from '../row.ts'
 import { coldStart } from './cold-start.ts'
 import { delivery } from './delivery.ts'
 import { memory } from './memory.ts'
+import { rotation } from './rotation.ts'
 
 /** In the order in which they are measured and shown. */
-export const rows: readonly Row[] = [coldStart, memory, delivery]
+export const rows: readonly Row[] = [coldStart, memory, delivery, rotation]
