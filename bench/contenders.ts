@@ -25,6 +25,8 @@ export interface Launch {
 export interface Contender {
   readonly name: string
   readonly version: string
+  /** Without the libraries and interpreters it needs. */
+  readonly program: string
   /** Writes the configuration that its own documentation shows for this job. */
   prepare(job: Job): Launch
 }
@@ -41,6 +43,7 @@ export const likeTheImage = (compileCache: string) => ({
 export function certferry(node: string, bundle: string, compileCache: string): Contender {
   return {
     name: 'certferry',
+    program: bundle,
     version: versionOf(node, bundle, '--version'),
     prepare: ({ folder, directories, vault, role }) => {
       const config = join(folder, 'certferry.json')
@@ -77,6 +80,7 @@ export function certferry(node: string, bundle: string, compileCache: string): C
 export function vaultAgent(program: string): Contender {
   return {
     name: 'Vault Agent',
+    program,
     version: versionOf(program, 'version'),
     prepare: ({ folder, directories, vault, role, metricsPort }) => {
       const config = join(folder, 'agent.hcl')
@@ -104,6 +108,7 @@ const metricsListener = (port: number) =>
 export function consulTemplate(program: string): Contender {
   return {
     name: 'consul-template',
+    program,
     version: versionOf(program, '-version'),
     prepare: ({ folder, directories, vault, role }) => {
       const config = join(folder, 'consul-template.hcl')

@@ -15,6 +15,8 @@ export interface Running extends AsyncDisposable {
   readonly pid: number
   /** Resolves with the ms from the start of the process to the last certificate and key on disk. Rejects when one of them does not match. */
   delivered(limitMs?: number): Promise<number>
+  /** The same without a look into the files. */
+  untilThere(limitMs?: number): Promise<number>
   /** Asks so often for its metrics; false when it has no place to ask. */
   scrape(times: number): Promise<boolean>
   memory(): Memory
@@ -48,16 +50,21 @@ export async function launch(
   const kill = () => child.kill('SIGKILL')
   process.once('exit', kill)
 
+  const untilThere = async (limitMs = LIMIT_MS) => {
+    try {
+      return (await lastPairAt(child, directories, started + limitMs)) - started
+    } catch (error) {
+      throw new Error(`${contender.name}: ${error instanceof Error ? error.message : error}\n${tail(logFile)}`)
+    }
+  }
   return {
     pid: child.pid ?? 0,
-    delivered: async (limitMs = LIMIT_MS) => {
-      const readyMs = await untilThere(child, directories, started + limitMs).catch((error) => {
-        const why = error instanceof Error ? error.message : error
-        throw new Error(`${contender.name}: ${why}\n${tail(logFile)}`)
-      })
+    untilThere,
+    delivered: async (limitMs) => {
+      const ms = await untilThere(limitMs)
       const wrong = directories.find((directory) => !isPair(directory))
       if (wrong !== undefined) throw new Error(`${contender.name}: certificate and key in ${wrong} do not match`)
-      return readyMs - started
+      return ms
     },
     scrape: async (times) => {
       const url = metricsUrl?.(readFileSync(logFile, 'utf8'))
@@ -78,7 +85,7 @@ export async function launch(
  * When the last pair was there, on the monotonic clock. Looks at one certificate after the other, and only whether its files exist: watching
  * takes processor time from what is watched.
  */
-async function untilThere(child: ChildProcess, directories: readonly string[], deadline: number): Promise<number> {
+async function lastPairAt(child: ChildProcess, directories: readonly string[], deadline: number): Promise<number> {
   const pollMs = directories.length > 1 ? 5 : 1
   for (const [index, directory] of directories.entries()) {
     while (!(existsSync(join(directory, 'tls.crt')) && existsSync(join(directory, 'tls.key')))) {

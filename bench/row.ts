@@ -1,4 +1,5 @@
 import type { TestVault } from '../test/support/vault.ts'
+import type { buildDist } from '../tools/build.ts'
 import type { Contender } from './contenders.ts'
 
 /** A line of the target table: what is measured for it, and what came of it. */
@@ -53,6 +54,8 @@ export interface Bench {
   readonly role: string
   /** The bundle as it is published. */
   readonly dist: string
+  readonly chunks: Awaited<ReturnType<typeof buildDist>>
+  readonly compileCache: string
   /** What the image gives certferry by its environment and by flags, all as environment. */
   readonly imageEnv: Readonly<Record<string, string>>
   /** Where certificates are written. */

@@ -27,7 +27,7 @@ export async function createStand(options: StandOptions): Promise<Stand> {
   opened.defer(remove)
   const dist = join(folder, 'dist')
   options.progress('building the bundle')
-  await buildDist(dist)
+  const chunks = await buildDist(dist)
   const compileCache = join(folder, 'compile-cache')
   const { env, flags } = likeTheImage(compileCache)
   const found = [
@@ -52,6 +52,8 @@ export async function createStand(options: StandOptions): Promise<Stand> {
     vault: { address: server.address, token },
     role: ROLE,
     dist,
+    chunks,
+    compileCache,
     imageEnv: { ...env, NODE_OPTIONS: flags.join(' ') },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }

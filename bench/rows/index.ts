@@ -3,6 +3,7 @@ import { coldStart } from './cold-start.ts'
 import { delivery } from './delivery.ts'
 import { memory } from './memory.ts'
 import { rotation } from './rotation.ts'
+import { ships } from './ships.ts'
 
 /** In the order in which they are measured and shown. */
-export const rows: readonly Row[] = [coldStart, memory, delivery, rotation]
+export const rows: readonly Row[] = [coldStart, memory, delivery, rotation, ships]
