@@ -72,11 +72,23 @@ export async function attachStrace(
   inject: readonly string[],
   logPath = '/dev/null',
 ): Promise<AsyncDisposable> {
-  const strace = await component('strace')
   const calls = [...new Set(inject.map((rule) => rule.slice(0, rule.indexOf(':'))))]
-  const options = ['-f', '-o', logPath, '-e', 'signal=none', '-e', `trace=${calls.join(',') || WRITE_CALLS}`]
   const rules = inject.flatMap((rule) => ['-e', `inject=${rule}`])
-  const child = spawn(strace, [...options, ...rules, '-p', `${pid}`], { stdio: ['ignore', 'ignore', 'pipe'] })
+  return attach(pid, ['-o', logPath, '-e', `trace=${calls.join(',') || WRITE_CALLS}`, ...rules])
+}
+
+/** The same, with a log of the calls in which a thread waits: when each began, and how long it took. */
+export const attachToWaits = (pid: number, logPath: string): Promise<AsyncDisposable> =>
+  attach(pid, ['-ttt', '-T', '-o', logPath, '-e', `trace=${WAIT_CALLS}`])
+
+const WAIT_CALLS =
+  '?epoll_wait,epoll_pwait,?epoll_pwait2,futex,?poll,ppoll,?select,pselect6,nanosleep,clock_nanosleep,?io_uring_enter'
+
+async function attach(pid: number, options: readonly string[]): Promise<AsyncDisposable> {
+  const strace = await component('strace')
+  const child = spawn(strace, ['-f', '-e', 'signal=none', ...options, '-p', `${pid}`], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
   const ended = once(child, 'close')
   const detach = () => child.kill('SIGINT')
   process.once('exit', detach)
