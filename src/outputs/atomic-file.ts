@@ -1,9 +1,8 @@
 import { randomBytes } from 'node:crypto'
-import type { FileHandle } from 'node:fs/promises'
 import { formatMode } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
 import { diskError } from './disk-error.ts'
-import type { PinnedDir } from './pinned-dir.ts'
+import type { OpenFile, PinnedDir } from './pinned-dir.ts'
 
 /** A file as it shall be. */
 export interface NewFile {
@@ -31,7 +30,7 @@ export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Pro
   const handle = await dir.create(name)
   try {
     await setOwner(handle, file, path)
-    await handle.chmod(file.mode)
+    await handle.setMode(file.mode)
     await writeAll(handle, file.content)
     await handle.sync()
     const owner = await readBack(handle, file, path)
@@ -49,33 +48,33 @@ export interface Owner {
   readonly gid: number
 }
 
-async function setOwner(handle: FileHandle, { uid, gid }: NewFile, path: string): Promise<void> {
+async function setOwner(handle: OpenFile, { uid, gid }: NewFile, path: string): Promise<void> {
   if (uid === undefined && gid === undefined) return
   const own = await handle.stat()
   const owner = { uid: uid ?? own.uid, gid: gid ?? own.gid }
   if (owner.uid === own.uid && owner.gid === own.gid) return
-  await handle.chown(owner.uid, owner.gid).catch((cause) => {
+  await handle.setOwner(owner.uid, owner.gid).catch((cause) => {
     if (systemCode(cause) !== 'EPERM') throw cause
     throw new SidecarError('OWNER_DENIED', `cannot give ${path} to ${owner.uid}:${owner.gid} (EPERM)`, { cause })
   })
 }
 
-async function writeAll(handle: FileHandle, content: Buffer): Promise<void> {
+async function writeAll(handle: OpenFile, content: Buffer): Promise<void> {
   for (let done = 0; done < content.length; ) {
-    const { bytesWritten } = await handle.write(content, done, content.length - done, done)
-    if (bytesWritten === 0) throw new SidecarError('WRITE_FAILED', 'the file system took no more bytes')
-    done += bytesWritten
+    const taken = await handle.write(content, done)
+    if (taken === 0) throw new SidecarError('WRITE_FAILED', 'the file system took no more bytes')
+    done += taken
   }
 }
 
-async function readBack(handle: FileHandle, { content, mode }: NewFile, path: string): Promise<Owner> {
+async function readBack(handle: OpenFile, { content, mode }: NewFile, path: string): Promise<Owner> {
   const stat = await handle.stat()
   const found = Buffer.alloc(content.length)
-  const { bytesRead } = await handle.read(found, 0, found.length, 0)
+  const bytesRead = await handle.read(found)
   const isSame = stat.size === content.length && bytesRead === content.length && found.equals(content)
   found.fill(0)
   if (!isSame) throw new SidecarError('WRITE_FAILED', `${path} does not read back as it was written`)
-  if ((stat.mode & 0o7777) !== mode)
+  if (stat.mode !== mode)
     throw new SidecarError(
       'WRITE_FAILED',
       `${path} has mode ${formatMode(stat.mode)}, not the ${formatMode(mode)} it was given`,

@@ -1,8 +1,7 @@
 import { type BigIntStats, constants } from 'node:fs'
-import * as fs from 'node:fs/promises'
-import { join } from 'node:path'
 import { systemCode } from '../errors.ts'
 import { diskError } from './disk-error.ts'
+import { type FileSystem, fileSystemAt, onThreads } from './file-system.ts'
 
 /** What stands at a name, itself and not where it points to. */
 export interface Entry {
@@ -39,7 +38,7 @@ export interface PinnedDir extends AsyncDisposable {
   /** Content of a regular file of at most 1 MiB; undefined where there is none. */
   readFile(name: string): Promise<Buffer | undefined>
   /** A new file, 0600, open for reading and writing. Throws where something stands at the name. */
-  create(name: string): Promise<fs.FileHandle>
+  create(name: string): Promise<OpenFile>
   makeDirectory(name: string): Promise<void>
   /** A directory in this one. Close it after use. */
   open(name: string): Promise<PinnedDir>
@@ -56,84 +55,127 @@ export interface PinnedDir extends AsyncDisposable {
   space(): Promise<{ readonly bytes: number; readonly inodes: number | undefined }>
 }
 
+/** A regular file, open for reading and writing. Errors are Node's; close it after use. */
+export interface OpenFile {
+  stat(): Promise<Pick<Entry, 'mode' | 'uid' | 'gid' | 'size'>>
+  setOwner(uid: number, gid: number): Promise<void>
+  setMode(mode: number): Promise<void>
+  /** Bytes of `content` from `offset` on, to the same place in the file; resolves with how many were taken, which may be too few. */
+  write(content: Buffer, offset: number): Promise<number>
+  /** From its start; resolves with how many bytes were found. */
+  read(into: Buffer): Promise<number>
+  sync(): Promise<void>
+  close(): Promise<void>
+}
+
 const { O_RDONLY, O_RDWR, O_CREAT, O_EXCL, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants
 const MAX_FILE_BYTES = 1024 * 1024
 
 /** Throws VOLUME_UNAVAILABLE where `path` is missing, or is no directory (nor is a symbolic link to one). */
 export async function pinDirectory(path: string): Promise<PinnedDir> {
-  const handle = await openDirectory(path, path)
+  const fd = await openDirectory(onThreads, path, path)
   try {
-    return pinned(path, handle, await hasAddress(handle))
+    const byDescriptor = await hasAddress(fd)
+    return pinned(path, fd, { fs: await fileSystemAt(byDescriptor ? addressOf(fd) : path), byDescriptor })
   } catch (cause) {
-    await handle.close()
+    await onThreads.close(fd)
     throw diskError('look at', path, cause)
   }
 }
 
-const openDirectory = (path: string, address: string): Promise<fs.FileHandle> =>
+const openDirectory = (fs: FileSystem, path: string, address: string): Promise<number> =>
   fs.open(address, O_RDONLY | O_DIRECTORY | O_NOFOLLOW).catch((cause) => {
     throw diskError('open directory', path, cause)
   })
 
-const addressOf = (handle: fs.FileHandle) => `/proc/self/fd/${handle.fd}`
+const addressOf = (fd: number) => `/proc/self/fd/${fd}`
 
 /** Can a descriptor be used as a path on this system? */
-async function hasAddress(handle: fs.FileHandle): Promise<boolean> {
+async function hasAddress(fd: number): Promise<boolean> {
   const [own, seen] = await Promise.all([
-    handle.stat({ bigint: true }),
-    fs.stat(addressOf(handle), { bigint: true }).catch(() => undefined),
+    onThreads.fstat(fd),
+    onThreads.lstat(`${addressOf(fd)}/.`).catch(() => undefined),
   ])
   return seen?.ino === own.ino && seen.dev === own.dev
 }
 
-function pinned(path: string, handle: fs.FileHandle, byDescriptor: boolean): PinnedDir {
-  const base = byDescriptor ? addressOf(handle) : path
+interface Way {
+  readonly fs: FileSystem
+  readonly byDescriptor: boolean
+}
+
+function pinned(path: string, fd: number, way: Way): PinnedDir {
+  const { fs } = way
+  const base = way.byDescriptor ? addressOf(fd) : path
+  const within = (directory: string, name: string) => (name === '' ? directory : `${directory}/${name}`)
 
   const call = <T>(doing: string, name: string, run: (address: string) => Promise<T>): Promise<T> =>
-    run(join(base, name)).catch((cause) => {
-      throw diskError(doing, join(path, name), cause)
+    run(within(base, name)).catch((cause) => {
+      throw diskError(doing, within(path, name), cause)
     })
 
   return {
     path,
-    self: async () => entryOf(await call('look at', '', () => handle.stat({ bigint: true }))),
+    self: async () => entryOf(await call('look at', '', () => fs.fstat(fd))),
     list: () => call('list', '', (at) => fs.readdir(at)),
     look: async (name) => {
-      const stat = await call('look at', name, (at) => unless('ENOENT', fs.lstat(at, { bigint: true })))
+      const stat = await call('look at', name, (at) => unless('ENOENT', fs.lstat(at)))
       return stat && entryOf(stat)
     },
     readLink: (name) => call('read link', name, (at) => unless('ENOENT', unless('EINVAL', fs.readlink(at)))),
-    readFile: (name) => call('read', name, readRegular),
-    create: (name) => call('create', name, (at) => fs.open(at, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600)),
+    readFile: (name) => call('read', name, (at) => readRegular(fs, at)),
+    create: async (name) =>
+      openFile(fs, await call('create', name, (at) => fs.open(at, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600))),
     makeDirectory: (name) => call('make directory', name, (at) => fs.mkdir(at, 0o700)),
     open: async (name) => {
-      const inner = join(path, name)
-      return pinned(inner, await openDirectory(inner, join(base, name)), byDescriptor)
+      const inner = within(path, name)
+      return pinned(inner, await openDirectory(fs, inner, within(base, name)), way)
     },
     makeLink: (target, name) => call('make link', name, (at) => fs.symlink(target, at)),
-    rename: (from, to) => call('rename to', to, (at) => fs.rename(join(base, from), at)),
+    rename: (from, to) => call('rename to', to, (at) => fs.rename(within(base, from), at)),
     remove: (name) => call('remove', name, (at) => unless('ENOENT', fs.unlink(at))),
     removeDirectory: (name) => call('remove directory', name, (at) => unless('ENOENT', fs.rmdir(at))),
-    setMode: (mode) => call('change the mode of', '', () => handle.chmod(mode)),
-    sync: () => call('sync', '', () => handle.sync()),
+    setMode: (mode) => call('change the mode of', '', () => fs.fchmod(fd, mode)),
+    sync: () => call('sync', '', () => fs.fsync(fd)),
     space: async () => {
       const { bavail, bsize, files, ffree } = await call('ask the free space of', '', (at) => fs.statfs(at))
       return { bytes: bavail * bsize, inodes: files > 0 ? ffree : undefined }
     },
-    [Symbol.asyncDispose]: () => handle.close(),
+    [Symbol.asyncDispose]: closing(fs, fd),
+  }
+}
+
+const openFile = (fs: FileSystem, fd: number): OpenFile => ({
+  stat: async () => entryOf(await fs.fstat(fd)),
+  setOwner: (uid, gid) => fs.fchown(fd, uid, gid),
+  setMode: (mode) => fs.fchmod(fd, mode),
+  write: (content, offset) => fs.write(fd, content, offset),
+  read: (into) => fs.read(fd, into),
+  sync: () => fs.fsync(fd),
+  close: closing(fs, fd),
+})
+
+/** Once only: the number may be that of another file by then. */
+function closing(fs: FileSystem, fd: number): () => Promise<void> {
+  let isOpen = true
+  return async () => {
+    if (!isOpen) return
+    isOpen = false
+    await fs.close(fd)
   }
 }
 
 /** O_NONBLOCK: opening a FIFO that somebody planted must not wait for its writer. */
-async function readRegular(address: string): Promise<Buffer | undefined> {
-  const handle = await unless('ENOENT', unless('ELOOP', fs.open(address, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)))
+async function readRegular(fs: FileSystem, address: string): Promise<Buffer | undefined> {
+  const fd = await unless('ENOENT', unless('ELOOP', fs.open(address, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)))
+  if (fd === undefined) return undefined
   try {
-    const stat = await handle?.stat()
-    if (!handle || !stat?.isFile() || stat.size > MAX_FILE_BYTES) return undefined
-    const { buffer, bytesRead } = await handle.read(Buffer.alloc(stat.size), 0, stat.size, 0)
-    return buffer.subarray(0, bytesRead)
+    const stat = await fs.fstat(fd)
+    if (!stat.isFile() || stat.size > MAX_FILE_BYTES) return undefined
+    const content = Buffer.alloc(Number(stat.size))
+    return content.subarray(0, await fs.read(fd, content))
   } finally {
-    await handle?.close()
+    await fs.close(fd)
   }
 }
 

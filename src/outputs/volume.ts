@@ -1,8 +1,10 @@
+import { readFileSync } from 'node:fs'
 import * as fs from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { SidecarError, systemCode } from '../errors.ts'
 import { renameOver, temporaryName, writeNew } from './atomic-file.ts'
 import { diskError } from './disk-error.ts'
+import { fileSystemAt, onThreads } from './file-system.ts'
 import { type Entry, type PinnedDir, pinDirectory } from './pinned-dir.ts'
 
 const SETGID = 0o2000
@@ -31,10 +33,12 @@ export async function openVolume(path: string, mode: number): Promise<PinnedDir>
 
 /** The directory itself for us alone, its parents as the umask says. */
 async function makeMissing(path: string): Promise<boolean> {
+  if (await isThere(path)) return false
   const parent = dirname(path)
+  const { makePath, mkdir } = await fileSystemAt(await nearestExisting(parent))
   try {
-    await fs.mkdir(parent, { recursive: true })
-    await fs.mkdir(path, 0o700)
+    await makePath(parent)
+    await mkdir(path, 0o700)
   } catch (cause) {
     if (systemCode(cause) === 'EEXIST') return false
     throw diskError('make directory', path, cause)
@@ -68,7 +72,7 @@ export const isOurs = (uid: number): boolean => uid === 0 || uid === (process.ge
 export async function assertInPlace(dir: PinnedDir): Promise<void> {
   const [pinned, seen] = await Promise.all([
     dir.self(),
-    fs.lstat(dir.path, { bigint: true }).catch((cause) => {
+    onThreads.lstat(dir.path).catch((cause) => {
       throw new SidecarError('VOLUME_REPLACED', `${dir.path} is gone (${systemCode(cause)})`, { cause })
     }),
   ])
@@ -92,9 +96,10 @@ export async function assertReplaceable(dir: PinnedDir, names: readonly string[]
 
 /** Throws VOLUME_UNSAFE for a file that is mounted by itself (`-v file:file`, subPath): such a mount never sees a new file. */
 export async function assertNoMounts(dir: PinnedDir, names: readonly string[]): Promise<void> {
-  const mounts = await mountPoints()
+  const mounts = mountPoints().filter((mount) => names.some((name) => mount.endsWith(`/${name}`)))
+  if (mounts.length === 0) return
   const realPath = await fs.realpath(dir.path).catch(() => dir.path)
-  const mounted = names.find((name) => mounts.has(`${realPath}/${name}`))
+  const mounted = names.find((name) => mounts.includes(`${realPath}/${name}`))
   if (mounted === undefined) return
   throw new SidecarError(
     'VOLUME_UNSAFE',
@@ -103,20 +108,25 @@ export async function assertNoMounts(dir: PinnedDir, names: readonly string[]): 
 }
 
 /** Where something is mounted, as Linux tells (proc_pid_mountinfo(5), field 5, octal escapes); elsewhere nothing is known. */
-async function mountPoints(): Promise<ReadonlySet<string>> {
-  const table = await fs.readFile('/proc/self/mountinfo', 'utf8').catch(() => '')
+function mountPoints(): string[] {
   const decode = (path: string) =>
     path.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
-  return new Set(table.split('\n').map((line) => decode(line.split(' ')[4] ?? '')))
+  return mountTable()
+    .split('\n')
+    .map((line) => decode(line.split(' ')[4] ?? ''))
+}
+
+function mountTable(): string {
+  try {
+    return readFileSync('/proc/self/mountinfo', 'utf8')
+  } catch {
+    return ''
+  }
 }
 
 /** What `certferry doctor` says of a directory: proven writable, or how it would be made. Throws what a write would meet. */
 export async function examineVolume(path: string): Promise<string> {
-  const isThere = await fs.stat(path).then(
-    () => true,
-    () => false,
-  )
-  if (!isThere) {
+  if (!(await isThere(path))) {
     const parent = await nearestExisting(dirname(path))
     await fs.access(parent, fs.constants.W_OK | fs.constants.X_OK).catch((cause) => {
       throw diskError('make a directory in', parent, cause)
@@ -128,12 +138,14 @@ export async function examineVolume(path: string): Promise<string> {
   return `${path} is writable, and for nobody else`
 }
 
-async function nearestExisting(path: string): Promise<string> {
-  return fs.stat(path).then(
-    () => path,
-    () => nearestExisting(dirname(path)),
+const nearestExisting = async (path: string): Promise<string> =>
+  (await isThere(path)) ? path : nearestExisting(dirname(path))
+
+const isThere = (path: string): Promise<boolean> =>
+  fs.stat(path).then(
+    () => true,
+    () => false,
   )
-}
 
 export interface Need {
   readonly bytes: number

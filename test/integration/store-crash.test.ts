@@ -35,6 +35,8 @@ interface Scenario {
   /** All layouts unless given, where what is done does not depend on the layout. */
   readonly layouts?: readonly Layout[]
   readonly keepMs?: number
+  /** In memory unless given; on a disk calls take another way. */
+  readonly base?: string
 }
 
 const SCENARIOS: readonly Scenario[] = [
@@ -90,6 +92,14 @@ const SCENARIOS: readonly Scenario[] = [
     layouts: ['generation'],
     keepMs: -1,
   },
+  {
+    name: 'a swap on a disk',
+    prepare: (directory, layout) => put(directory, layout, ['apply 0', 'settle']),
+    steps: ['open', 'apply 1', 'settle'],
+    outcomes: [a, b],
+    layouts: ['nginx-include'],
+    base: tmpdir(),
+  },
 ]
 
 for (const layout of LAYOUTS)
@@ -120,8 +130,8 @@ for (const layout of LAYOUTS)
   }
 
 /** A directory per run, each a copy of the one that the scenario prepared. */
-async function arrange(t: TestContext, { prepare, steps, keepMs }: Scenario, layout: Layout) {
-  const volume = makeVolume(t)
+async function arrange(t: TestContext, { prepare, steps, keepMs, base }: Scenario, layout: Layout) {
+  const volume = makeVolume(t, base)
   const template = join(volume, 'template/tls')
   await prepare(template, layout)
   fs.mkdirSync(join(volume, 'template'), { recursive: true })

@@ -12,8 +12,8 @@ import type { Layout, Output } from '../../src/outputs/output.ts'
 const BASE = fs.existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
 
 /** An empty directory of our own, removed after the test. */
-export function makeVolume(t: Pick<TestContext, 'after'>): string {
-  const path = fs.mkdtempSync(join(BASE, 'certferry-test-'))
+export function makeVolume(t: Pick<TestContext, 'after'>, base = BASE): string {
+  const path = fs.mkdtempSync(join(base, 'certferry-test-'))
   t.after(() => fs.rmSync(path, { recursive: true, force: true }))
   return path
 }
