@@ -1,4 +1,4 @@
-import { isAbsolute, relative } from 'node:path'
+import { dirname, isAbsolute, relative } from 'node:path'
 import type { Output } from '../outputs/output.ts'
 import type { Path } from './problems.ts'
 
@@ -18,13 +18,15 @@ export interface Clash {
 export function findClashes(claims: readonly Claim[], volumes: readonly string[] | undefined): Clash[] {
   const byName = new Map<string, number>()
   const byDirectory = new Map<string, Claim>()
+  const nested = createNesting()
   return claims.flatMap((claim) => {
     const { index, name, outputs } = claim
     const twin = byName.get(name)
     byName.set(name, index)
     const clashes = outputs.flatMap((output, position) => {
       const owner = byDirectory.get(output.directory)
-      const near = [...byDirectory.keys()].find((other) => isNested(output.directory, other))
+      const near = nested.nearest(output.directory)
+      nested.add(output.directory)
       byDirectory.set(output.directory, claim)
       const at = (key: string, message: string): Clash => ({
         path: ['certificates', index, 'outputs', position, key],
@@ -77,8 +79,27 @@ function withinDirectory(output: Output, earlier: readonly Output[]): { key: str
   ]
 }
 
-/** One below the other: a set takes away what it finds foreign in its directory. */
-const isNested = (one: string, other: string) => one !== other && (isWithin(one, other) || isWithin(other, one))
+/** Directories one within the other: a set takes away what it finds foreign in its directory. Each is looked up by its ancestors, not compared with all. */
+function createNesting() {
+  const known = new Set<string>()
+  /** By each directory that has known ones below: the first of these. */
+  const below = new Map<string, string>()
+  return {
+    nearest: (directory: string): string | undefined =>
+      below.get(directory) ?? ancestorsOf(directory).find((ancestor) => known.has(ancestor)),
+    add: (directory: string): void => {
+      if (known.has(directory)) return
+      known.add(directory)
+      for (const ancestor of ancestorsOf(directory)) if (!below.has(ancestor)) below.set(ancestor, directory)
+    },
+  }
+}
+
+/** `/a/b/c` → `/a/b`, `/a`, `/`. */
+function ancestorsOf(directory: string): string[] {
+  const parent = dirname(directory)
+  return parent === directory ? [] : [parent, ...ancestorsOf(parent)]
+}
 
 function isWithin(path: string, directory: string): boolean {
   const way = relative(directory, path)

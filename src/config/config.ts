@@ -28,7 +28,7 @@ export function loadConfig(file: string, env: Env): Config {
     ...document.problems,
     ...troubles.map((trouble) => document.problem(['vault'], trouble)),
     ...issues.flatMap((issue) => explain(issue, { value, schema: configJsonSchema, document })).map(blame),
-    ...crossCheck(value, document),
+    ...crossCheck(value, result.data, document),
   ]
   if (!result.success || problems.length > 0) throw new ConfigError(file, inFileOrder(onePerPlace(problems, document)))
   const raw = isRecord(value) ? value : {}
@@ -61,12 +61,16 @@ function onePerPlace(problems: readonly Problem[], document: ConfigDocument): Pr
 }
 
 /** Names, files and directories that clash, among those certificates that are valid by themselves; and a missing Vault. */
-function crossCheck(value: unknown, document: ConfigDocument): Problem[] {
+function crossCheck(
+  value: unknown,
+  valid: z.output<typeof ConfigFile> | undefined,
+  document: ConfigDocument,
+): Problem[] {
   if (!isRecord(value) || !Array.isArray(value.certificates)) return []
-  const claims = value.certificates.flatMap((raw, index) => {
-    const { data } = CertificateOptions.safeParse(raw)
-    return data ? [{ index, name: data.name, outputs: data.outputs.map((options) => outputs.create(options, {})) }] : []
-  })
+  const certificates = valid?.certificates ?? value.certificates.map((raw) => CertificateOptions.safeParse(raw).data)
+  const claims = certificates.flatMap((data, index) =>
+    data ? [{ index, name: data.name, outputs: data.outputs.map((options) => outputs.create(options, {})) }] : [],
+  )
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
   const homeless = value.certificates.flatMap((raw, index) =>
     value.vault === undefined && isRecord(raw) && comesFromVault(raw.source) ? [index] : [],

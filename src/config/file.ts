@@ -43,7 +43,7 @@ export function readConfigFile(file: string, env: Env): ConfigDocument {
   if (broken.length > 0) fail(broken.map(plain))
   if (isTooDeep(document)) fail([{ place: file, path: '', message: `is nested more than ${DEPTH_LIMIT} levels deep` }])
   if (document.contents === null) fail([{ place: file, path: '', message: 'is empty' }])
-  const originals = document.clone()
+  const originals = text.includes('${') ? document.clone() : document
   const unresolved = interpolate(document, env)
 
   return {

@@ -70,7 +70,8 @@ const Renewal = z
     }
   })
 
-function isTimezone(name = 'UTC'): boolean {
+function isTimezone(name: string | undefined): boolean {
+  if (name === undefined) return true
   try {
     return new Intl.DateTimeFormat('en', { timeZone: name }) !== undefined
   } catch {
