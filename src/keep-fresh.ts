@@ -74,6 +74,8 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     const pass = reporter.started(task, state)
     const outcome = await rotate(cert, assignmentOf(task, { forced: forced !== undefined, wanted }), deps, signal)
     if (outcome.kind === 'served' || !BEFORE_ISSUING.has(outcome.stage)) wanted = undefined
+    // What the pass has just checked need not be checked again.
+    if (outcome.kind === 'served') mismatch.know(outcome.bundle, undefined)
     if (signal.aborted) for (const rotation of rotations) rotation.done(outcome)
     signal.throwIfAborted()
     state = evolve(state, outcome, policy(), times())
@@ -141,12 +143,14 @@ export function mismatchOf({ source, expect }: ManagedCertificate, bundle: Bundl
 }
 
 /** Remembers the answer for the last bundle asked about: it cannot change while bundle and config stay. */
-function rememberLast<T>(answer: (bundle: Bundle) => T): (bundle: Bundle) => T {
+function rememberLast<T>(answer: (bundle: Bundle) => T) {
   let last: { bundle: Bundle; value: T } | undefined
-  return (bundle) => {
-    if (last?.bundle !== bundle) last = { bundle, value: answer(bundle) }
-    return last.value
+  const know = (bundle: Bundle, value: T) => {
+    last = { bundle, value }
+    return value
   }
+  const remembered = (bundle: Bundle): T => (last?.bundle === bundle ? last.value : know(bundle, answer(bundle)))
+  return Object.assign(remembered, { know })
 }
 
 /** Stages at which nothing was issued for sure. */

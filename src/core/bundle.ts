@@ -57,7 +57,8 @@ export interface BundleParts {
  * Throws BAD_RESPONSE when a part is no certificate or key, KEY_MISMATCH when the key belongs to another certificate.
  */
 export function toBundle({ certificate, issuers, key, origin, receivedAt }: BundleParts): Bundle {
-  const [leaf, ...rest] = parseCertificates(certificate)
+  const [first, ...rest] = blocksOf(certificate)
+  const leaf = first === undefined ? undefined : parseBlock(first)
   if (!leaf) throw new SidecarError('BAD_RESPONSE', `the answer of ${origin} holds no certificate`)
   const privateKey = typeof key === 'string' ? parseKey(key, origin) : key
   if (!leaf.checkPrivateKey(privateKey)) {
@@ -66,7 +67,7 @@ export function toBundle({ certificate, issuers, key, origin, receivedAt }: Bund
       `certificate ${serialOf(leaf)} from ${origin} does not belong to its private key`,
     )
   }
-  const { intermediates, roots } = orderChain(leaf, [...rest, ...issuers.flatMap(parseCertificates)])
+  const { intermediates, roots } = orderChain(leaf, [...rest, ...issuers.flatMap(blocksOf)].map(issuerOf))
   return {
     leaf,
     intermediates,
@@ -82,15 +83,17 @@ export function toBundle({ certificate, issuers, key, origin, receivedAt }: Bund
 }
 
 /** All certificates in a PEM text. Throws BAD_RESPONSE on a block that does not parse. */
-export function parseCertificates(text: string): X509Certificate[] {
-  const blocks = text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? []
-  return blocks.map((block) => {
-    try {
-      return parseCertificate(block)
-    } catch (cause) {
-      throw new SidecarError('BAD_RESPONSE', 'a certificate in the answer does not parse as X.509', { cause })
-    }
-  })
+export const parseCertificates = (text: string): X509Certificate[] => blocksOf(text).map(parseBlock)
+
+const blocksOf = (text: string): string[] =>
+  text.match(/-----BEGIN CERTIFICATE-----[\s\S]*?-----END CERTIFICATE-----/g) ?? []
+
+function parseBlock(block: string): X509Certificate {
+  try {
+    return parseCertificate(block)
+  } catch (cause) {
+    throw new SidecarError('BAD_RESPONSE', 'a certificate in the answer does not parse as X.509', { cause })
+  }
 }
 
 /**
@@ -117,6 +120,19 @@ function parseKey(text: string, origin: string): KeyObject {
   } finally {
     content.fill(0)
   }
+}
+
+/** Issuers by their PEM: certificates have them in common, and each parsed one takes time and memory. The last so many are kept. */
+const issuers = new Map<string, X509Certificate>()
+const MAX_ISSUERS_KEPT = 100
+
+function issuerOf(block: string): X509Certificate {
+  const issuer = issuers.get(block) ?? parseBlock(block)
+  issuers.delete(block)
+  issuers.set(block, issuer)
+  const [oldest] = issuers.keys()
+  if (issuers.size > MAX_ISSUERS_KEPT && oldest !== undefined) issuers.delete(oldest)
+  return issuer
 }
 
 export const fingerprintOf = (certificate: X509Certificate): string =>
@@ -148,7 +164,17 @@ function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
 }
 
 export const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
-  certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
+  certificate.checkIssued(issuer) && isSignedBy(certificate, issuer)
+
+/** By each certificate the issuer whose signature on it was found good: neither of them can change, so one look at it is enough. */
+const signers = new WeakMap<X509Certificate, X509Certificate>()
+
+function isSignedBy(certificate: X509Certificate, issuer: X509Certificate): boolean {
+  if (signers.get(certificate) === issuer) return true
+  const isGood = certificate.verify(issuer.publicKey)
+  if (isGood) signers.set(certificate, issuer)
+  return isGood
+}
 const isSelfSigned = (certificate: X509Certificate) => isIssuedBy(certificate, certificate)
 
 /**
