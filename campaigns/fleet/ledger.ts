@@ -7,7 +7,10 @@ export interface Account {
   readonly expired: number
   /** How long all of them together were out of date, s. */
   readonly expiredSeconds: number
-  /** When the last sidecar that had failed had a new certificate; undefined when none failed, infinite when one still fails. */
+  /**
+   * When the last of those that had failed before the end of the outage (or at all, without one) had a new certificate; undefined when none
+   * had, infinite when one still has none.
+   */
   readonly recoveredAt: number | undefined
   /** Sidecars that failed at least once. */
   readonly failed: number
@@ -24,7 +27,7 @@ export interface Ledger {
   close(now: number): Account
 }
 
-export function createLedger(sidecars: number, outageEnd = 0): Ledger {
+export function createLedger(sidecars: number, outageEnd?: number): Ledger {
   const notAfter = new Float64Array(sidecars).fill(Number.POSITIVE_INFINITY)
   const failing = new Set<number>()
   const everFailed = new Set<number>()
@@ -46,10 +49,10 @@ export function createLedger(sidecars: number, outageEnd = 0): Ledger {
       if (failing.delete(index)) recoveredAt = now
     },
     failed: (index, sentAt, why) => {
-      failing.add(index)
+      if (sentAt < (outageEnd ?? Number.POSITIVE_INFINITY)) failing.add(index)
       everFailed.add(index)
       if (why === 'limited') account.limited += 1
-      if ((why === 'timeout' || why === 'unconnected') && sentAt >= outageEnd) account.givenUp += 1
+      if ((why === 'timeout' || why === 'unconnected') && sentAt >= (outageEnd ?? 0)) account.givenUp += 1
     },
     close: (now) => {
       for (let index = 0; index < sidecars; index++) expire(index, now)
