@@ -1,42 +1,49 @@
 import { createPublicKey, type KeyObject, sign } from 'node:crypto'
 import { isIPv4 } from 'node:net'
 import { promisify } from 'node:util'
-import * as asn1 from 'asn1js'
 import type { Names } from './names.ts'
 
+/** Object identifiers as DER holds them, in hex. */
 const OID = {
-  commonName: '2.5.4.3',
-  extensionRequest: '1.2.840.113549.1.9.14',
-  subjectAltName: '2.5.29.17',
-  ecdsaWithSha256: '1.2.840.10045.4.3.2',
-  ecdsaWithSha384: '1.2.840.10045.4.3.3',
-  ed25519: '1.3.101.112',
-  sha256WithRsa: '1.2.840.113549.1.1.11',
+  commonName: '550403',
+  extensionRequest: '2a864886f70d01090e',
+  subjectAltName: '551d11',
+  ecdsaWithSha256: '2a8648ce3d040302',
+  ecdsaWithSha384: '2a8648ce3d040303',
+  ed25519: '2b6570',
+  sha256WithRsa: '2a864886f70d01010b',
+}
+
+/** Tags of X.690 §8.1.2, constructed where the type is. */
+const TAG = {
+  integer: 0x02,
+  bitString: 0x03,
+  octetString: 0x04,
+  null: 0x05,
+  oid: 0x06,
+  utf8String: 0x0c,
+  sequence: 0x30,
+  set: 0x31,
 }
 
 const signAsync = promisify(sign)
 
-/** A PKCS#10 certification request (RFC 2986) in PEM for `names`, signed with `key`. */
+/**
+ * A PKCS#10 certification request (RFC 2986) in PEM for `names`, signed with `key`. Encoded here: the few shapes it takes need less code
+ * than a library for all of ASN.1 needs to be fed, which took 9 ms to load and 1 ms for each request (docs/performance.md).
+ */
 export async function createCsr(names: Names, key: KeyObject): Promise<string> {
-  const { oid, digest } = signatureOf(key)
-  const info = new asn1.Sequence({
-    value: [
-      new asn1.Integer({ value: 0 }),
-      subject(names.commonName),
-      der(createPublicKey(key).export({ type: 'spki', format: 'der' })),
-      attributes(names),
-    ],
-  })
-  const signed = Buffer.from(info.toBER())
-  const signature = await signAsync(digest, signed, key)
-  const algorithm = [
-    new asn1.ObjectIdentifier({ value: oid }),
-    ...(key.asymmetricKeyType === 'rsa' ? [new asn1.Null()] : []),
-  ]
-  const request = new asn1.Sequence({
-    value: [der(signed), new asn1.Sequence({ value: algorithm }), new asn1.BitString({ valueHex: bytes(signature) })],
-  })
-  return pem('CERTIFICATE REQUEST', Buffer.from(request.toBER()))
+  const { algorithm, digest } = signatureOf(key)
+  const publicKey = createPublicKey(key).export({ type: 'spki', format: 'der' })
+  const info = der(
+    TAG.sequence,
+    der(TAG.integer, Buffer.of(0)),
+    subject(names.commonName),
+    publicKey,
+    attributes(names),
+  )
+  const signature = await signAsync(digest, info, key)
+  return pem('CERTIFICATE REQUEST', der(TAG.sequence, info, algorithm, der(TAG.bitString, Buffer.of(0), signature)))
 }
 
 /** DER → PEM, 64 characters a line (RFC 7468). */
@@ -64,49 +71,55 @@ export function pemBytes(label: string, content: Buffer): Buffer {
 const BASE64 = Buffer.from('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=')
 const PADDING = 64
 
-function signatureOf(key: KeyObject): { oid: string; digest: string | null } {
-  if (key.asymmetricKeyType === 'ed25519') return { oid: OID.ed25519, digest: null }
-  if (key.asymmetricKeyType === 'rsa') return { oid: OID.sha256WithRsa, digest: 'sha256' }
+function signatureOf(key: KeyObject): { algorithm: Buffer; digest: string | null } {
+  const named = (identifier: string, ...parameters: readonly Buffer[]) =>
+    der(TAG.sequence, oid(identifier), ...parameters)
+  if (key.asymmetricKeyType === 'ed25519') return { algorithm: named(OID.ed25519), digest: null }
+  if (key.asymmetricKeyType === 'rsa') return { algorithm: named(OID.sha256WithRsa, der(TAG.null)), digest: 'sha256' }
   return key.asymmetricKeyDetails?.namedCurve === 'secp384r1'
-    ? { oid: OID.ecdsaWithSha384, digest: 'sha384' }
-    : { oid: OID.ecdsaWithSha256, digest: 'sha256' }
+    ? { algorithm: named(OID.ecdsaWithSha384), digest: 'sha384' }
+    : { algorithm: named(OID.ecdsaWithSha256), digest: 'sha256' }
 }
 
-function subject(commonName: string | undefined): asn1.Sequence {
-  if (commonName === undefined) return new asn1.Sequence({ value: [] })
-  const attribute = new asn1.Sequence({
-    value: [new asn1.ObjectIdentifier({ value: OID.commonName }), new asn1.Utf8String({ value: commonName })],
-  })
-  return new asn1.Sequence({ value: [new asn1.Set({ value: [attribute] })] })
+function subject(commonName: string | undefined): Buffer {
+  if (commonName === undefined) return der(TAG.sequence)
+  const attribute = der(TAG.sequence, oid(OID.commonName), der(TAG.utf8String, Buffer.from(commonName)))
+  return der(TAG.sequence, der(TAG.set, attribute))
 }
 
 /** The extensionRequest attribute (RFC 2985 §5.4.2) with the subjectAltName, tagged [0]; empty without names. */
-function attributes(names: Names): asn1.Constructed {
+function attributes(names: Names): Buffer {
   const generalNames = [
-    ...names.email.map((name) => tagged(1, Buffer.from(name, 'latin1'))),
-    ...names.dns.map((name) => tagged(2, Buffer.from(name, 'latin1'))),
-    ...names.uri.map((name) => tagged(6, Buffer.from(name, 'latin1'))),
-    ...names.ip.map((name) => tagged(7, addressBytes(name))),
+    ...names.email.map((name) => der(contextual(1), Buffer.from(name, 'latin1'))),
+    ...names.dns.map((name) => der(contextual(2), Buffer.from(name, 'latin1'))),
+    ...names.uri.map((name) => der(contextual(6), Buffer.from(name, 'latin1'))),
+    ...names.ip.map((name) => der(contextual(7), addressBytes(name))),
   ]
-  const idBlock = { tagClass: 3, tagNumber: 0 }
-  if (generalNames.length === 0) return new asn1.Constructed({ idBlock, value: [] })
-  const san = new asn1.Sequence({
-    value: [
-      new asn1.ObjectIdentifier({ value: OID.subjectAltName }),
-      new asn1.OctetString({ valueHex: new asn1.Sequence({ value: generalNames }).toBER() }),
-    ],
-  })
-  const attribute = new asn1.Sequence({
-    value: [
-      new asn1.ObjectIdentifier({ value: OID.extensionRequest }),
-      new asn1.Set({ value: [new asn1.Sequence({ value: [san] })] }),
-    ],
-  })
-  return new asn1.Constructed({ idBlock, value: [attribute] })
+  if (generalNames.length === 0) return der(ATTRIBUTES)
+  const san = der(TAG.sequence, oid(OID.subjectAltName), der(TAG.octetString, der(TAG.sequence, ...generalNames)))
+  const attribute = der(TAG.sequence, oid(OID.extensionRequest), der(TAG.set, der(TAG.sequence, san)))
+  return der(ATTRIBUTES, attribute)
 }
 
-const tagged = (tagNumber: number, value: Buffer) =>
-  new asn1.Primitive({ idBlock: { tagClass: 3, tagNumber }, valueHex: bytes(value) })
+/** [n] of a context, of a primitive type. */
+const contextual = (number: number) => 0x80 | number
+/** [0] of a context, of a constructed type. */
+const ATTRIBUTES = 0xa0
+
+const oid = (hex: string) => der(TAG.oid, Buffer.from(hex, 'hex'))
+
+/** Tag, length, contents: X.690 §8.1 with the shortest form of the length (§10.1). */
+function der(tag: number, ...contents: readonly Buffer[]): Buffer {
+  const length = contents.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  return Buffer.concat([Buffer.of(tag, ...lengthOctets(length)), ...contents])
+}
+
+function lengthOctets(length: number): number[] {
+  if (length < 0x80) return [length]
+  const octets: number[] = []
+  for (let rest = length; rest > 0; rest >>>= 8) octets.unshift(rest & 0xff)
+  return [0x80 | octets.length, ...octets]
+}
 
 /** 4 or 16 bytes of an address, as GeneralName iPAddress wants them. */
 function addressBytes(address: string): Buffer {
@@ -121,11 +134,3 @@ function addressBytes(address: string): Buffer {
     tail === undefined ? left : [...left, ...Array<string>(8 - left.length - right.length).fill('0'), ...right]
   return Buffer.from(groups.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 0xff]))
 }
-
-function der(content: Buffer): asn1.AsnType {
-  const { result, offset } = asn1.fromBER(bytes(content))
-  if (offset === -1) throw new TypeError('not DER')
-  return result
-}
-
-const bytes = (buffer: Buffer): ArrayBuffer => Uint8Array.from(buffer).buffer
