@@ -17,7 +17,7 @@ export interface Stand extends Bench, AsyncDisposable {
 
 export type StandOptions = Pick<Bench, 'size' | 'volumeIn' | 'progress'>
 
-/** Everything that is measured, and a Vault for it: one server in memory, with an intermediate CA and its audit log on. */
+/** Everything that is measured, and a Vault for it. */
 export async function createStand(options: StandOptions): Promise<Stand> {
   await using opened = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'certferry-bench-dist-'))
@@ -39,23 +39,34 @@ export async function createStand(options: StandOptions): Promise<Stand> {
     await unlessMissing('Vault Agent', 'vault', vaultAgent),
     await unlessMissing('consul-template', 'consul-template', consulTemplate),
   ]
-  const server = opened.use(await startVault())
-  const role = { allow_any_name: true, key_type: 'ec', key_bits: 256, ttl: '720h' }
-  await server.setupPki({ roles: { [ROLE]: role } })
-  const token = await server.createToken({ policy: POLICY, body: { period: '24h' } })
+  const { server, vault, role } = opened.use(await openVault())
   const held = opened.move()
   return {
     ...options,
     contenders: found.flatMap(({ contender }) => contender ?? []),
     absent: found.flatMap(({ name, why }) => (why === undefined ? [] : [{ name, why }])),
     server,
-    vault: { address: server.address, token },
-    role: ROLE,
+    vault,
+    role,
     dist,
     chunks,
     compileCache,
     imageEnv: { ...env, NODE_OPTIONS: flags.join(' ') },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+/** A server in memory, with an intermediate CA and its audit log on. */
+export async function openVault(): Promise<Pick<Bench, 'server' | 'vault' | 'role'> & AsyncDisposable> {
+  const server = await startVault()
+  const role = { allow_any_name: true, key_type: 'ec', key_bits: 256, ttl: '720h' }
+  await server.setupPki({ roles: { [ROLE]: role } })
+  const token = await server.createToken({ policy: POLICY, body: { period: '24h' } })
+  return {
+    server,
+    vault: { address: server.address, token },
+    role: ROLE,
+    [Symbol.asyncDispose]: () => server[Symbol.asyncDispose](),
   }
 }
 
