@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type ComponentName, component } from '../test/support/components.ts'
+import { component } from '../test/support/components.ts'
 import { startVault } from '../test/support/vault.ts'
 import { buildDist } from '../tools/build.ts'
 import { type Contender, certferry, consulTemplate, likeTheImage, vaultAgent } from './contenders.ts'
@@ -15,10 +15,21 @@ export interface Stand extends Bench, AsyncDisposable {
   readonly absent: readonly { readonly name: string; readonly why: string }[]
 }
 
-export type StandOptions = Pick<Bench, 'size' | 'volumeIn' | 'progress'>
+export interface StandOptions extends Pick<Bench, 'size' | 'volumeIn' | 'progress'> {
+  /** All of them unless given. */
+  readonly peers?: readonly PeerName[]
+}
+
+type PeerName = keyof typeof PEERS
+
+const PEERS = {
+  'Vault Agent': (): Promise<Contender> => component('vault').then(vaultAgent),
+  'consul-template': (): Promise<Contender> => component('consul-template').then(consulTemplate),
+}
+const PEER_NAMES: readonly PeerName[] = ['Vault Agent', 'consul-template']
 
 /** Everything that is measured, and a Vault for it. */
-export async function createStand(options: StandOptions): Promise<Stand> {
+export async function createStand({ peers = PEER_NAMES, ...options }: StandOptions): Promise<Stand> {
   await using opened = new AsyncDisposableStack()
   const folder = mkdtempSync(join(tmpdir(), 'certferry-bench-dist-'))
   const remove = () => rmSync(folder, { recursive: true, force: true })
@@ -30,15 +41,8 @@ export async function createStand(options: StandOptions): Promise<Stand> {
   const chunks = await buildDist(dist)
   const compileCache = join(folder, 'compile-cache')
   const { env, flags } = likeTheImage(compileCache)
-  const found = [
-    {
-      name: 'certferry',
-      contender: certferry(process.execPath, join(dist, 'cli.cjs'), compileCache),
-      why: undefined,
-    },
-    await unlessMissing('Vault Agent', 'vault', vaultAgent),
-    await unlessMissing('consul-template', 'consul-template', consulTemplate),
-  ]
+  const own = certferry(process.execPath, join(dist, 'cli.cjs'), compileCache)
+  const found = [{ name: own.name, contender: own, why: undefined }, ...(await Promise.all(peers.map(unlessMissing)))]
   const { server, vault, role } = opened.use(await openVault())
   const held = opened.move()
   return {
@@ -70,9 +74,9 @@ export async function openVault(): Promise<Pick<Bench, 'server' | 'vault' | 'rol
   }
 }
 
-async function unlessMissing(name: string, program: ComponentName, create: (program: string) => Contender) {
+async function unlessMissing(name: PeerName) {
   try {
-    return { name, contender: create(await component(program)), why: undefined }
+    return { name, contender: await PEERS[name](), why: undefined }
   } catch (error) {
     return { name, contender: undefined, why: error instanceof Error ? error.message : String(error) }
   }
