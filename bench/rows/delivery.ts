@@ -49,7 +49,7 @@ export const delivery: Row = {
         memory('most ever resident', 'peakBytes', []),
       ],
       notes: [
-        `All keys are ECDSA P-256. certferry makes them itself, has Vault sign, and syncs what it writes; Vault Agent and consul-template have Vault make the keys, as \`pkiCert\` can do nothing else, and sync nothing. Vault alone signs ${many} requests made beforehand, 8 at a time on kept connections, through the same role, and nothing is written. Memory is read ${bench.size.settleMs / 1000} s after the last certificate.`,
+        `All keys are ECDSA P-256. certferry makes them itself, has Vault sign, and syncs every file and folder; Vault Agent and consul-template have Vault make the keys, as \`pkiCert\` can do nothing else, and sync the certificate alone. Vault alone signs ${many} requests made beforehand, 8 at a time on kept connections, through the same role, and nothing is written. Memory is read ${bench.size.settleMs / 1000} s after the last certificate.`,
       ],
     }
   },
