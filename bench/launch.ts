@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { once } from 'node:events'
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -47,8 +47,12 @@ export async function launch(
   const started = performance.now()
   const child = spawn(program, args, { env: { ...env }, cwd: folder, stdio: ['ignore', log, log] })
   closeSync(log)
-  const kill = () => child.kill('SIGKILL')
-  process.once('exit', kill)
+  const abandon = () => {
+    child.kill('SIGKILL')
+    for (const path of [folder, volume]) rmSync(path, { recursive: true, force: true })
+  }
+  // Also when the bench ends without disposing of it.
+  process.once('exit', abandon)
 
   const untilThere = async (limitMs = LIMIT_MS) => {
     try {
@@ -74,7 +78,7 @@ export async function launch(
     },
     memory: () => memoryOf(child.pid ?? 0),
     [Symbol.asyncDispose]: async () => {
-      process.removeListener('exit', kill)
+      process.removeListener('exit', abandon)
       await end(child)
       for (const path of [folder, volume]) await rm(path, { recursive: true, force: true })
     },

@@ -7,7 +7,7 @@ import { build } from 'rolldown'
 import { directPackages, ROOT } from '../tools/packages.ts'
 import type { Contender } from './contenders.ts'
 import { launch } from './launch.ts'
-import { inRounds, valuesOf } from './rounds.ts'
+import { inRounds, type Participant, valuesOf } from './rounds.ts'
 import type { Bench, Values } from './row.ts'
 
 export interface PackageShare {
@@ -91,13 +91,12 @@ export async function timesToLoad(rounds: number, progress: Bench['progress']): 
   const folder = mkdtempSync(join(tmpdir(), 'certferry-bench-packages-'))
   try {
     const names = [BARE, ...directPackages().map((id) => id.slice(0, id.lastIndexOf('@')))]
-    const participants = await Promise.all(
-      names.map(async (name, index) => {
-        const file = join(folder, `${index}.cjs`)
-        await bundleAlone(name, file)
-        return { name, measure: () => timeToRun(file, join(folder, 'compile-cache')) }
-      }),
-    )
+    const participants: Participant<number>[] = []
+    for (const [index, name] of names.entries()) {
+      const file = join(folder, `${index}.cjs`)
+      await bundleAlone(name, file)
+      participants.push({ name, measure: () => timeToRun(file, join(folder, 'compile-cache')) })
+    }
     return valuesOf(await inRounds(participants, rounds, progress), (ms) => ms)
   } finally {
     rmSync(folder, { recursive: true, force: true })
