@@ -69,6 +69,8 @@ function readOptions() {
         help: { type: 'boolean', default: false },
       },
     })
+    if (values['write-docs'] && (values.quick || values.only !== undefined))
+      throw new Error('docs/performance.md shows a full run: --write-docs goes neither with --quick nor with --only')
     const usual = values.quick ? QUICK : FULL
     const size: Size = {
       rounds: count(values.rounds, usual.rounds),

@@ -68,9 +68,8 @@ export function wakeUpsIn(log: string): WakeUp[] {
 
 function causeOf(call: string, seconds: number): string {
   const isTimer = /^(?:clock_)?nanosleep/.test(call) || call.includes('ETIMEDOUT') || /^\w*poll\w*\(.*= 0 </.test(call)
-  return isTimer
-    ? `timer of ${seconds < 0.95 ? `${(Math.max(seconds, 0.1)).toFixed(1)} s or less` : `${Math.round(seconds)} s`}`
-    : 'an event'
+  if (!isTimer) return 'an event'
+  return `a timer of about ${seconds < 0.95 ? Math.max(seconds, 0.1).toFixed(1) : Math.round(seconds)} s`
 }
 
 /** One for each time that the whole process rested. */

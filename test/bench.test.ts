@@ -85,10 +85,10 @@ describe('a log of waits', () => {
     ].join('\n')
     const told = wakeUpsIn(log).map(({ at, thread, cause }) => `${at.toFixed(2)} ${thread} ${cause}`)
     assert.deepEqual(told, [
-      '100.70 7 timer of 0.5 s or less',
+      '100.70 7 a timer of about 0.5 s',
       '103.00 8 an event',
       '104.00 7 an event',
-      '106.00 9 timer of 2 s',
+      '106.00 9 a timer of about 2 s',
     ])
   })
 })
