@@ -20,6 +20,10 @@ export interface Running extends AsyncDisposable {
   /** Asks so often for its metrics; false when it has no place to ask. */
   scrape(times: number): Promise<boolean>
   memory(): Memory
+  /** When it was started, ms since 1970. */
+  readonly startedAt: number
+  /** All that it wrote to standard output and error. */
+  log(): string
 }
 
 export interface LaunchOptions extends Pick<Job, 'metricsPort'> {
@@ -43,10 +47,10 @@ export async function launch(
   for (const directory of directories) mkdirSync(directory)
   const { program, args, env, metricsUrl } = contender.prepare({ vault, role, folder, directories, ...more })
   const logFile = join(folder, 'log')
-  const log = openSync(logFile, 'w')
+  const output = openSync(logFile, 'w')
   const started = performance.now()
-  const child = spawn(program, args, { env: { ...env }, cwd: folder, stdio: ['ignore', log, log] })
-  closeSync(log)
+  const child = spawn(program, args, { env: { ...env }, cwd: folder, stdio: ['ignore', output, output] })
+  closeSync(output)
   const abandon = () => {
     child.kill('SIGKILL')
     for (const path of [folder, volume]) rmSync(path, { recursive: true, force: true })
@@ -54,11 +58,12 @@ export async function launch(
   // Also when the bench ends without disposing of it.
   process.once('exit', abandon)
 
+  const log = () => readFileSync(logFile, 'utf8')
   const untilThere = async (limitMs = LIMIT_MS) => {
     try {
       return (await lastPairAt(child, directories, started + limitMs)) - started
     } catch (error) {
-      throw new Error(`${contender.name}: ${error instanceof Error ? error.message : error}\n${tail(logFile)}`)
+      throw new Error(`${contender.name}: ${error instanceof Error ? error.message : error}\n${tail(log())}`)
     }
   }
   return {
@@ -71,12 +76,14 @@ export async function launch(
       return ms
     },
     scrape: async (times) => {
-      const url = metricsUrl?.(readFileSync(logFile, 'utf8'))
+      const url = metricsUrl?.(log())
       if (url === undefined) return false
       for (let count = 0; count < times; count += 1) await scrapeOnce(contender.name, url)
       return true
     },
     memory: () => memoryOf(child.pid ?? 0),
+    startedAt: performance.timeOrigin + started,
+    log,
     [Symbol.asyncDispose]: async () => {
       process.removeListener('exit', abandon)
       await end(child)
@@ -128,4 +135,4 @@ async function end(child: ChildProcess) {
   clearTimeout(timer)
 }
 
-const tail = (file: string) => readFileSync(file, 'utf8').trimEnd().split('\n').slice(-12).join('\n')
+const tail = (text: string) => text.trimEnd().split('\n').slice(-12).join('\n')
