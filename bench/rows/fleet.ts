@@ -14,6 +14,7 @@ import { OWN } from '../table.ts'
 const ROUND_SECONDS = 60
 /** A contender that has not delivered the fleet by then is given up. */
 const LIMIT_MS = 15 * 60_000
+const LONGEST_TROUBLE = 300
 const KILOBYTE = 1000
 const MANY_WAITING = 100_000
 const FEW_WAITING = 'few waiting'
@@ -97,8 +98,11 @@ async function growth(contender: Contender, counts: readonly number[], bench: Be
     try {
       seen.push(await steady(contender, certificates, bench))
     } catch (error) {
-      const why = error instanceof Error ? error.message.split('\n')[0] : error
-      return { seen, trouble: `With ${certificates} certificates given up: ${why}` }
+      const why = error instanceof Error ? error.message : String(error)
+      return {
+        seen,
+        trouble: `Given up with ${certificates} certificates, ${why.replaceAll(/\s+/g, ' ').slice(0, LONGEST_TROUBLE)}`,
+      }
     }
   }
   return { seen, trouble: undefined }
