@@ -27,7 +27,7 @@ export function renderReport(run: RunReport): string {
   )
   return [
     headline(run),
-    renderFigures(CONTENDERS, figures, names),
+    figures.length === 0 ? '' : renderFigures(CONTENDERS, figures, names),
     ...failures,
     ...reports.flatMap(({ details = [] }) => details.map(renderDetail)),
     reports.flatMap(({ notes = [] }) => notes.map((note) => `- ${note}`)).join('\n'),
