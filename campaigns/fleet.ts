@@ -9,18 +9,18 @@ import { digits, duration, ratio, table } from './fleet/report.ts'
 import { simulate } from './fleet/simulate.ts'
 
 const USAGE = `npm run fleet -- --processes N [--minutes M] [--seed S] [--life SECONDS] [--within SECONDS] [--outage SECONDS] [--silent] [--quota N] [--json]
-N processes of certferry (300) for M minutes (6), each with one certificate of 120 s, started within 60 s, with one real Vault that has a
-rate-limit quota (twice what they need) and is sealed for 40 s (--silent: suspended); and the simulation of the same beside it.
-A process takes about 50 MB, and starting it a tenth of a second of a processor.`
+N processes of certferry (300) for M minutes (11), each with one certificate of 240 s, started within 120 s, with one real Vault that has a
+rate-limit quota (twice what they need) and is sealed for 80 s (--silent: suspended); and the simulation of the same beside it.
+A process takes about 45 MB, and a third of a second of a processor to start.`
 
 const { values: options } = parseArgs({
   options: {
     processes: { type: 'string', default: '300' },
-    minutes: { type: 'string', default: '6' },
+    minutes: { type: 'string', default: '11' },
     seed: { type: 'string', default: '1' },
-    life: { type: 'string', default: '120' },
-    within: { type: 'string', default: '60' },
-    outage: { type: 'string', default: '40' },
+    life: { type: 'string', default: '240' },
+    within: { type: 'string', default: '120' },
+    outage: { type: 'string', default: '80' },
     silent: { type: 'boolean', default: false },
     quota: { type: 'string' },
     json: { type: 'boolean', default: false },

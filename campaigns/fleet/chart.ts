@@ -97,7 +97,7 @@ function renderPanel({ x, y, shade, panels }: Chart, frame: Frame): string {
     text(left, top - 7, panel.label, { class: 'name' }),
     ...(panel.mark ? renderMark(panel.mark, { toY, frame }) : []),
     ...panel.lines.map((line, at) => `<path class="line s${colour(at)}" d="${pathOf(line, toX, toY)}"/>`),
-    ...renderLineLabels(panel.lines, toY, right),
+    ...renderLineLabels(panel.lines, toY, frame),
   ].join('\n')
 }
 
@@ -135,20 +135,24 @@ function pathOf({ points, isStepped = false }: Line, toX: Scale, toY: Scale): st
   return last && isStepped ? `${drawn}H${toX(last.x)}` : drawn
 }
 
-/** At the ends of the lines, moved apart where they would meet. */
-function renderLineLabels(lines: readonly Line[], toY: Scale, right: number): string[] {
+/** At the ends of the lines, moved apart where they would meet, the last one no lower than the panel. */
+function renderLineLabels(lines: readonly Line[], toY: Scale, { right, bottom }: Frame): string[] {
   const ends = lines.flatMap(({ label, points }, index) => {
     const last = points.at(-1)
     return label === undefined || !last ? [] : [{ label, index, y: toY(last.y) }]
   })
+  const sorted = ends.toSorted((a, b) => a.y - b.y)
   let above = Number.NEGATIVE_INFINITY
-  return ends
-    .toSorted((a, b) => a.y - b.y)
-    .flatMap(({ label, index, y }) => {
-      above = Math.max(y + 4, above + 15)
-      const key = `<path class="line s${index % COLOURS}" d="M${right + 6} ${round(above - 4)}h12"/>`
-      return [key, text(right + 22, round(above), label, {})]
-    })
+  const apart = sorted.map(({ y }) => {
+    above = Math.max(y, above + 15)
+    return above
+  })
+  const tooLow = Math.max(above - bottom, 0)
+  return sorted.flatMap(({ label, index }, at) => {
+    const y = round((apart[at] ?? 0) - tooLow)
+    const key = `<path class="line s${index % COLOURS}" d="M${right + 6} ${y}h12"/>`
+    return [key, text(right + 22, y + 4, label, {})]
+  })
 }
 
 function renderXLabels({ ticks, label, ...axis }: Axis, { left, right, bottom }: Frame): string {

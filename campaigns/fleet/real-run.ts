@@ -46,6 +46,8 @@ export interface Watch {
 /** As many processes of certferry, each with one certificate, with one Vault that has a rate-limit quota and goes away for a while. */
 export async function runFleet(plan: RealPlan, { signal, onProgress }: Watch): Promise<RealRun> {
   await using stack = new AsyncDisposableStack()
+  // Each process and its stage end with us, however we do.
+  process.setMaxListeners(100 + 2 * plan.processes)
   const { program, remove } = await bundleOnce()
   stack.defer(remove)
   const compileCache = await mkdtemp(join(tmpdir(), 'certferry-fleet-'))
