@@ -140,4 +140,6 @@ async function plot(folder: string, { steady, spreads, outages }: Plotted): Prom
 }
 
 /** The counts of each second are long, and come again from the seed. */
-const withoutCounts = (name: string, value: unknown) => (name === 'asked' ? undefined : value)
+function withoutCounts(name: string, value: unknown): unknown {
+  return name === 'asked' ? undefined : value
+}
