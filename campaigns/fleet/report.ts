@@ -108,7 +108,10 @@ export interface Verdict {
 /** What was aimed at, and what came out. */
 export function verdicts(steady: Steady, afterAnHour: Disturbed | undefined, signsPerSecond: number): Verdict[] {
   const { settled, settledByMinute, early, evenFrom, lifetimes } = steady
-  const even = evenFrom === undefined ? `not within ${lifetimes.length} lifetimes` : `from lifetime ${evenFrom + 1} on`
+  const even =
+    evenFrom === undefined
+      ? `never within the target in ${lifetimes.length}`
+      : `within it from lifetime ${evenFrom + 1} on`
   const window = `windows of ${duration(settled.windowMs)}`
   return [
     {
@@ -117,7 +120,7 @@ export function verdicts(steady: Steady, afterAnHour: Disturbed | undefined, sig
     },
     {
       target: `the same, after all started within a minute`,
-      result: `${ratio(early.ratio)} in the first three lifetimes, within the target ${even}`,
+      result: `${ratio(early.ratio)} in the first three lifetimes, ${even}`,
     },
     ...(afterAnHour ? verdictsOn(afterAnHour, signsPerSecond) : []),
   ]

@@ -52,7 +52,7 @@ export async function liveInPeace(rule: Rule, fleet: Fleet, lifetimes: number): 
   const each = Array.from({ length: lifetimes }, (_, life) =>
     of(Math.max(life * lifeMs, afterStart), (life + 1) * lifeMs),
   )
-  const last = [(lifetimes - 3) * lifeMs, lifetimes * lifeMs] as const
+  const last = [Math.max((lifetimes - 3) * lifeMs, afterStart), lifetimes * lifeMs] as const
   const evenFrom = each.findIndex(({ ratio }) => ratio <= TARGET_RATIO)
   return {
     run,
