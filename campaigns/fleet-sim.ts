@@ -5,11 +5,12 @@ import { measureSigns } from './fleet/measure.ts'
 import { plotOutage, plotSpreads, plotSteady, writePlots } from './fleet/plots.ts'
 import {
   duration,
+  judge,
   outageTable,
   reissueTable,
   spreadTable,
   steadyTable,
-  verdicts,
+  type Verdict,
   verdictTable,
 } from './fleet/report.ts'
 import {
@@ -25,7 +26,7 @@ import {
   sitOut,
 } from './fleet/scenarios.ts'
 import type { Rule } from './fleet/sidecar.ts'
-import { OUTAGE_KINDS } from './fleet/vault-model.ts'
+import { OUTAGE_KINDS, type OutageKind } from './fleet/vault-model.ts'
 
 const USAGE = `npm run sim [-- --sidecars N] [--seed S] [--hours H] [--within SECONDS] [--lifetimes N] [--signs N] [--workers N] [--queue N]
                [--outage refused|sealed|silent] [--measure] [--plots FOLDER] [--json]
@@ -72,6 +73,41 @@ async function main(): Promise<void> {
     vault: { signsPerSecond, workers: Number(options.workers), queue: Number(options.queue) },
     seed: Number(options.seed),
   }
+  const found = await liveThrough(fleet, lifetimes, kind)
+  if (options.plots !== undefined) await plot(options.plots, found, lifeMs)
+  const tookMs = Math.round(performance.now() - started)
+  if (options.json) {
+    const machine = `${cpus().length} × ${cpus()[0]?.model ?? 'unknown CPU'}, ${process.platform} ${arch()}`
+    const measured = options.measure
+    const conditions = {
+      certferry: version,
+      node: process.version,
+      machine,
+      ...fleet,
+      lifetimes,
+      kind,
+      measured,
+      tookMs,
+    }
+    return console.log(JSON.stringify({ conditions, ...found }, withoutCounts, 2))
+  }
+  const { workers, queue } = fleet.vault
+  const signs = `${signsPerSecond} signs a second${options.measure ? ' (measured here)' : ''}`
+  console.log(
+    `certferry ${version}, Node ${process.version}; seed ${fleet.seed}; ${fleet.sidecars} sidecars, certificates of ${options.hours} h, started within ${options.within} s; Vault: ${signs}, ${workers} workers, queue ${queue}, away: ${kind}; took ${Math.round(tookMs / 1000)} s\n`,
+  )
+  console.log(tablesOf(found, signsPerSecond))
+}
+
+interface Found {
+  readonly steady: readonly Steady[]
+  readonly spreads: readonly Steady[]
+  readonly outages: readonly Disturbed[]
+  readonly reissues: readonly Disturbed[]
+  readonly verdicts: readonly Verdict[]
+}
+
+async function liveThrough(fleet: Fleet, lifetimes: number, kind: OutageKind): Promise<Found> {
   const steady = await each(RULES, (rule) => liveInPeace(rule, fleet, lifetimes))
   const [own] = steady
   if (!own) throw new Error('no rule')
@@ -85,33 +121,18 @@ async function main(): Promise<void> {
   const reissues: Disturbed[] = []
   for (const ms of TOLD_WITHIN_MS) reissues.push(...(await each(RULES, (rule) => reissueAll(rule, fleet, ms))))
   const afterAnHour = outages.find(({ run, from, to }) => run.rule === RULES[0] && to - from === HOUR_MS)
-  const found = verdicts(own, afterAnHour, signsPerSecond)
-  if (options.plots !== undefined) await plot(options.plots, { steady, spreads, outages })
+  return { steady, spreads, outages, reissues, verdicts: judge(own, afterAnHour, fleet.vault.signsPerSecond) }
+}
 
-  const conditions = {
-    certferry: version,
-    node: process.version,
-    machine: `${cpus().length} × ${cpus()[0]?.model ?? 'unknown CPU'}, ${process.platform} ${arch()}`,
-    ...fleet,
-    lifetimes,
-    outage: kind,
-    measured: options.measure,
-    tookMs: Math.round(performance.now() - started),
-  }
-  if (options.json) {
-    const bare = JSON.stringify({ conditions, found, steady, spreads, outages, reissues }, withoutCounts, 2)
-    return console.log(bare)
-  }
-  console.log(
-    [
-      `certferry ${version}, Node ${process.version}; seed ${fleet.seed}; ${fleet.sidecars} sidecars, certificates of ${options.hours} h, started within ${options.within} s; Vault: ${signsPerSecond} signs a second${options.measure ? ' (measured here)' : ''}, ${fleet.vault.workers} workers, queue ${fleet.vault.queue}, away: ${kind}; took ${Math.round(conditions.tookMs / 1000)} s`,
-      `In peace, ${lifetimes} lifetimes; windows of ${duration(own.settled.windowMs)}:\n\n${steadyTable(steady)}`,
-      `Ways to spread:\n\n${spreadTable(spreads)}`,
-      `Outages from the moment the first certificate comes due:\n\n${outageTable(outages, signsPerSecond)}`,
-      `All told to get a new certificate:\n\n${reissueTable(reissues, signsPerSecond)}`,
-      `Targets:\n\n${verdictTable(found)}`,
-    ].join('\n\n'),
-  )
+function tablesOf({ steady, spreads, outages, reissues, verdicts }: Found, signsPerSecond: number): string {
+  const windows = duration(steady[0]?.settled.windowMs ?? 0)
+  return [
+    `In peace, ${options.lifetimes} lifetimes; windows of ${windows}:\n\n${steadyTable(steady)}`,
+    `Ways to spread:\n\n${spreadTable(spreads)}`,
+    `Outages from the moment the first certificate comes due:\n\n${outageTable(outages, signsPerSecond)}`,
+    `All told to get a new certificate:\n\n${reissueTable(reissues, signsPerSecond)}`,
+    `Targets:\n\n${verdictTable(verdicts)}`,
+  ].join('\n\n')
 }
 
 async function each<T>(rules: readonly Rule[], live: (rule: Rule) => Promise<T>): Promise<T[]> {
@@ -120,19 +141,13 @@ async function each<T>(rules: readonly Rule[], live: (rule: Rule) => Promise<T>)
   return lived
 }
 
-interface Plotted {
-  readonly steady: readonly Steady[]
-  readonly spreads: readonly Steady[]
-  readonly outages: readonly Disturbed[]
-}
-
-async function plot(folder: string, { steady, spreads, outages }: Plotted): Promise<void> {
+async function plot(folder: string, { steady, spreads, outages }: Found, lifeMs: number): Promise<void> {
   const byLength = OUTAGES_MS.map((ms) => {
     const those = outages.filter(({ from, to }) => to - from === ms)
     return [`outage-${duration(ms).replace(' ', '')}.svg`, plotOutage(those, `Vault away for ${duration(ms)}`)] as const
   })
   const files = await writePlots(folder, {
-    'steady.svg': plotSteady(steady, steady[0]?.run ? Number(options.hours) * HOUR_MS : 0),
+    'steady.svg': plotSteady(steady, lifeMs),
     'spread.svg': plotSpreads(spreads),
     ...Object.fromEntries(byLength),
   })

@@ -106,7 +106,7 @@ export interface Verdict {
 }
 
 /** What was aimed at, and what came out. */
-export function verdicts(steady: Steady, afterAnHour: Disturbed | undefined, signsPerSecond: number): Verdict[] {
+export function judge(steady: Steady, afterAnHour: Disturbed | undefined, signsPerSecond: number): Verdict[] {
   const { settled, settledByMinute, early, evenFrom, lifetimes } = steady
   const even =
     evenFrom === undefined
@@ -122,11 +122,11 @@ export function verdicts(steady: Steady, afterAnHour: Disturbed | undefined, sig
       target: `the same, after all started within a minute`,
       result: `${ratio(early.ratio)} in the first three lifetimes, ${even}`,
     },
-    ...(afterAnHour ? verdictsOn(afterAnHour, signsPerSecond) : []),
+    ...(afterAnHour ? judgeOutage(afterAnHour, signsPerSecond) : []),
   ]
 }
 
-function verdictsOn({ run, busiestSecond, recoveryMs }: Disturbed, signsPerSecond: number): Verdict[] {
+function judgeOutage({ run, busiestSecond, recoveryMs }: Disturbed, signsPerSecond: number): Verdict[] {
   return [
     { target: 'an hour without Vault: no expiry', result: `${run.account.expired} expired` },
     {
