@@ -19,6 +19,13 @@ export function memoryOf(pid: number): Memory {
   }
 }
 
+/** Open files, sockets and the like. */
+export const descriptorsOf = (pid: number): number => readdirSync(`/proc/${pid}/fd`).length
+
+/** How many this system lets a process have. */
+export const mostDescriptors = (): number =>
+  Number(/^Max open files +\d+ +(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1])
+
 /** What each thread has used since it began. */
 export interface Usage {
   readonly at: number

@@ -5,6 +5,7 @@ import { component } from '../test/support/components.ts'
 import { startVault } from '../test/support/vault.ts'
 import { buildDist } from '../tools/build.ts'
 import { type Contender, certferry, consulTemplate, likeTheImage, vaultAgent } from './contenders.ts'
+import { launch } from './launch.ts'
 import type { Bench } from './row.ts'
 
 const ROLE = 'bench'
@@ -44,6 +45,7 @@ export async function createStand({ peers = PEER_NAMES, ...options }: StandOptio
   const own = certferry(process.execPath, join(dist, 'cli.cjs'), compileCache)
   const found = [{ name: own.name, contender: own, why: undefined }, ...(await Promise.all(peers.map(unlessMissing)))]
   const { server, vault, role } = opened.use(await openVault())
+  await fillCompileCache(own, { ...options, vault, role })
   const held = opened.move()
   return {
     ...options,
@@ -58,6 +60,12 @@ export async function createStand({ peers = PEER_NAMES, ...options }: StandOptio
     imageEnv: { ...env, NODE_OPTIONS: flags.join(' ') },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
+}
+
+/** As the image does when it is built: Node that has to compile all it loads is slower, and keeps more memory. */
+async function fillCompileCache(own: Contender, bench: Parameters<typeof launch>[1]) {
+  await using running = await launch(own, bench)
+  await running.delivered()
 }
 
 /** A server in memory, with an intermediate CA and its audit log on. */

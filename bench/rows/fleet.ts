@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Contender } from '../contenders.ts'
 import { launch } from '../launch.ts'
-import { spent, usageOf } from '../proc.ts'
+import { descriptorsOf, mostDescriptors, spent, usageOf } from '../proc.ts'
 import { inRounds, valuesOf } from '../rounds.ts'
 import type { Bench, Detail, Row, Values } from '../row.ts'
 import { DUE, timeOfTick } from '../scheduler-tick.ts'
@@ -27,6 +27,7 @@ interface Steady {
   readonly certificates: number
   readonly deliveredSeconds: number
   readonly anonymousBytes: number
+  readonly descriptors: number
   /** While nothing is due but a look at every file. */
   readonly quietSeconds: number
   readonly quietCpuMs: number
@@ -65,7 +66,7 @@ export const fleet: Row = {
       ],
       details: [growthTable(all)],
       notes: [
-        `The fleet is on ${VOLUME}, with a Vault of its own; memory is read after first delivery and ${ROUND_SECONDS} s of rest, in which nothing is due but one look of certferry at every file. A tick is one of the real scheduler on a fake clock, ${DUE} certificates due at each, with ${MANY_WAITING} waiting and with ${DUE}: its heap makes it grow by the logarithm.`,
+        `The fleet is on ${VOLUME}, with a Vault of its own; memory is read after first delivery and ${ROUND_SECONDS} s of rest, in which nothing is due but one look of certferry at every file. A tick is one of the real scheduler on a fake clock, ${DUE} certificates due at each, with ${MANY_WAITING} waiting and with ${DUE}: its heap makes it grow by the logarithm. A process may have ${mostDescriptors()} files open here.`,
         ...troubles,
       ],
     }
@@ -120,6 +121,7 @@ async function steady(contender: Contender, certificates: number, bench: Bench):
     certificates,
     deliveredSeconds: deliveredMs / 1000,
     anonymousBytes: running.memory().anonymousBytes,
+    descriptors: descriptorsOf(running.pid),
     quietSeconds: seconds,
     quietCpuMs: cpuMs,
   }
@@ -139,7 +141,7 @@ const figuresOf = (
 /** What processor time goes by: beyond that of one certificate, each look costs the same, however many there are. */
 function growthTable(all: ReadonlyMap<string, readonly Steady[]>): Detail {
   const lines = [...all].flatMap(([name, seen]) =>
-    seen.map(({ certificates, deliveredSeconds, anonymousBytes, quietSeconds, quietCpuMs }) => {
+    seen.map(({ certificates, deliveredSeconds, anonymousBytes, descriptors, quietSeconds, quietCpuMs }) => {
       const base = seen[0]?.quietCpuMs ?? 0
       const each = (1000 * (quietCpuMs - base)) / Math.max(1, certificates - 1)
       return [
@@ -147,6 +149,7 @@ function growthTable(all: ReadonlyMap<string, readonly Steady[]>): Detail {
         String(certificates),
         deliveredSeconds.toFixed(2),
         (anonymousBytes / 1e6).toFixed(1),
+        String(descriptors),
         (quietCpuMs / 10 / quietSeconds).toFixed(3),
         certificates === 1 ? '—' : each.toFixed(0),
       ]
@@ -157,6 +160,7 @@ function growthTable(all: ReadonlyMap<string, readonly Steady[]>): Detail {
     'certificates',
     'delivered, s',
     'anonymous, MB',
+    'open files',
     'at rest, % of a core',
     'a minute for each more, µs',
   ]
