@@ -7,7 +7,7 @@ import type { Bench, Row, Size } from './row.ts'
 import { rows } from './rows/index.ts'
 import { createStand, type Stand } from './stand.ts'
 
-const USAGE = `npm run bench                      all rows, in about an hour on two cores
+const USAGE = `npm run bench                      all rows, in about 40 minutes on two cores
 npm run bench -- --quick           few rounds, fewer certificates, no fleet: a minute or two, to see whether anything is far off
 npm run bench -- --only ROW        one row, or several with commas: ${rows.map(({ name }) => name).join(', ')}
 
