@@ -31,10 +31,10 @@ export function verdictOf({ of, times = 1, plus = 0 }: Target, values: Values): 
   return { limit, share: own === undefined || limit === undefined ? undefined : own / limit }
 }
 
-/** certferry's median as a multiple of that of another one. */
+/** certferry's median as a multiple of that of another one; undefined where there is none, or nothing to multiply. */
 export function ratioOf(values: Values, other: string): number | undefined {
   const [own, base] = [medianOf(values, OWN), medianOf(values, other)]
-  return own === undefined || base === undefined ? undefined : own / base
+  return own === undefined || base === undefined || base === 0 ? undefined : own / base
 }
 
 const medianOf = (values: Values, name: string) => {

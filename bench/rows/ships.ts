@@ -69,7 +69,7 @@ function packageTable(shares: ReturnType<typeof sharesOf>, times: Values): Detai
     return [
       name,
       kilobytes(bytes),
-      startBytes === 0 ? 'no' : startBytes >= bytes ? 'yes' : `${kilobytes(startBytes)} kB`,
+      startBytes === 0 ? 'no' : startBytes > 0.99 * bytes ? 'yes' : `${kilobytes(startBytes)} kB`,
       ms,
     ]
   }
