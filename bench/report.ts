@@ -15,6 +15,8 @@ export interface RunReport extends RunDescription {
   readonly reports: readonly RowReport[]
 }
 
+/** All of it is on stderr. */
+const LONGEST_FAILURE = 300
 const CONTENDERS = ['certferry', 'Vault Agent', 'consul-template']
 
 /** In Markdown. */
@@ -23,7 +25,9 @@ export function renderReport(run: RunReport): string {
   const figures = reports.flatMap((row) => row.figures)
   const names = absent.map(({ name }) => name)
   const failures = reports.flatMap(({ name, failure }) =>
-    failure === undefined ? [] : [`NOT MEASURED, ${name}: ${failure}`],
+    failure === undefined
+      ? []
+      : [`NOT MEASURED, ${name}: ${failure.replaceAll(/\s+/g, ' ').slice(0, LONGEST_FAILURE)}`],
   )
   return [
     headline(run),
