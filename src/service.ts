@@ -2,9 +2,9 @@ import type { Clock } from './clock.ts'
 import { type Config, loadConfig } from './config/config.ts'
 import { ConfigError } from './config/problems.ts'
 import { toSidecarError } from './errors.ts'
-import { type Admin, openAdmin } from './observe/admin.ts'
+import type { Admin } from './observe/admin.ts'
 import { type Control, type ReloadReply, type RotateReply, type RotateRequest, wireError } from './observe/control.ts'
-import type { Emit } from './observe/events.ts'
+import type { Emit, Observer } from './observe/events.ts'
 import { createObservers } from './observe/index.ts'
 import type { LogDeps } from './observe/log.ts'
 import { type RotateResult, type Sidecar, startSidecar } from './sidecar.ts'
@@ -29,18 +29,23 @@ export interface Service extends AsyncDisposable {
   readonly failed: Promise<never>
 }
 
-/** Opens observers, loops and admin server, in that order; closes in reverse. Throws ADDRESS_IN_USE, CONFIG_INVALID and the like. */
+/**
+ * Opens observers, loops and admin server, in that order; closes in reverse. Throws ADDRESS_IN_USE, CONFIG_INVALID and the like. The first
+ * certificate goes before the loading of metrics and admin server, which would only make it wait.
+ */
 export async function openService(config: Config, { clock, env, destination }: ServiceDeps): Promise<Service> {
   await using opened = new AsyncDisposableStack()
   const snapshots = createSnapshots(version, clock)
   const snapshot = () => snapshots.take(sidecar)
   const options = { version, log: config.log, audit: config.audit }
-  const { emit, metrics } = opened.use(
-    createObservers(options, { now: clock.now, destination, snapshot, also: [snapshots.observe] }),
-  )
+  const opening = untilFirstResult()
+  const also = [snapshots.observe, opening.observe]
+  const { emit, loadMetrics } = opened.use(createObservers(options, { now: clock.now, destination, snapshot, also }))
   emit('sidecar.started', { version, certificates: config.certificates.length, config: config.file })
   const sidecar: Sidecar = opened.use(startSidecar(config, { clock, emit, env }))
   const control = createControl(sidecar, { emit, env, snapshot })
+  await Promise.race([opening.over(clock), sidecar.failed])
+  const [metrics, { openAdmin }] = await Promise.all([loadMetrics(), import('./observe/admin.ts')])
   const admin = opened.use(await openAdmin(config.admin, { control, metrics, emit, now: clock.now }))
   const held = opened.move()
   return {
@@ -53,6 +58,28 @@ export async function openService(config: Config, { clock, env, destination }: S
       await Promise.all([admin.reloadTls(), control.reloadConfig(AbortSignal.any([])).catch(() => {})])
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+/** Health can be asked for this long after the start at the latest, ms. */
+const FIRST_RESULT_MS = 250
+
+/** Events from which it is known what became of a certificate. */
+const RESULTS: ReadonlySet<string> = new Set([
+  'certificate.phase',
+  'rotation.finished',
+  'rotation.waiting',
+  'rotation.failed',
+])
+
+/** The time until the first certificate is there, or fails, or is still on its way after a while. */
+function untilFirstResult(): { readonly observe: Observer; over(clock: Clock): Promise<void> } {
+  const known = new AbortController()
+  return {
+    observe: (name) => {
+      if (RESULTS.has(name)) known.abort()
+    },
+    over: (clock) => clock.sleep(FIRST_RESULT_MS, known.signal).catch(() => {}),
   }
 }
 

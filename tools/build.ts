@@ -1,9 +1,13 @@
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { build } from 'rolldown'
+import { leaveOut } from './left-out.ts'
 import { noticesOf } from './notices.ts'
 
 const ROOT = join(import.meta.dirname, '..')
+
+/** What keeps the bundle small. undici asks for the name, and without it brings a second parser of HTTP that is still tried out. */
+export const LIGHT = { transform: { define: { esbuildDetection: 'true' } }, plugins: [leaveOut] }
 
 /**
  * Bundles src/cli.ts and what it needs into `dir`: `cli.cjs`, with a chunk for each lazy import. One CommonJS file starts in half the
@@ -14,7 +18,7 @@ export async function bundleCli(dir: string) {
     cwd: ROOT,
     input: { cli: 'src/cli.ts' },
     platform: 'node',
-    resolve: { alias: { axios: join(import.meta.dirname, 'axios-stub.cjs') } },
+    ...LIGHT,
     output: {
       dir,
       format: 'cjs',

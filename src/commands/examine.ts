@@ -1,7 +1,7 @@
 import { constants, existsSync } from 'node:fs'
 import { open } from 'node:fs/promises'
-import { isIP } from 'node:net'
 import { parseCertificate, parseCertificates } from '../core/bundle.ts'
+import { isIP } from '../core/ip.ts'
 import { systemCode } from '../errors.ts'
 import { type Address, formatAddress, parseAddress } from '../verifiers/address.ts'
 import { type Chain, handshake } from '../verifiers/handshake.ts'

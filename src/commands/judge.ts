@@ -1,6 +1,6 @@
 import { createPrivateKey, type X509Certificate } from 'node:crypto'
-import { isIP } from 'node:net'
 import { fingerprintOf, type Instant, isIssuedBy, serialOf } from '../core/bundle.ts'
+import { isIP } from '../core/ip.ts'
 import { namesOf } from '../core/names.ts'
 import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'

@@ -2,7 +2,7 @@ import { toSidecarError } from '../errors.ts'
 import { type Audit, openAudit } from './audit.ts'
 import type { Emit, Observer } from './events.ts'
 import { createLog, type LogDeps, type LogOptions } from './log.ts'
-import { createMetrics, type Metrics } from './metrics.ts'
+import type { Metrics, MetricsDeps } from './metrics.ts'
 import type { SidecarStatus } from './status.ts'
 
 /** One `Emit` that tells all observers, in order, and never throws: one that fails is reported to the others. */
@@ -42,7 +42,8 @@ export interface ObserversDeps extends LogDeps {
 
 export interface Observers extends AsyncDisposable {
   readonly emit: Emit
-  readonly metrics: Metrics
+  /** Loads what counts, 20 ms of a start (docs/performance.md). Events that came before are counted as well. */
+  loadMetrics(): Promise<Metrics>
 }
 
 /** Log, metrics and audit log of one sidecar. Throws as `openAudit` does. Disposing flushes the log. */
@@ -53,7 +54,7 @@ export function createObservers(
   const audit: Audit | undefined =
     auditOptions && openAudit(auditOptions.file, { now, emit: (name, event) => emit(name, event) })
   const log = createLog(logOptions, { now, destination })
-  const metrics = createMetrics({
+  const metrics = createLateMetrics({
     version,
     snapshot,
     logDropped: () => log.dropped,
@@ -62,10 +63,30 @@ export function createObservers(
   const emit = combine(log.observe, metrics.observe, ...(audit ? [audit.observe] : []), ...also)
   return {
     emit,
-    metrics,
+    loadMetrics: metrics.load,
     async [Symbol.asyncDispose]() {
       audit?.[Symbol.dispose]()
       await log[Symbol.asyncDispose]()
+    },
+  }
+}
+
+type Told = Parameters<Observer>
+
+/** Keeps events until it is loaded. */
+function createLateMetrics(deps: MetricsDeps): { readonly observe: Observer; load(): Promise<Metrics> } {
+  const early: Told[] = []
+  let metrics: Metrics | undefined
+  return {
+    observe: (...told: Told) => {
+      if (metrics) metrics.observe(...told)
+      else early.push(told)
+    },
+    load: async () => {
+      const { createMetrics } = await import('./metrics.ts')
+      metrics ??= createMetrics(deps)
+      for (const told of early.splice(0)) metrics.observe(...told)
+      return metrics
     },
   }
 }

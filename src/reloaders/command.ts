@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess, spawn } from 'node:child_process'
 import { access, constants } from 'node:fs/promises'
 import { delimiter, isAbsolute, join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
@@ -39,8 +39,9 @@ export async function run(
   clock: Clock,
   signal: AbortSignal,
 ): Promise<Ended> {
+  const loaded = await import('node:child_process')
   signal.throwIfAborted()
-  const child = start(argv, env)
+  const child = start(loaded.spawn, argv, env)
   if (child instanceof Error) return notStarted(child, '')
   const output = collectOutput(child, secrets)
   const closed = new AbortController()
@@ -59,9 +60,9 @@ export async function run(
 }
 
 /** Most failures come as an event; too long an argument list is thrown. */
-function start([program, ...args]: Argv, env: Command['env']): ChildProcess | Error {
+function start(startProcess: typeof spawn, [program, ...args]: Argv, env: Command['env']): ChildProcess | Error {
   try {
-    return spawn(program, args, { cwd: '/', env: { ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    return startProcess(program, args, { cwd: '/', env: { ...env }, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
   } catch (error) {
     return error instanceof Error ? error : new Error(String(error))
   }

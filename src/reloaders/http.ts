@@ -1,6 +1,4 @@
 import { connect } from 'node:net'
-import sendRequest from 'undici/lib/api/api-request.js'
-import Agent from 'undici/lib/dispatcher/agent.js'
 import * as z from 'zod'
 import { mask, quote, type Secret } from '../core/secret.ts'
 import { formatDuration, Timeout } from '../core/units.ts'
@@ -84,6 +82,10 @@ function reach({ url, socket, timeout }: Options): Promise<void> {
 /** A connection of its own each time: a kept one may lead to a worker that is shutting down. */
 async function send({ url, method, headers, socket, caFile, timeout }: Options, signal: AbortSignal) {
   const ca = caFile === undefined ? {} : { ca: readPlainFile(caFile) }
+  const [{ default: Agent }, { default: sendRequest }] = await Promise.all([
+    import('undici/lib/dispatcher/agent.js'),
+    import('undici/lib/api/api-request.js'),
+  ])
   const agent = new Agent({ connect: { ...ca, ...(socket ? { socketPath: socket } : {}) }, pipelining: 0 })
   try {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeout)])

@@ -1,5 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import { createSecureContext, type SecureContext } from 'node:tls'
+import type { SecureContext } from 'node:tls'
 import type { buildConnector } from 'undici'
 import createConnector from 'undici/lib/core/connect.js'
 import { SidecarError, systemCode } from '../errors.ts'
@@ -38,6 +38,7 @@ export async function openConnection(target: buildConnector.Options, options: Op
 
 async function secureContext({ caFile, clientCertFile, clientKeyFile }: Options): Promise<SecureContext> {
   const trust = { ca: caFile === undefined ? undefined : await readCa(caFile), minVersion: 'TLSv1.2' } as const
+  const { createSecureContext } = await import('node:tls')
   if (clientCertFile === undefined || clientKeyFile === undefined) return createSecureContext(trust)
   const cert = await read(clientCertFile, 'VAULT_CLIENT_CERT')
   const key = await read(clientKeyFile, 'VAULT_CLIENT_CERT')

@@ -1,5 +1,5 @@
-import { isIPv6 } from 'node:net'
 import * as z from 'zod'
+import { isIPv6 } from '../core/ip.ts'
 
 export interface Address {
   /** Name or IP address, without brackets. */

@@ -1,11 +1,11 @@
-import { isIP } from 'node:net'
 import * as z from 'zod'
 import { type Bundle, fingerprintOf, serialOf } from '../core/bundle.ts'
+import { isIP } from '../core/ip.ts'
 import { quote } from '../core/secret.ts'
 import { formatDuration, Timeout } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
 import { Address, formatAddress } from './address.ts'
-import { type Chain, type Endpoint, handshake, type Look } from './handshake.ts'
+import type { Chain, Endpoint, Look } from './handshake.ts'
 import { defineVerifier } from './verifier.ts'
 
 const Options = z.strictObject({
@@ -39,6 +39,12 @@ const Options = z.strictObject({
 
 /** Between two handshakes. nginx shows old certificates for less than 0.2 s after the signal, so this meets each state several times. */
 const SPACING_MS = 50
+
+/** Loaded at the first look: TLS takes 9 ms of a start (docs/performance.md), and the first set needs none of ours. */
+async function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look> {
+  const loaded = await import('./handshake.ts')
+  return loaded.handshake(endpoint, signal)
+}
 
 export const tls = defineVerifier({
   kind: 'tls',

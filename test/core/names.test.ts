@@ -95,6 +95,20 @@ describe('the names of a certificate', { skip }, () => {
     const found = await certificate('/O=x, CN=evil.example/CN=münchen, "Inc"\\+x')
     assert.equal(namesOf(found).commonName, 'münchen, "Inc"+x')
   })
+  test('take the last of several common names, and one beside others in its RDN', async () => {
+    assert.equal(namesOf(await certificate('/CN=a.example.com/CN=b.example.com')).commonName, 'b.example.com')
+    assert.equal(namesOf(await certificate('/O=x/CN=a.example.com+OU=CN\\=b')).commonName, 'a.example.com')
+  })
+  test('leave TLS whole, which Node does not where a certificate is taken apart before it is loaded', async () => {
+    const found = await certificate('/CN=Payment, Inc')
+    const names = new URL('../../src/core/names.ts', import.meta.url)
+    const program = `const { X509Certificate } = await import('node:crypto')
+      const { namesOf } = await import(${JSON.stringify(names)})
+      const { commonName } = namesOf(new X509Certificate(Buffer.from('${found.raw.toString('base64')}', 'base64')))
+      console.log(commonName, typeof (await import('node:tls')).createSecureContext)`
+    const { stdout } = await run(process.execPath, ['--input-type=module', '-e', program])
+    assert.equal(stdout, 'Payment, Inc function\n')
+  })
   test('are not fooled by names hidden in another kind of name', async () => {
     const found = await certificate('/CN=a.example.com', 'DNS:a.example.com,dirName:directory,RID:1.2.3.4')
     assert.deepEqual(namesOf(found), asked([], 'a.example.com'))

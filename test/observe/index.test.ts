@@ -45,7 +45,7 @@ test('log, metrics and audit log hear the same event', async () => {
       { now: () => NOW, destination, snapshot: () => sidecar([active('web')]) },
     )
     observers.emit('certificate.issued', { certificate: 'web', serial: '01', notAfter: NOW, forced: false })
-    assert.match(await observers.metrics.text(), /^certferry_issued_total\{certificate="web"\} 1$/m)
+    assert.match(await (await observers.loadMetrics()).text(), /^certferry_issued_total\{certificate="web"\} 1$/m)
   }
   const written = await readFile(file, 'utf8')
   for (const line of [lines.join(''), written]) assert.match(line, /"event":"certificate\.issued","certificate":"web"/)
