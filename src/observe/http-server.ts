@@ -63,9 +63,9 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
     headersTimeout: limits.headersMs,
     requestTimeout: limits.requestMs,
     keepAliveTimeout: limits.idleMs,
-    // Timeouts above are looked at this often only; Node's default of 30 s would make 30 s of them.
-    connectionsCheckingInterval: Math.min(500, limits.headersMs),
     maxHeaderSize: limits.headerBytes,
+    // Nothing to look at yet; see createLook.
+    connectionsCheckingInterval: NEVER_MS,
     // Else NODE_OPTIONS could make it lenient.
     insecureHTTPParser: false,
     // The router does, so that what follows on the connection is not obeyed either.
@@ -80,10 +80,15 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
   // Node would answer by itself, and go on with the connection.
   server.on('checkExpectation', listener)
   server.timeout = limits.stallMs
-  server.on('connection', (socket: Socket) => {
+  const lookEvery = createLook(server)
+  // Before Node's own listener, which begins to count the time.
+  server.prependListener('connection', (socket: Socket) => {
+    if (sockets.size === 0) lookEvery(Math.min(500, limits.headersMs))
     if (sockets.size >= limits.connections) makeRoom(sockets, taken)
     sockets.add(socket)
-    socket.once('close', () => sockets.delete(socket))
+    socket.once('close', () => {
+      if (sockets.delete(socket) && sockets.size === 0) lookEvery(NEVER_MS)
+    })
   })
   return {
     server,
@@ -98,6 +103,22 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
       await closed
       clearTimeout(timer)
     },
+  }
+}
+
+/** The longest that Node's timers keep. */
+const NEVER_MS = 2 ** 31 - 1
+
+/**
+ * Sets how often Node looks which of its connections are over time: the timeouts become as much longer, and by default it is every 30 s. But
+ * it looks all the time, also while there are no connections, which would be most of the wake-ups of a process at rest. Where Node starts to
+ * look, it takes the interval anew.
+ */
+function createLook(server: Server | HttpsServer): (ms: number) => void {
+  const [start] = server.listeners('listening')
+  return (ms) => {
+    Object.assign(server, { connectionsCheckingInterval: ms })
+    start?.call(server)
   }
 }
 
