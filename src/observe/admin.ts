@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import type { Server } from 'node:http'
-import { Server as HttpsServer } from 'node:https'
+import type { Server as HttpsServer } from 'node:https'
 import { SidecarError, systemCode } from '../errors.ts'
-import { type AdminTls, keepTls } from './admin-tls.ts'
+import type { AdminTls } from './admin-tls.ts'
 import { listenOnSocket } from './control-socket.ts'
 import { CONTROL_LIMITS, createServer, type Limits, PUBLIC_LIMITS } from './http-server.ts'
 import { controlRoutes, publicRoutes, type RouteDeps } from './routes.ts'
@@ -72,8 +72,13 @@ async function openFront(listen: string, tls: AdminTls | undefined, deps: AdminD
     }),
   )
   const keeper =
-    tls && server instanceof HttpsServer
-      ? opened.use(keepTls(server, tls, { emit: deps.emit, checkMs: deps.tlsCheckMs ?? TLS_CHECK_MS }))
+    tls && 'setSecureContext' in server
+      ? opened.use(
+          (await import('./admin-tls.ts')).keepTls(server, tls, {
+            emit: deps.emit,
+            checkMs: deps.tlsCheckMs ?? TLS_CHECK_MS,
+          }),
+        )
       : undefined
   await keeper?.look()
   const url = `${tls ? 'https' : 'http'}://${await listenOnPort(server, listen)}`
