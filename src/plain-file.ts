@@ -1,6 +1,8 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 
 const LIMIT_BYTES = 1024 * 1024
+/** Some files, such as those of /proc, do not say how large they are. */
+const MIN_BYTES = 4095
 
 /**
  * The content of a file that a config names. Never waits and never reads without end: a FIFO, a device or a file beyond
@@ -9,13 +11,17 @@ const LIMIT_BYTES = 1024 * 1024
 export function readPlainFile(path: string, limit = LIMIT_BYTES): Buffer {
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   try {
-    if (!fstatSync(fd).isFile()) throw refusal(path, fstatSync(fd).isDirectory() ? 'EISDIR' : 'not a regular file')
-    const buffer = Buffer.alloc(limit + 1)
-    let length = 0
-    for (let read = -1; read !== 0 && length <= limit; length += read)
-      read = readSync(fd, buffer, length, limit + 1 - length, null)
-    if (length > limit) throw refusal(path, `larger than ${limit} bytes`)
-    return Buffer.from(buffer.subarray(0, length))
+    const found = fstatSync(fd)
+    if (!found.isFile()) throw refusal(path, found.isDirectory() ? 'EISDIR' : 'not a regular file')
+    // One byte more than there should be, to see the end of it.
+    let buffer = Buffer.alloc(Math.min(Math.max(found.size, MIN_BYTES), limit) + 1)
+    for (let length = 0; ; ) {
+      const read = readSync(fd, buffer, length, buffer.length - length, null)
+      if (read === 0) return buffer.subarray(0, length)
+      length += read
+      if (length > limit) throw refusal(path, `larger than ${limit} bytes`)
+      if (length === buffer.length) buffer = Buffer.concat([buffer], Math.min(2 * length, limit + 1))
+    }
   } finally {
     closeSync(fd)
   }

@@ -77,7 +77,7 @@ function untilFirstResult(): { readonly observe: Observer; over(clock: Clock): P
   const known = new AbortController()
   return {
     observe: (name) => {
-      if (RESULTS.has(name)) known.abort()
+      if (!known.signal.aborted && RESULTS.has(name)) known.abort()
     },
     over: (clock) => clock.sleep(FIRST_RESULT_MS, known.signal).catch(() => {}),
   }

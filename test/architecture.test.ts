@@ -41,6 +41,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'registry.ts': { values: [] },
   'plain-file.ts': { values: [] },
   'hardening.ts': { values: ['errors.ts'] },
+  'footprint.ts': { values: [] },
   'version.ts': { values: ['../package.json'] },
   // node:net for isIP, node:url for domainToASCII: pure as well.
   'core/': { values: ['errors.ts'], node: ['node:crypto', 'node:util', 'node:net', 'node:url'] },

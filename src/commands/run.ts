@@ -1,6 +1,7 @@
 import { systemClock } from '../clock.ts'
 import { loadConfig } from '../config/config.ts'
-import { watchConfig } from '../config/watch.ts'
+import { digest, watchConfig } from '../config/watch.ts'
+import { keepHeapSmall } from '../footprint.ts'
 import { openService } from '../service.ts'
 import type { Io } from './io.ts'
 
@@ -8,11 +9,14 @@ import type { Io } from './io.ts'
 export async function run(file: string, io: Io): Promise<void> {
   let refresh = () => {}
   io.onHangup(() => refresh())
+  // Before it is read, so that no change goes by unseen until it is watched.
+  const known = digest(file)
   const config = loadConfig(file, io.env)
+  keepHeapSmall(config.certificates.length)
   await using service = await openService(config, { clock: systemClock, env: io.env, destination: io.stdout })
   refresh = () => void service.refresh()
   const ended = new AbortController()
-  const watching = watchConfig(file, refresh, systemClock, AbortSignal.any([io.signal, ended.signal]))
+  const watching = watchConfig(file, known, refresh, systemClock, AbortSignal.any([io.signal, ended.signal]))
   try {
     await Promise.race([service.failed, aborted(io.signal)])
     service.emit('sidecar.stopped', { signal: nameOf(io.signal) })

@@ -5,7 +5,7 @@ import { formatMode } from '../core/units.ts'
 import { type ErrorCode, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import type { Env } from './environment.ts'
-import { interpolate, SIZE_LIMIT } from './interpolate.ts'
+import { interpolate } from './interpolate.ts'
 import { ConfigError, type Path, type Problem } from './problems.ts'
 
 /** A parsed config file: plain values, and where each stands. */
@@ -17,6 +17,8 @@ export interface ConfigDocument {
   problem(path: Path, message: string, key?: string): Problem
 }
 
+/** The most that is read: 220 bytes a certificate are usual, and some will have 10,000. */
+export const SIZE_LIMIT = 8 * 1024 * 1024
 /** Deeper than any config; the parser and all that follows it are recursive. */
 const DEPTH_LIMIT = 64
 

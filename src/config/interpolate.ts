@@ -12,9 +12,6 @@ export interface Unresolved {
   readonly message: string
 }
 
-/** The most that is read of a file, the config included. */
-export const SIZE_LIMIT = 1024 * 1024
-
 /**
  * Replaces `${NAME}`, `${NAME:-default}` and `${file:/path}` in every string that is a value; `$${` stands for a plain `${`.
  * On parsed scalars, never on raw text: so no value can add a key, and none needs quoting.

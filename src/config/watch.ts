@@ -2,18 +2,24 @@ import { createHash } from 'node:crypto'
 import { basename, dirname } from 'node:path'
 import type { Clock } from '../clock.ts'
 import { readPlainFile } from '../plain-file.ts'
+import { SIZE_LIMIT } from './file.ts'
 
 const SETTLE_MS = 100
 /** A net under the watcher, for file systems that tell nothing. */
 const REREAD_MS = 30_000
 
 /**
- * Calls back when the content of `file` has changed, until `signal` aborts. Watches the parent directory without following
- * links: a watcher on the file itself, or on `..data`, goes deaf after one swap of a ConfigMap.
+ * Calls back when the content of `file` is no longer that of digest `known`, and after each change, until `signal` aborts. Watches the
+ * parent directory without following links: a watcher on the file itself, or on `..data`, goes deaf after one swap of a ConfigMap.
  */
-export async function watchConfig(file: string, changed: () => void, clock: Clock, signal: AbortSignal): Promise<void> {
+export async function watchConfig(
+  file: string,
+  known: string | undefined,
+  changed: () => void,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
   const { watch } = await import('chokidar')
-  let known = digest(file)
   const look = () => {
     const now = digest(file)
     if (now === known || now === undefined) return
@@ -32,6 +38,7 @@ export async function watchConfig(file: string, changed: () => void, clock: Cloc
     settling = setTimeout(look, SETTLE_MS)
   })
   watcher.on('error', look)
+  watcher.once('ready', look)
   try {
     for (;;) {
       await clock.sleep(REREAD_MS, signal)
@@ -44,9 +51,9 @@ export async function watchConfig(file: string, changed: () => void, clock: Cloc
 }
 
 /** Undefined while the file cannot be read: it may be between two renames. */
-function digest(file: string): string | undefined {
+export function digest(file: string): string | undefined {
   try {
-    return createHash('sha256').update(readPlainFile(file)).digest('hex')
+    return createHash('sha256').update(readPlainFile(file, SIZE_LIMIT)).digest('hex')
   } catch {
     return undefined
   }

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { formatMode } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
 import { diskError } from './disk-error.ts'
@@ -14,7 +14,8 @@ export interface NewFile {
 }
 
 export const TEMPORARY = /^\.\.tmp-[0-9a-f]{16}$/
-export const temporaryName = (): string => `..tmp-${randomBytes(8).toString('hex')}`
+/** Of a UUID, for which Node draws its bytes in advance; that nobody wrote there before is for the exclusive creation to say. */
+export const temporaryName = (): string => `..tmp-${randomUUID().replaceAll('-', '').slice(0, 16)}`
 
 /**
  * Writes a new file, complete and durable but for its name, which the directory's `sync` makes durable:

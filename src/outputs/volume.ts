@@ -111,17 +111,26 @@ export async function assertNoMounts(dir: PinnedDir, names: readonly string[]): 
 function mountPoints(): string[] {
   const decode = (path: string) =>
     path.replace(/\\(\d{3})/g, (_, octal) => String.fromCharCode(Number.parseInt(octal, 8)))
-  return mountTable()
+  return readMountTable()
     .split('\n')
     .map((line) => decode(line.split(' ')[4] ?? ''))
 }
 
-function mountTable(): string {
-  try {
-    return readFileSync('/proc/self/mountinfo', 'utf8')
-  } catch {
-    return ''
+let mountTable: string | undefined
+
+/** Read once for all the sets that are looked at in one turn of the event loop. */
+function readMountTable(): string {
+  if (mountTable === undefined) {
+    setImmediate(() => {
+      mountTable = undefined
+    })
+    try {
+      mountTable = readFileSync('/proc/self/mountinfo', 'utf8')
+    } catch {
+      mountTable = ''
+    }
   }
+  return mountTable
 }
 
 /** What `certferry doctor` says of a directory: proven writable, or how it would be made. Throws what a write would meet. */

@@ -463,11 +463,11 @@ const BAD: Readonly<Record<string, Case>> = {
     path: '',
     says: /nested too deeply/,
   },
-  'two megabytes': {
-    text: '#'.repeat(2_000_000),
+  'nine megabytes': {
+    text: '#'.repeat(9_000_000),
     at: undefined,
     path: '',
-    says: /^is 2000000 bytes; at most 1048576 are read/,
+    says: /^is 9000000 bytes; at most 8388608 are read/,
   },
 }
 
