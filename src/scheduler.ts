@@ -1,7 +1,11 @@
 import type { Clock, Instant } from './clock.ts'
 
-/** Longest sleep in ms: short enough to notice a suspend or a stepped clock soon, long enough to cost nothing. */
-const TICK_MS = 5_000
+/**
+ * Longest sleep in ms: short enough to notice a suspend or a stepped clock soon, long enough to cost nothing. Waking an idle process costs
+ * it some milliseconds, since by then nothing of it is in any cache (docs/performance.md). With certificates of minutes there is more to wake
+ * for, and the clocks are compared each time.
+ */
+const TICK_MS = 15_000
 /** Wall and monotonic clock drifting apart by more than this in one tick is a step. */
 const STEP_MS = 1_000
 

@@ -7,8 +7,8 @@ import { valuesOf } from '../rounds.ts'
 import { type Bench, type Detail, MEGABYTE, type Row } from '../row.ts'
 import { type WakeUps, watchWakeUps } from '../wake-ups.ts'
 
-/** 60 s by the tick of 5 s (src/scheduler.ts). */
-const TICKS_A_MINUTE = 12
+/** 60 s by the tick of 15 s (src/scheduler.ts). */
+const TICKS_A_MINUTE = 4
 const LONGEST_STRACE_SECONDS = 60
 
 interface Idle {
@@ -61,7 +61,7 @@ export const idle: Row = {
       ],
       details: [causesOf(results)],
       notes: [
-        `Processor time is from schedstat, in ns, of all threads, over ${minutes} in which nobody asks for anything; all contenders idle at the same time. Wake-ups are counted afterwards by strace: how often any thread ends a wait after a rest of all. The target is one each tick of 5 s.`,
+        `Processor time is from schedstat, in ns, of all threads, over ${minutes} in which nobody asks for anything; all contenders idle at the same time. Wake-ups are counted afterwards by strace: how often any thread ends a wait after a rest of all. The target is one each tick of 15 s.`,
       ],
     }
   },
