@@ -66,6 +66,7 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     const isWanted = forced || (wanted !== undefined && !isHeldOff(state, times()))
     const task: Task = isWanted ? { kind: 'renew', why: wanted ?? '' } : due
     reporter.publish(state, inspection.served(), task)
+    if (state.serving) alarm.mind(state.serving.notAfter - state.serving.receivedAt)
     if (task.kind === 'wait') {
       await alarm.until(Math.min(task.until, inspection.dueAt(state)))
       if (clock.now() >= inspection.dueAt(state)) state = await inspection.look(state)

@@ -1,11 +1,12 @@
 import type { Clock, Instant } from './clock.ts'
 
 /**
- * Longest sleep in ms: short enough to notice a suspend or a stepped clock soon, long enough to cost nothing. Waking an idle process costs
- * it some milliseconds, since by then nothing of it is in any cache (docs/performance.md). With certificates of minutes there is more to wake
- * for, and the clocks are compared each time.
+ * Longest sleep in s: a hundredth of what a certificate has left when it is renewed, within 1 and 30 s (RELIABILITY §5). A suspend or a
+ * stepped clock is noticed in time then, and an idle process is rarely woken: that costs it some milliseconds each time, since by then
+ * nothing of it is in any cache (docs/performance.md).
  */
-const TICK_MS = 15_000
+const tickFor = (lifetimeMs: number) => Math.min(Math.max(Math.floor(lifetimeMs / 200_000), 1), LONGEST_TICK_S)
+const LONGEST_TICK_S = 30
 /** Wall and monotonic clock drifting apart by more than this in one tick is a step. */
 const STEP_MS = 1_000
 
@@ -15,6 +16,8 @@ export interface Alarm {
   until(at: Instant): Promise<void>
   /** Wakes at once whoever waits, or the next to wait. */
   ring(): void
+  /** For the sake of a certificate that is valid for so many ms: the shortest of all sets the tick. */
+  mind(lifetimeMs: number): void
 }
 
 /** Holds the due times of all certificates; one timer, work per tick is what is due, not what exists. */
@@ -35,6 +38,8 @@ interface Entry {
 
 export function createScheduler(clock: Clock, onStep: (byMs: number) => void): Scheduler {
   const heap = createHeap()
+  /** How many certificates want a tick of so many seconds. */
+  const wanted = new Map<number, number>()
   let nudge = new AbortController()
   let tickedAt = clock.elapsed()
 
@@ -55,7 +60,7 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
       for (let entry = heap.peek(); entry && (entry.gone || entry.due <= elapsed); entry = heap.peek())
         heap.pop()?.wake()
       nudge = new AbortController()
-      const pause = Math.min((heap.peek()?.due ?? Number.POSITIVE_INFINITY) - elapsed, TICK_MS)
+      const pause = Math.min((heap.peek()?.due ?? Number.POSITIVE_INFINITY) - elapsed, tickMs())
       if (!signal.aborted) await clock.sleep(pause, nudge.signal).catch(() => breathe(signal))
     }
   }
@@ -65,13 +70,34 @@ export function createScheduler(clock: Clock, onStep: (byMs: number) => void): S
     return clock.sleep(0, signal).catch(() => undefined)
   }
 
+  /** Of at most 30 lengths. */
+  function tickMs(): number {
+    return 1_000 * Math.min(LONGEST_TICK_S, ...wanted.keys())
+  }
+
+  function want(tick: number, change: 1 | -1): void {
+    const count = (wanted.get(tick) ?? 0) + change
+    if (count > 0) wanted.set(tick, count)
+    else wanted.delete(tick)
+  }
+
   function alarm(signal: AbortSignal): Alarm {
     let rung = false
+    let minded: number | undefined
     let wake = () => {
       rung = true
     }
     return {
       ring: () => wake(),
+      mind(lifetimeMs) {
+        if (signal.aborted) return
+        if (minded === undefined) signal.addEventListener('abort', () => want(minded ?? 0, -1), { once: true })
+        else want(minded, -1)
+        const before = tickMs()
+        minded = tickFor(lifetimeMs)
+        want(minded, 1)
+        if (tickMs() < before) nudge.abort()
+      },
       until: (at) =>
         new Promise((resolve, reject) => {
           if (signal.aborted) return reject(signal.reason)

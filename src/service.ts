@@ -83,8 +83,8 @@ function untilFirstResult(): { readonly observe: Observer; over(clock: Clock): P
   }
 }
 
-/** The scheduler ticks at least every 15 s; this much silence means that the event loop is stuck. */
-const STUCK_MS = 60_000
+/** The scheduler ticks at least every 30 s; this much silence means that the event loop is stuck. */
+const STUCK_MS = 90_000
 
 interface ControlParts {
   readonly emit: Emit

@@ -59,7 +59,7 @@ describe('the scheduler', () => {
     const { clock, stop, steps, scheduler, ran } = start()
     const due = scheduler.alarm(stop.signal).until(T0 + 86_400_000)
     clock.step(2 * 86_400_000)
-    await clock.advance(15_000)
+    await clock.advance(30_000)
     await due
     assert.deepEqual(steps, [2 * 86_400_000])
     stop.abort()
@@ -72,7 +72,7 @@ describe('the scheduler', () => {
     const due = alarm.until(T0 + 3_600_000)
     await clock.advance(10_000)
     clock.step(-86_400_000)
-    await clock.advance(15_000)
+    await clock.advance(30_000)
     await due // woken by the step, to look again
     let woken = false
     const again = alarm.until(clock.now() + 60_000).then(() => {
@@ -81,6 +81,41 @@ describe('the scheduler', () => {
     await clock.advance(75_000)
     assert.equal(woken, true)
     await again
+    stop.abort()
+    await ran
+  })
+
+  it('ticks every 30 s, and sooner for the sake of certificates that do not live long', async () => {
+    const { clock, stop, scheduler, ran } = start()
+    const sleepsIn = async (ms: number) => {
+      const before = clock.sleeps
+      await clock.advance(ms)
+      return clock.sleeps - before
+    }
+    assert.equal(await sleepsIn(300_000), 10)
+    const [day, hour, minute] = [86_400_000, 3_600_000, 60_000].map((lifetimeMs) => {
+      const own = new AbortController()
+      const alarm = scheduler.alarm(AbortSignal.any([own.signal, stop.signal]))
+      return { own, mind: (ms = lifetimeMs) => alarm.mind(ms) }
+    })
+    day?.mind()
+    assert.equal(await sleepsIn(300_000), 10)
+    hour?.mind()
+    await clock.advance(0)
+    assert.equal(await sleepsIn(180_000), 10)
+    minute?.mind()
+    minute?.mind()
+    await clock.advance(0)
+    assert.equal(await sleepsIn(60_000), 60)
+    minute?.mind(600_000)
+    await clock.advance(10_000)
+    assert.equal(await sleepsIn(60_000), 20)
+    minute?.own.abort()
+    await clock.advance(10_000)
+    assert.equal(await sleepsIn(180_000), 10)
+    hour?.own.abort()
+    await clock.advance(30_000)
+    assert.equal(await sleepsIn(300_000), 10)
     stop.abort()
     await ran
   })

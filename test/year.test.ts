@@ -21,7 +21,7 @@ test('C1 a clock set forward by two hours renews what became due at the next tic
   await using world = running({ lifeMs: 3 * HOUR })
   await world.clock.advance(MINUTE)
   world.clock.step(2 * HOUR)
-  await world.clock.advance(16_000)
+  await world.clock.advance(31_000)
   assert.deepEqual([world.issued.length, world.target.serves, phaseOf(world)], [2, 'c2', 'ACTIVE'])
   assert.ok(world.events.some(({ name }) => name === 'clock.stepped'))
 })
@@ -38,7 +38,7 @@ test('C2 a clock set back by two days puts no renewal off, and what came too ear
   )
   assert.ok(world.asked === 2, 'no storm')
   world.clock.step(2 * DAY)
-  await world.clock.advance(16_000)
+  await world.clock.advance(31_000)
   assert.deepEqual([world.issued.length, world.target.serves, phaseOf(world)], [2, 'c2', 'ACTIVE'])
 })
 
@@ -56,7 +56,7 @@ test('C3 a suspend past the renewal is noticed at the first tick after it', asyn
   await using world = running({ lifeMs: DAY })
   await world.clock.advance(MINUTE)
   world.clock.suspend(13 * HOUR)
-  await world.clock.advance(16_000)
+  await world.clock.advance(31_000)
   assert.deepEqual([world.issued.length, world.target.serves, phaseOf(world)], [2, 'c2', 'ACTIVE'])
 })
 
@@ -94,7 +94,7 @@ test('C5 no due time makes a timer fire at once: far away, past or without end',
   const past = scheduler.alarm(stop.signal).until(T0 - DAY)
   await clock.advance(HOUR)
   await past
-  assert.ok(asked.length < 1_000 && asked.every((ms) => ms <= 15_000), `${asked.length} sleeps in an hour`)
+  assert.ok(asked.length < 1_000 && asked.every((ms) => ms <= 30_000), `${asked.length} sleeps in an hour`)
   stop.abort()
   await Promise.allSettled([far, never])
   await ran
