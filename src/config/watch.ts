@@ -6,7 +6,7 @@ import { SIZE_LIMIT } from './file.ts'
 
 const SETTLE_MS = 100
 /** A net under the watcher, for file systems that tell nothing. */
-const REREAD_MS = 30_000
+const REREAD_MS = 60_000
 
 /**
  * Calls back when the content of `file` is no longer that of digest `known`, and after each change, until `signal` aborts. Watches the
