@@ -35,10 +35,10 @@ COPY --from=build /app/compile-cache /app/compile-cache
 # memory, no slower here, where little happens at a time (docs/performance.md).
 ENV MALLOC_ARENA_MAX=1 NODE_COMPILE_CACHE=/app/compile-cache
 USER 65532:65532
-ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=1", "--liftoff-only", "/app/dist/cli.cjs"]
+ENTRYPOINT ["/usr/local/bin/node", "--max-semi-space-size=1", "--liftoff-only", "--no-memory-reducer", "/app/dist/cli.cjs"]
 CMD ["run", "-c", "/etc/certferry/config.yaml"]
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
-  CMD ["/usr/local/bin/node", "--max-semi-space-size=1", "--liftoff-only", "/app/dist/cli.cjs", "wait", "--timeout", "2s", "-c", "/etc/certferry/config.yaml"]
+  CMD ["/usr/local/bin/node", "--max-semi-space-size=1", "--liftoff-only", "--no-memory-reducer", "/app/dist/cli.cjs", "wait", "--timeout", "2s", "-c", "/etc/certferry/config.yaml"]
 LABEL org.opencontainers.image.title="certferry" \
   org.opencontainers.image.description="Vault-backed certificate sidecar" \
   org.opencontainers.image.licenses="Apache-2.0"
