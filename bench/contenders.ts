@@ -35,7 +35,7 @@ const BASE_ENV = { PATH: '/usr/bin:/bin' }
 
 /** What a user gets from the Dockerfile: one malloc arena, a small young generation, a compile cache that is warm. */
 export const likeTheImage = (compileCache: string) => ({
-  flags: ['--max-semi-space-size=1', '--liftoff-only'],
+  flags: ['--max-semi-space-size=1', '--liftoff-only', '--no-memory-reducer'],
   env: { MALLOC_ARENA_MAX: '1', NODE_COMPILE_CACHE: compileCache },
 })
 

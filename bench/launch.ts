@@ -7,7 +7,6 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Contender, Job } from './contenders.ts'
-import { type Memory, memoryOf } from './proc.ts'
 import type { Bench } from './row.ts'
 
 /** A contender at work, from nothing. Disposing it ends it and removes all it wrote. */
@@ -19,7 +18,6 @@ export interface Running extends AsyncDisposable {
   untilThere(limitMs?: number): Promise<number>
   /** Asks so often for its metrics; false when it has no place to ask. */
   scrape(times: number): Promise<boolean>
-  memory(): Memory
   /** When it was started, ms since 1970. */
   readonly startedAt: number
   /** All that it wrote to standard output and error. */
@@ -81,7 +79,6 @@ export async function launch(
       for (let count = 0; count < times; count += 1) await scrapeOnce(contender.name, url)
       return true
     },
-    memory: () => memoryOf(child.pid ?? 0),
     startedAt: performance.timeOrigin + started,
     log,
     [Symbol.asyncDispose]: async () => {

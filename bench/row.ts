@@ -56,8 +56,6 @@ export interface Bench {
   readonly dist: string
   readonly chunks: Awaited<ReturnType<typeof buildDist>>
   readonly compileCache: string
-  /** What the image gives certferry by its environment and by flags, all as environment. */
-  readonly imageEnv: Readonly<Record<string, string>>
   /** Where certificates are written. */
   readonly volumeIn: string
   readonly size: Size

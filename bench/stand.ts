@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { component } from '../test/support/components.ts'
 import { startVault } from '../test/support/vault.ts'
 import { buildDist } from '../tools/build.ts'
-import { type Contender, certferry, consulTemplate, likeTheImage, vaultAgent } from './contenders.ts'
+import { type Contender, certferry, consulTemplate, vaultAgent } from './contenders.ts'
 import { launch } from './launch.ts'
 import type { Bench } from './row.ts'
 
@@ -41,7 +41,6 @@ export async function createStand({ peers = PEER_NAMES, ...options }: StandOptio
   options.progress('building the bundle')
   const chunks = await buildDist(dist)
   const compileCache = join(folder, 'compile-cache')
-  const { env, flags } = likeTheImage(compileCache)
   const own = certferry(process.execPath, join(dist, 'cli.cjs'), compileCache)
   const found = [{ name: own.name, contender: own, why: undefined }, ...(await Promise.all(peers.map(unlessMissing)))]
   const { server, vault, role } = opened.use(await openVault())
@@ -57,7 +56,6 @@ export async function createStand({ peers = PEER_NAMES, ...options }: StandOptio
     dist,
     chunks,
     compileCache,
-    imageEnv: { ...env, NODE_OPTIONS: flags.join(' ') },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Contender } from '../contenders.ts'
 import { launch } from '../launch.ts'
-import type { Memory } from '../proc.ts'
+import { type Memory, memoryOf } from '../proc.ts'
 import { inRounds, type Participant, valuesOf } from '../rounds.ts'
 import { type Bench, MEGABYTE, type Row, type Target } from '../row.ts'
 import { makeCsrs, signAll } from '../signing.ts'
@@ -61,6 +61,6 @@ const deliver = (contender: Contender, bench: Bench): Participant<Delivery> => (
     await using running = await launch(contender, bench, { certificates: bench.size.many })
     const ms = await running.delivered()
     await sleep(bench.size.settleMs)
-    return { ms, memory: running.memory() }
+    return { ms, memory: memoryOf(running.pid) }
   },
 })

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Contender } from '../contenders.ts'
 import { launch } from '../launch.ts'
-import { descriptorsOf, mostDescriptors, spent, usageOf } from '../proc.ts'
+import { descriptorsOf, memoryOf, mostDescriptors, spent, usageOf } from '../proc.ts'
 import { inRounds, valuesOf } from '../rounds.ts'
 import type { Bench, Detail, Row, Values } from '../row.ts'
 import { DUE, timeOfTick } from '../scheduler-tick.ts'
@@ -120,7 +120,7 @@ async function steady(contender: Contender, certificates: number, bench: Bench):
   return {
     certificates,
     deliveredSeconds: deliveredMs / 1000,
-    anonymousBytes: running.memory().anonymousBytes,
+    anonymousBytes: memoryOf(running.pid).anonymousBytes,
     descriptors: descriptorsOf(running.pid),
     quietSeconds: seconds,
     quietCpuMs: cpuMs,

@@ -1,7 +1,6 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort } from '../../test/support/nginx.ts'
+import { bareNode } from '../bare-node.ts'
 import type { Contender } from '../contenders.ts'
 import { launch } from '../launch.ts'
 import { type Memory, memoryOf } from '../proc.ts'
@@ -15,7 +14,7 @@ export const memory: Row = {
   title: 'memory, idle, one certificate',
   run: async (bench) => {
     const results = await sideBySide(
-      [...bench.contenders.map((contender) => idle(contender, bench)), bareNode(bench)],
+      [...bench.contenders.map((contender) => idle(contender, bench)), waiting(bench)],
       bench,
     )
     const figure = (title: string, part: keyof Memory) => ({
@@ -64,22 +63,16 @@ const idle = (contender: Contender, bench: Bench): Participant<Memory> => ({
     await running.delivered()
     await running.scrape(SCRAPES)
     await sleep(bench.size.settleMs)
-    return running.memory()
+    return memoryOf(running.pid)
   },
 })
 
 /** A Node that waits for nothing. */
-const bareNode = ({ size }: Bench): Participant<Memory> => ({
+const waiting = ({ size }: Bench): Participant<Memory> => ({
   name: 'bare node',
   measure: async () => {
-    const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1e9)'], { env: {}, stdio: 'ignore' })
-    const ended = once(child, 'exit')
-    try {
-      await sleep(size.settleMs)
-      return memoryOf(child.pid ?? 0)
-    } finally {
-      child.kill('SIGKILL')
-      await ended
-    }
+    await using node = bareNode(['-e', 'setInterval(() => {}, 1e9)'])
+    await sleep(size.settleMs)
+    return memoryOf(node.pid)
   },
 })

@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { Certferry } from '../../test/support/certferry.ts'
 import { createStage, type Stage } from '../../test/support/stage.ts'
 import { until } from '../../test/support/until.ts'
+import { likeTheImage } from '../contenders.ts'
 import { observe, startPlainNginx, WORKERS } from '../hand-over.ts'
 import { inRounds, type Participant, type Results, valuesOf } from '../rounds.ts'
 import type { Detail, Row } from '../row.ts'
@@ -28,7 +29,7 @@ export const rotation: Row = {
     const { server, dist, volumeIn, size } = bench
     await using stage = await createStage({ vault: server, program: join(dist, 'cli.cjs'), volumeIn })
     await stage.configure(stage.web())
-    await using certferry = stage.certferry({ env: bench.imageEnv })
+    await using certferry = stage.certferry(likeTheImage(bench.compileCache))
     await certferry.certificate('web', 'is on disk', ({ serial }) => serial !== null)
     await using _nginx = await stage.nginx({ workers: WORKERS })
     await certferry.certificate('web', 'is proven to be served', ({ verified }) => verified === 'verified')

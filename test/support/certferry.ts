@@ -43,6 +43,8 @@ export interface StartOptions {
   readonly socket: string
   /** What runs instead of `src/cli.ts`: a bundle, which starts sooner. */
   readonly program?: string
+  /** Flags of Node that NODE_OPTIONS does not take. */
+  readonly flags?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
   /** Words to put before the command, such as `prlimit --nofile=64`: a program that executes the command in its own place. */
   readonly before?: readonly string[]
@@ -60,8 +62,8 @@ export const commandLine = (program = SOURCE, ...args: readonly string[]): reado
 
 /** Spawns it and returns at once. Disposing it ends it with SIGKILL, unless it has ended already. */
 export function startCertferry(options: StartOptions): Certferry {
-  const { configFile, socket, program, env = {}, before = [], ...listeners } = options
-  const [command = '', ...args] = [...before, process.execPath, ...commandLine(program, 'run', '-c', configFile)]
+  const { configFile, socket, program, flags = [], env = {}, before = [], ...listeners } = options
+  const [command = '', ...args] = [...before, process.execPath, ...flags, ...commandLine(program, 'run', '-c', configFile)]
   const child = spawn(command, args, {
     // Nothing of the environment that could lead it elsewhere.
     env: { PATH: process.env.PATH ?? '', ...env },
