@@ -5,12 +5,12 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Layout } from '../../src/outputs/output.ts'
 import type { Certferry, LogLine } from '../../test/support/certferry.ts'
-import { component } from '../../test/support/components.ts'
 import { type Fault, type FaultProxy, startFaultProxy } from '../../test/support/fault-proxy.ts'
 import type { Nginx } from '../../test/support/nginx.ts'
 import { createStage, type Stage } from '../../test/support/stage.ts'
 import { until } from '../../test/support/until.ts'
 import type { TestVault } from '../../test/support/vault.ts'
+import { createWallClock } from '../../test/support/wall-clock.ts'
 import type { Story } from './story.ts'
 
 /** One sidecar with everything around it that can be disturbed: its way to Vault, its volume, its clock, its nginx, its process. */
@@ -83,7 +83,7 @@ export async function createSubject(options: SubjectOptions): Promise<Subject> {
   const outputFile = join(story.folder, `${name}.out`)
   const twinFile = join(stage.folder, 'twin.yaml')
   await talkative(stage, twinFile)
-  const clock = await createClock(join(stage.folder, 'clock'))
+  const clock = await createWallClock(join(stage.folder, 'clock'))
 
   const leaving = new WeakSet<Certferry>()
   const written = new Map<string, number>()
@@ -197,22 +197,6 @@ async function talkative({ configFile, socket, folder }: Stage, twinFile: string
 export function replace(path: string, content: string): void {
   writeFileSync(`${path}.new`, content, { mode: 0o600 })
   renameSync(`${path}.new`, path)
-}
-
-/** A wall clock for one process alone, by libfaketime; the monotonic clock stays true. */
-async function createClock(file: string) {
-  const { stdout } = await run(await component('faketime'), ['-f', '+0', 'printenv', 'LD_PRELOAD'])
-  replace(file, '+0\n')
-  return {
-    env: {
-      LD_PRELOAD: stdout.trim(),
-      FAKETIME_TIMESTAMP_FILE: file,
-      FAKETIME_NO_CACHE: '1',
-      FAKETIME_DONT_FAKE_MONOTONIC: '1',
-      NO_FAKE_STAT: '1',
-    },
-    set: (offset: string) => replace(file, `${offset}\n`),
-  }
 }
 
 function keepKey(directory: string, layout: Layout, keys: Set<string>): void {

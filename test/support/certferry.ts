@@ -63,7 +63,12 @@ export const commandLine = (program = SOURCE, ...args: readonly string[]): reado
 /** Spawns it and returns at once. Disposing it ends it with SIGKILL, unless it has ended already. */
 export function startCertferry(options: StartOptions): Certferry {
   const { configFile, socket, program, flags = [], env = {}, before = [], ...listeners } = options
-  const [command = '', ...args] = [...before, process.execPath, ...flags, ...commandLine(program, 'run', '-c', configFile)]
+  const [command = '', ...args] = [
+    ...before,
+    process.execPath,
+    ...flags,
+    ...commandLine(program, 'run', '-c', configFile),
+  ]
   const child = spawn(command, args, {
     // Nothing of the environment that could lead it elsewhere.
     env: { PATH: process.env.PATH ?? '', ...env },

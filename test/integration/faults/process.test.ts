@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import * as fs from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, type TestContext, test } from 'node:test'
 import { skipReason } from '../../support/components.ts'
@@ -141,9 +142,9 @@ describe('the process', { skip, concurrency: 6 }, () => {
 
   /** What readers find after the end, what the next start puts into service, and how many were issued for it. */
   const OUT_OF_MEMORY: Readonly<Record<string, { at: string; found: Which; later: Which; issued: number }>> = {
-    'before Vault is asked': { at: 'fs.promises.statfs', found: 'old', later: 'old', issued: 1 },
-    'with a new certificate in hand': { at: 'fs.promises.mkdir', found: 'old', later: 'old', issued: 2 },
-    'with a new set on disk, at the commit': { at: 'fs.promises.rename ..data', found: 'old', later: 'new', issued: 2 },
+    'before Vault is asked': { at: 'fs.statfsSync', found: 'old', later: 'old', issued: 1 },
+    'with a new certificate in hand': { at: 'fs.mkdirSync', found: 'old', later: 'old', issued: 2 },
+    'with a new set on disk, at the commit': { at: 'fs.renameSync ..data', found: 'old', later: 'new', issued: 2 },
     'between the commit and the reload': { at: 'process.kill SIGHUP', found: 'new', later: 'new', issued: 2 },
   }
   for (const [moment, { at, found, later, issued }] of Object.entries(OUT_OF_MEMORY))
@@ -244,7 +245,7 @@ describe('the process', { skip, concurrency: 6 }, () => {
 
   test('P1 a call into a file system that hangs does not hold up the stop, and clients are served', async (t) => {
     const defect = plantDefect(t, HANGING_DISK)
-    await using rig = await rigWith({ certferry: { env: defect.env } })
+    await using rig = await rigWith({ certferry: { env: defect.env }, volumeIn: tmpdir() })
     const { fingerprint } = await inService(rig)
     defect.begin()
     await askForRotation(rig)
@@ -302,22 +303,22 @@ function plantDefect(t: TestContext, code: (flag: string) => string) {
 /** The disk of certificate web is found out of order by a TypeError, that of the others is not. */
 const BROKEN_DISK = (flag: string) => `
   const fs = require('node:fs')
-  const { statfs } = fs.promises
-  fs.promises.statfs = async (path, ...rest) => {
+  const { statfsSync } = fs
+  fs.statfsSync = (path, ...rest) => {
     if (fs.existsSync(${flag}) && fs.readlinkSync(path).endsWith('/web')) throw new TypeError('a defect made by the test')
-    return statfs(path, ...rest)
+    return statfsSync(path, ...rest)
   }
 `
 /** The disk is looked at by opening a FIFO that nobody writes to: a thread of Node is in that call for ever. */
 const HANGING_DISK = (flag: string) => `
   const fs = require('node:fs')
-  const { statfs } = fs.promises
+  const { statfs } = fs
   const fifo = ${flag} + '.fifo'
-  fs.promises.statfs = async (...args) => {
+  fs.statfs = (...args) => {
     if (!fs.existsSync(${flag})) return statfs(...args)
     require('node:child_process').execFileSync('mkfifo', [fifo])
     fs.writeFileSync(${flag} + '.reached', '')
-    return fs.promises.open(fifo)
+    fs.open(fifo, args.at(-1))
   }
 `
 type Which = 'old' | 'new'
