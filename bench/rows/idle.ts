@@ -73,7 +73,7 @@ const delivered = (contender: Contender, bench: Bench): Participant<Idle> => ({
   measure: async () => {
     await using running = await launch(contender, bench, { metricsPort: await freePort() })
     await running.delivered()
-    return watch(running.pid, bench)
+    return await watch(running.pid, bench)
   },
 })
 
@@ -83,7 +83,7 @@ const ticking = (bench: Bench): Participant<Idle> => ({
   measure: async () => {
     const { flags, env } = likeTheImage(bench.compileCache)
     await using node = bareNode([...flags, '-e', `setInterval(() => {}, ${TICK_SECONDS * 1000})`], env)
-    return watch(node.pid, bench)
+    return await watch(node.pid, bench)
   },
 })
 
