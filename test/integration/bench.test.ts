@@ -14,7 +14,7 @@ const PEER = 'Vault Agent'
  * What certferry may need, as a multiple of what Vault Agent needs in the same rounds. Wide, as few rounds on a busy machine tell no more:
  * this is to notice that something became far heavier. The targets, and how to measure by them, are in docs/performance.md.
  */
-const AT_MOST = { coldStart: 12, resident: 1.6, anonymous: 4.5, many: 10 }
+const AT_MOST = { coldStart: 8, resident: 1.2, anonymous: 2.6, many: 8 }
 const SIZE: Size = {
   rounds: 4,
   many: 50,
