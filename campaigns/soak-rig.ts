@@ -22,7 +22,7 @@ export interface SoakParts {
   readonly ttl: string
 }
 
-/** As the image runs it (Dockerfile), in a container limited to 128 MiB, of which V8 takes half as the limit of its heap. */
+/** Arena and young generation as in the image (Dockerfile), in a container limited to 128 MiB, of which V8 takes half as the limit of its heap. */
 const LIKE_THE_IMAGE = { options: '--max-semi-space-size=1 --max-old-space-size=64', env: { MALLOC_ARENA_MAX: '1' } }
 
 /**
