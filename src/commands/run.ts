@@ -7,7 +7,10 @@ import type { Io } from './io.ts'
 
 /** The sidecar, until the first SIGTERM or SIGINT. */
 export async function run(file: string, io: Io): Promise<void> {
-  let refresh = () => {}
+  let hungUp = false
+  let refresh = () => {
+    hungUp = true
+  }
   io.onHangup(() => refresh())
   // Before it is read, so that no change goes by unseen until it is watched.
   const known = digest(file)
@@ -15,6 +18,8 @@ export async function run(file: string, io: Io): Promise<void> {
   keepHeapSmall(config.certificates.length)
   await using service = await openService(config, { clock: systemClock, env: io.env, destination: io.stdout })
   refresh = () => void service.refresh()
+  // Opening takes a while: whoever asked meanwhile is not to be forgotten.
+  if (hungUp) refresh()
   const ended = new AbortController()
   const watching = watchConfig(file, known, refresh, systemClock, AbortSignal.any([io.signal, ended.signal]))
   try {
