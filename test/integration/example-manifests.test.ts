@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import { bundleCli } from '../../tools/build.ts'
+import { nodeIn } from '../support/bundled.ts'
 import { component, skipReason } from '../support/components.ts'
 import { configMapText, deploymentFile } from '../support/examples.ts'
 import { freePort, startNginx } from '../support/nginx.ts'
@@ -14,13 +16,14 @@ import { signOnly, startVault, type TestVault, WEB_ROLE } from '../support/vault
 
 const run = promisify(execFile)
 const repository = fileURLToPath(new URL('../..', import.meta.url))
-const certferry = [process.execPath, join(repository, 'src/cli.ts')]
 const PATH = process.env.PATH ?? ''
 const USER = 10001
 
 const root = await mkdtemp(join(tmpdir(), 'certferry-test-'))
 await chmod(root, 0o755)
 after(() => rm(root, { recursive: true, force: true }))
+await bundleCli(root)
+const certferry = [await nodeIn(root), join(root, 'cli.cjs')]
 
 /** An ordinary user with these capabilities and no other, now or later. */
 const asUser = (capabilities = '-all') => [
@@ -36,11 +39,7 @@ async function whyNot(): Promise<string | false> {
   const missing = await skipReason('vault', 'nginx')
   if (missing) return missing
   if (process.getuid?.() !== 0) return 'takes root, to become other users'
-  const [program = '', ...args] = [...asUser(), ...certferry, '--version']
-  return run(program, args).then(
-    () => false,
-    () => `user ${USER} may not run what is in ${repository}`,
-  )
+  return false
 }
 const skip = await whyNot()
 

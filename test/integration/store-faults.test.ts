@@ -9,7 +9,7 @@ import { promisify } from 'node:util'
 import type { ErrorCode } from '../../src/errors.ts'
 import { LAYOUTS, type Layout } from '../../src/outputs/output.ts'
 import type { StepResult, StorePlan } from '../fixtures/store-driver.ts'
-import { bundled } from '../support/bundled.ts'
+import { bundled, nodeIn } from '../support/bundled.ts'
 import { createTestCa } from '../support/ca.ts'
 import { skipReason } from '../support/components.ts'
 import { nameOf, traceNode } from '../support/strace.ts'
@@ -21,6 +21,7 @@ const programs = fs.mkdtempSync(join(tmpdir(), 'certferry-test-'))
 fs.chmodSync(programs, 0o755)
 after(() => fs.rmSync(programs, { recursive: true, force: true }))
 const driver = await bundled(new URL('../fixtures/store-driver.ts', import.meta.url), join(programs, 'driver.mjs'))
+const node = await nodeIn(programs)
 
 const ca = await createTestCa()
 const [a, b] = [await ca.issue(), await ca.issue()]
@@ -204,7 +205,7 @@ describe('F1, F2, F3, F4 and F6 a volume', { skip: namespaces, concurrency: 2 },
 describe('without root', { skip: process.geteuid?.() === 0 ? false : 'needs root to become somebody else' }, () => {
   const NOBODY = 65534
   const runAsNobody = (planFile: string) =>
-    parseResults(execFileSync(process.execPath, [driver, planFile], { uid: NOBODY, gid: NOBODY, encoding: 'utf8' }))
+    parseResults(execFileSync(node, [driver, planFile], { uid: NOBODY, gid: NOBODY, encoding: 'utf8' }))
   const give = (...paths: readonly string[]) => {
     for (const path of paths) fs.chownSync(path, NOBODY, NOBODY)
   }
