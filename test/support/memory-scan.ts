@@ -93,17 +93,25 @@ function occurrences(text: Buffer, needle: Buffer, limit: number): number {
 
 /**
  * The forms in which a private key may lie in memory: `number` is its secret number as OpenSSL computes with it (little-endian words);
- * all others are copies that were made to carry it somewhere.
+ * all others are copies that were made to carry it somewhere. `freed` is what OpenSSL leaves of a DER that it has parsed and freed without
+ * overwriting it: mostly soon reused, now and then not.
  */
 export function formsOf(pem: string): Needles {
   const key = createPrivateKey(pem)
   const { d = '', p } = key.export({ format: 'jwk' })
   const secret = Buffer.from(d, 'base64url')
+  const der = key.export({ type: 'pkcs8', format: 'der' })
+  const start = der.indexOf(secret)
+  const end = start + secret.length
   const traditional = key.export({ type: p === undefined ? 'sec1' : 'pkcs1', format: 'pem' })
   return {
     number: [Buffer.from(secret).reverse()],
     // In DER, JWK and raw form alike.
     bytes: [secret],
+    // From the first byte on: a Buffer that was not overwritten.
+    der: [der.subarray(0, end)],
+    // In what precedes it in DER, which may lack its beginning: there malloc keeps its books of what was freed, or something else lies by now.
+    freed: [der.subarray(start - 16, end)],
     hex: [Buffer.from(secret.toString('hex')), Buffer.from(secret.toString('hex').toUpperCase())],
     base64: [Buffer.from(secret.toString('base64url').slice(0, 40))],
     // A line of the middle, as this file has it, and as Vault sends it; of strings with other characters in them, too.
