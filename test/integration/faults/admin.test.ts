@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls } from 'node:tls'
 import { SMUGGLING } from '../../observe/http-corpus.ts'
 import { createTestCa } from '../../support/ca.ts'
-import type { Certferry } from '../../support/certferry.ts'
+import type { Certferry, StartOptions } from '../../support/certferry.ts'
 import { bundleOnce } from '../../support/fault-rig.ts'
 import { createProject } from '../../support/project.ts'
 import { until } from '../../support/until.ts'
@@ -38,7 +38,7 @@ interface Front extends AsyncDisposable {
 /** The port that anybody may reach, or the control socket as its owner. */
 type Door = 'port' | 'socket'
 
-async function startFront(scheme: Scheme = 'http'): Promise<Front> {
+async function startFront(scheme: Scheme = 'http', env: StartOptions['env'] = {}): Promise<Front> {
   await using stack = new AsyncDisposableStack()
   const project = stack.use(await createProject({ program }))
   const { folder, socket } = project
@@ -49,7 +49,7 @@ async function startFront(scheme: Scheme = 'http'): Promise<Front> {
     admin: { listen: '127.0.0.1:0', socket, ...(scheme === 'https' && { tls }) },
     certificates: [project.certificate('web')],
   })
-  const certferry = stack.use(project.start())
+  const certferry = stack.use(project.start({ env }))
   await certferry.certificate('web', 'is delivered', ({ phase }) => phase === 'ACTIVE')
   const address = certferry.log('admin.listening').find((line) => String(line.address).startsWith(scheme))?.address
   const port = Number(new URL(String(address)).port)
@@ -185,7 +185,9 @@ describe('the admin endpoint under attack', { concurrency: 6 }, () => {
   })
 
   test('N1 a flood of 2,000 connections and 20,000 pipelined requests leaves memory and descriptors bounded', async (t) => {
-    await using front = await startFront()
+    // With room to spare V8 does not look for garbage for a long time, and what is kept cannot be told from what waits to be freed.
+    const env = { MALLOC_ARENA_MAX: '1', NODE_OPTIONS: '--max-semi-space-size=1 --max-old-space-size=36' }
+    await using front = await startFront('http', env)
     const before = await serialIn(front)
     const ask = 'GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n'
     const once = ask.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')
@@ -206,7 +208,7 @@ describe('the admin endpoint under attack', { concurrency: 6 }, () => {
     const hot = residentKb(front)
     t.diagnostic(`${good} answers about liveness, ${bad} missing; ${warm} KiB after half of it, ${hot} KiB after all`)
     assert.ok(good > bad, 'most questions about liveness are answered')
-    assert.ok(hot < warm * 1.5, `memory grew from ${warm} to ${hot} KiB`)
+    assert.ok(hot < warm * 1.2, `memory grew from ${warm} to ${hot} KiB`)
     await until('every descriptor is given back', () => descriptors(front) <= files)
     await assertUntouched(front, before)
   })
