@@ -22,13 +22,11 @@ export type Config = Omit<z.output<typeof ConfigFile>, 'certificates'> & {
 export function loadConfig(file: string, env: Env): Config {
   const document = readConfigFile(file, env)
   const { value, troubles, blame } = withVaultEnv(document.value, env)
-  const result = ConfigFile.safeParse(value, { error: inWords })
-  const issues = result.error?.issues ?? []
+  const { result, problems: found } = checkConfig(value, document)
   const problems = [
     ...document.problems,
     ...troubles.map((trouble) => document.problem(['vault'], trouble)),
-    ...issues.flatMap((issue) => explain(issue, { value, schema: configJsonSchema, document })).map(blame),
-    ...crossCheck(value, result.data, document),
+    ...found.map(blame),
   ]
   if (!result.success || problems.length > 0) throw new ConfigError(file, inFileOrder(onePerPlace(problems, document)))
   const raw = isRecord(value) ? value : {}
@@ -42,6 +40,17 @@ export function loadConfig(file: string, env: Env): Config {
     })),
     vaultIdentity: identityOf(raw.vault),
   })
+}
+
+/** What the schema says to plain values, and all that is wrong with them, each where `document` says it stands. */
+export function checkConfig(value: unknown, document: Pick<ConfigDocument, 'problem'>) {
+  const result = ConfigFile.safeParse(value, { error: inWords })
+  const issues = result.error?.issues ?? []
+  const problems = [
+    ...issues.flatMap((issue) => explain(issue, { value, schema: configJsonSchema, document })),
+    ...crossCheck(value, result.data, document),
+  ]
+  return { result, problems }
 }
 
 /**
@@ -64,7 +73,7 @@ function onePerPlace(problems: readonly Problem[], document: ConfigDocument): Pr
 function crossCheck(
   value: unknown,
   valid: z.output<typeof ConfigFile> | undefined,
-  document: ConfigDocument,
+  document: Pick<ConfigDocument, 'problem'>,
 ): Problem[] {
   if (!isRecord(value) || !Array.isArray(value.certificates)) return []
   const certificates = valid?.certificates ?? value.certificates.map((raw) => CertificateOptions.safeParse(raw).data)

@@ -131,7 +131,8 @@ function choose(schema: unknown, value: unknown): Record<string, unknown> | unde
   return isRecord(found) ? found : undefined
 }
 
-function suggestion(word: string, known: readonly string[]): string {
+/** `; did you mean "…"?`, or nothing where nothing known is near. */
+export function suggestion(word: string, known: readonly string[]): string {
   const near = known
     .map((candidate) => ({ candidate, distance: editDistance(word.toLowerCase(), candidate.toLowerCase()) }))
     .sort((a, b) => a.distance - b.distance)[0]
