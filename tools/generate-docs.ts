@@ -1,7 +1,8 @@
-// npm run docs           writes the generated pages of docs/, and the generated part of README.md
+// npm run docs           writes the generated pages of docs/, and the generated parts of README.md and the chart's
 // npm run docs -- --check  says which of them lag behind, and fails if one does
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { renderChart } from './docs/chart.ts'
 import { renderConfiguration } from './docs/configuration.ts'
 import { renderErrors } from './docs/errors.ts'
 import { renderEvents } from './docs/events.ts'
@@ -17,6 +18,7 @@ export const documents: readonly { readonly file: string; readonly render: () =>
   { file: 'docs/errors.md', render: renderErrors },
   { file: 'docs/events.md', render: renderEvents },
   { file: 'README.md', render: renderReadme },
+  { file: 'charts/certferry/README.md', render: renderChart },
 ]
 
 /** Files that differ from what would be written. */
