@@ -297,6 +297,16 @@ export const ERRORS = {
     exit: 69,
     hint: 'The sidecar stopped, or the config of this certificate changed; ask again once it runs.',
   },
+  BAD_REVIEW: {
+    retry: 'never',
+    exit: 69,
+    hint: 'Only the API server of Kubernetes should call the webhook, with an AdmissionReview of admission.k8s.io/v1.',
+  },
+  INJECTION_REFUSED: {
+    retry: 'config',
+    exit: 78,
+    hint: 'Correct the annotations or the pod as the message says; docs/kubernetes.md lists every annotation.',
+  },
   DEMO_FAILED: {
     retry: 'never',
     exit: 69,

@@ -66,6 +66,10 @@ const RULES: Readonly<Record<string, Rule>> = {
     ],
     types: ['clock.ts', ...CONTRACTS],
   },
+  'injector/': {
+    values: ['core/', 'errors.ts', 'plain-file.ts', 'config/', 'kubernetes/', 'observe/'],
+    types: ['clock.ts'],
+  },
   'loop.ts': ALL_BUT_COMMANDS,
   'manage.ts': ALL_BUT_COMMANDS,
   'idle.ts': ALL_BUT_COMMANDS,

@@ -1,0 +1,373 @@
+import { LineCounter, parseDocument } from 'yaml'
+import * as z from 'zod'
+import { explain, inWords, isRecord, suggestion } from '../config/problems.ts'
+import { quote } from '../core/secret.ts'
+import { parseCertificate, parseReload, parseVerify } from './short-forms.ts'
+
+export const PREFIX = 'certferry.io/'
+
+/** What the injector itself writes; on a pod that is to be injected they mean nothing. */
+export const STATUS = `${PREFIX}status`
+export const RENDERED_CONFIG = `${PREFIX}rendered-config`
+export const VAULT_CA = `${PREFIX}vault-ca`
+export const INJECTED = 'injected'
+
+/** Annotations are text: YAML reads a bare true as something else, and the API server refuses that. */
+const Flag = z
+  .enum(['true', 'false'], { error: "must be 'true' or 'false'" })
+  .transform((text) => text === 'true')
+  .meta({ examples: ['true'] })
+
+const text = (pattern: RegExp, error: string) => z.string().trim().regex(pattern, error)
+
+/** RFC 1123: names of containers, volumes and certificates. */
+export const DNS_LABEL = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/
+const ObjectName = text(
+  /^[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?$/,
+  'must be the name of an object: lower-case letters, digits, "-" and "."',
+)
+/** https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ */
+const Quantity = text(
+  /^(?:\d+(?:\.\d+)?(?:[mkMGTPE]|[KMGTPE]i)?|none)$/,
+  "must be a quantity such as 10m, 96Mi or '1', or none",
+)
+const whole = (most: number) =>
+  text(/^\d{1,10}$/, 'must be a whole number')
+    .transform(Number)
+    .refine((number) => number <= most, `must be at most ${most}`)
+/** https://kubernetes.io/docs/concepts/containers/images/#image-names */
+const Image = text(/^[\w][\w.:/@-]*$/, 'must be the reference of an image such as registry.example.com/certferry:0.1.0')
+const Directory = text(
+  /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+\/?$/,
+  'must be an absolute path of plain letters, digits, "-", "_" and "."',
+).transform((path) => path.replace(/\/$/, ''))
+const Names = z
+  .string()
+  .transform((list) => list.split(',').map((name) => name.trim()))
+  .refine(
+    (names) => names.every((name) => DNS_LABEL.test(name)),
+    'must be names of containers, with commas between them',
+  )
+const path = z.string()
+/** RFC 6902 §4. */
+const Operation = z.discriminatedUnion('op', [
+  z.object({ op: z.literal('add'), path, value: z.unknown() }),
+  z.object({ op: z.literal('replace'), path, value: z.unknown() }),
+  z.object({ op: z.literal('test'), path, value: z.unknown() }),
+  z.object({ op: z.literal('remove'), path }),
+  z.object({ op: z.literal('move'), path, from: path }),
+  z.object({ op: z.literal('copy'), path, from: path }),
+])
+const JsonPatch = z
+  .string()
+  .transform((source, context) => {
+    try {
+      return JSON.parse(source)
+    } catch {
+      context.addIssue({ code: 'custom', message: 'is not JSON' })
+      return z.NEVER
+    }
+  })
+  .pipe(
+    z.array(Operation, { error: 'must be a list of operations: [{"op": "add", "path": "/…", "value": …}] (RFC 6902)' }),
+  )
+const YamlMap = z.string().transform((source, context) => {
+  const parsed = parseYaml(source)
+  if (typeof parsed !== 'string' && isRecord(parsed.value)) return parsed.value
+  context.addIssue({ code: 'custom', message: typeof parsed === 'string' ? parsed : 'must be a YAML map' })
+  return z.NEVER
+})
+
+/** Annotations of the pod as a whole, without the prefix. Each may have a default in the injector's config. */
+export const PodAnnotations = z.strictObject({
+  inject: Flag.optional().describe(
+    "'false': leave this pod alone. 'true' says what any annotation of a certificate says already",
+  ),
+  config: ObjectName.optional().describe(
+    'ConfigMap with a whole config in the key config.yaml, instead of annotations for certificates',
+  ),
+  'vault-address': text(/^https?:\/\/\S+$/, 'must be an address such as https://vault.vault.svc:8200')
+    .optional()
+    .describe('Address of Vault'),
+  'vault-role': text(/^\S+$/, 'must be the name of a role').optional().describe('Role to log in with'),
+  'vault-namespace': text(/^\S+$/, 'must be a namespace path').optional().describe('Vault Enterprise namespace'),
+  namespace: text(/^\S+$/, 'must be a namespace path').optional().describe('The same as vault-namespace'),
+  'vault-ca': text(/^-----BEGIN CERTIFICATE-----[\s\S]*-----END CERTIFICATE-----$/, 'must be certificates in PEM')
+    .optional()
+    .describe('CA certificates that may sign for Vault, in PEM'),
+  'vault-server-name': text(/^\S+$/, 'must be a host name').optional().describe("Name expected in Vault's certificate"),
+  'vault-tls-secret': ObjectName.optional().describe(
+    'Secret of type kubernetes.io/tls that certferry presents to Vault; its ca.crt, where it has one, is that of vault-ca',
+  ),
+  'auth-type': text(/^[a-z-]+$/, 'must be the kind of an auth method')
+    .prefault('kubernetes')
+    .describe('Kind of the auth method'),
+  'auth-path': text(/^\/?[\w./-]+$/, 'must be a mount path such as kubernetes')
+    .transform((path) => path.replace(/^\/?(?:auth\/)?|\/$/g, ''))
+    .optional()
+    .describe('Where the auth method is mounted, with or without auth/'),
+  'auth-config': YamlMap.optional().describe('Further options of the auth method, as in the config: a YAML map'),
+  'token-audience': text(/^\S+$/, 'must be an audience')
+    .prefault('vault')
+    .describe('Audience of the service account token for Vault'),
+  'service-account-token-volume': text(DNS_LABEL, 'must be the name of a volume of the pod')
+    .optional()
+    .describe('Volume of the pod that holds the service account token in the file token, instead of one made for it'),
+  'extra-secret': ObjectName.optional().describe('Secret to mount at /etc/certferry-secret, such as for auth-config'),
+  image: Image.optional().describe('Image of the sidecar'),
+  'image-pull-policy': z
+    .enum(['Always', 'IfNotPresent', 'Never'], { error: 'must be Always, IfNotPresent or Never' })
+    .optional()
+    .describe('Pull policy of the image'),
+  'requests-cpu': Quantity.prefault('10m').describe('CPU to reserve; none for nothing'),
+  'requests-memory': Quantity.prefault('96Mi').describe('Memory to reserve'),
+  'requests-ephemeral-storage': Quantity.optional().describe('Ephemeral storage to reserve'),
+  'limits-cpu': Quantity.optional().describe('CPU limit'),
+  'limits-memory': Quantity.prefault('160Mi').describe('Memory limit'),
+  'limits-ephemeral-storage': Quantity.optional().describe('Ephemeral storage limit'),
+  'run-as-user': whole(2 ** 31 - 1)
+    .optional()
+    .describe("User id of the sidecar; by default that of the app's containers"),
+  'run-as-group': whole(2 ** 31 - 1)
+    .optional()
+    .describe('Group id of the sidecar'),
+  'run-as-same-user': Flag.optional().describe(
+    "'true' insists on the user of the app's containers, also root; 'false' never takes it",
+  ),
+  'set-security-context': Flag.prefault('true').describe(
+    "'false' leaves user and group to the platform, such as OpenShift",
+  ),
+  containers: Names.optional().describe('Containers that get the certificates, with commas between; all by default'),
+  'volume-path': Directory.prefault('/tls').describe('Where the certificates are mounted'),
+  'volume-size': Quantity.prefault('4Mi').describe('Most that the volume may hold'),
+  'init-only': Flag.prefault('false').describe('Only an init container, that fetches once: no sidecar, no renewal'),
+  'init-first': Flag.prefault('false').describe(
+    "Before the pod's own init containers, which then find the certificates",
+  ),
+  'native-sidecar': Flag.optional().describe(
+    "'false': an init container and an ordinary container instead of a native sidecar; the cluster decides by default",
+  ),
+  'share-process-namespace': Flag.optional().describe(
+    'Whether the containers see each other; by default where a reload sends a signal',
+  ),
+  'metrics-port': whole(65_535).prefault('9443').describe('Port of health and metrics'),
+  scrape: Flag.prefault('true').describe('Adds prometheus.io/scrape, port and path where the pod has none'),
+  events: Flag.prefault('false').describe('Kubernetes Events on the pod; its service account needs the right'),
+  'log-level': z
+    .enum(['debug', 'info', 'warn', 'error'], { error: 'must be debug, info, warn or error' })
+    .optional()
+    .describe('Least level that is logged'),
+  'log-format': z
+    .enum(['json', 'pretty'], { error: 'must be json or pretty' })
+    .optional()
+    .describe('Format of the log'),
+  'json-patch': JsonPatch.optional().describe('JSON Patch (RFC 6902) on the container of the sidecar'),
+  'init-json-patch': JsonPatch.optional().describe('JSON Patch on the init container, where there is one besides'),
+})
+export type PodAnnotations = z.output<typeof PodAnnotations>
+
+/** Config `injector.defaults`: annotations without prefix, as text, for all pods that do not say otherwise. */
+export const Defaults = z.record(z.string(), z.string()).check((context) => {
+  const issues =
+    PodAnnotations.omit({ inject: true, config: true }).safeParse(context.value, { error: inWords }).error?.issues ?? []
+  for (const issue of issues) {
+    const keys = issue.code === 'unrecognized_keys' ? issue.keys : []
+    for (const key of keys)
+      context.issues.push({
+        code: 'custom',
+        input: context.value,
+        path: [key],
+        message: `is no annotation that can have a default${suggestion(key, Object.keys(PodAnnotations.shape))}`,
+      })
+    if (keys.length === 0)
+      context.issues.push({ code: 'custom', input: context.value, path: issue.path, message: issue.message })
+  }
+})
+
+/** Annotations of one certificate: `certificate.web`, `reload.web`, … */
+export const CERTIFICATE_ANNOTATIONS = {
+  certificate:
+    'What to obtain: pki/issue/web?common_name=web.example.com (a path of Vault with its parameters), or a certificate of the config in YAML, without its name',
+  reload: 'How the app is told: SIGHUP:nginx, an http URL, rollout-restart, or reload of the config in YAML',
+  verify: 'Proof that the app serves it: 127.0.0.1:8443, or verify of the config in YAML',
+  directory: 'Where its files are, below volume-path; by default a directory of its name there',
+} as const
+type CertificateAnnotation = keyof typeof CERTIFICATE_ANNOTATIONS
+const isCertificateAnnotation = (name: string): name is CertificateAnnotation =>
+  Object.hasOwn(CERTIFICATE_ANNOTATIONS, name)
+
+/** What a pod asks for. */
+export interface Wish {
+  readonly pod: PodAnnotations
+  /** Certificates of the sidecar's config, as plain values. */
+  readonly certificates: readonly Record<string, unknown>[]
+}
+
+/** What is wrong with one annotation. */
+export interface Trouble {
+  /** With its prefix; empty for what is wrong with the pod. */
+  readonly annotation: string
+  readonly message: string
+}
+
+type Annotations = Readonly<Record<string, string>>
+
+/** Whether any annotation asks for a sidecar: one of a certificate, a config, or plain `inject`. */
+export function asksForInjection(annotations: Annotations): boolean {
+  const own = Object.keys(annotations).filter((key) => key.startsWith(PREFIX))
+  if (annotations[`${PREFIX}inject`] !== undefined) return annotations[`${PREFIX}inject`] !== 'false'
+  return own.some((key) => key !== STATUS && key !== RENDERED_CONFIG)
+}
+
+/** Reads all annotations under our prefix, over the defaults of the cluster (without prefix), and tells all that is wrong with them. */
+export function readAnnotations(annotations: Annotations, defaults: Annotations): { wish: Wish; troubles: Trouble[] } {
+  const own = Object.entries(annotations).flatMap(([key, value]) =>
+    key.startsWith(PREFIX) && key !== STATUS && key !== RENDERED_CONFIG
+      ? [{ name: key.slice(PREFIX.length), value }]
+      : [],
+  )
+  const whole = own.filter(({ name }) => !name.includes('.'))
+  const { pod, troubles } = readPod({
+    ...defaults,
+    ...Object.fromEntries(whole.map(({ name, value }) => [name, value])),
+  })
+  const parts = own.filter(({ name }) => name.includes('.')).map(({ name, value }) => ({ ...splitName(name), value }))
+  const certificates = readCertificates(parts, pod['volume-path'], (annotation, message) =>
+    troubles.push({ annotation: `${PREFIX}${annotation}`, message }),
+  )
+  return { wish: { pod, certificates }, troubles }
+}
+
+/** The values that are wrong are told, and left at their defaults, so that what follows finds more to tell. */
+function readPod(values: Annotations): { pod: PodAnnotations; troubles: Trouble[] } {
+  const result = PodAnnotations.safeParse(values, { error: inWords })
+  const troubles = (result.error?.issues ?? []).flatMap((issue) =>
+    explain(issue, {
+      value: values,
+      schema: () => z.toJSONSchema(PodAnnotations, { io: 'input', unrepresentable: 'any' }),
+      document: { problem },
+    }),
+  )
+  const wrong = new Set(troubles.map(({ path }) => path))
+  const rest = Object.fromEntries(Object.entries(values).filter(([name]) => !wrong.has(name)))
+  return {
+    pod: result.data ?? PodAnnotations.parse(rest),
+    troubles: troubles.map(({ path, message, value }) => ({
+      annotation: `${PREFIX}${path}`,
+      message: value === undefined ? shortened(message) : `${message} (found ${value})`,
+    })),
+  }
+
+  function problem(path: readonly PropertyKey[], message: string, key?: string) {
+    const name = key ?? String(path[0] ?? '')
+    const value = key === undefined && values[name] !== undefined ? quote(`"${values[name]}"`, 80) : undefined
+    return { place: '', path: name, message, value }
+  }
+}
+
+/** There are too many to name all. */
+const shortened = (message: string) =>
+  message.startsWith('unknown key; known here')
+    ? `is no annotation of certferry; ${familiesInWords}`
+    : message.replace(/^unknown key/, 'is no annotation of certferry')
+
+const familiesInWords = 'docs/kubernetes.md lists them all'
+
+/** `certificate.web` → `certificate` and `web`; the name may hold no further dot. */
+function splitName(name: string) {
+  const dot = name.indexOf('.')
+  return { family: name.slice(0, dot), name: name.slice(dot + 1), annotation: name }
+}
+
+interface Part {
+  readonly family: string
+  readonly name: string
+  readonly annotation: string
+  readonly value: string
+}
+
+type Tell = (annotation: string, message: string) => void
+
+function readCertificates(parts: readonly Part[], volumePath: string, tell: Tell): Record<string, unknown>[] {
+  for (const { family, annotation } of parts) {
+    if (!isCertificateAnnotation(family))
+      tell(
+        annotation,
+        `is no annotation of certferry${suggestion(family, Object.keys(CERTIFICATE_ANNOTATIONS)) || `; ${familiesInWords}`}`,
+      )
+  }
+  const known = parts.filter(({ family }) => isCertificateAnnotation(family))
+  const names = [...new Set(known.map(({ name }) => name))].sort()
+  return names.flatMap(
+    (name) =>
+      readCertificate(
+        name,
+        known.filter((part) => part.name === name),
+        volumePath,
+        tell,
+      ) ?? [],
+  )
+}
+
+function readCertificate(name: string, parts: readonly Part[], volumePath: string, tell: Tell) {
+  const of = (family: CertificateAnnotation) => parts.find((part) => part.family === family)
+  const [first] = parts
+  if (!DNS_LABEL.test(name)) {
+    tell(
+      first?.annotation ?? name,
+      `"${quote(name, 60)}" is no name for a certificate: lower-case letters, digits and "-", at most 63`,
+    )
+    return undefined
+  }
+  const certificate = of('certificate')
+  if (!certificate) {
+    tell(first?.annotation ?? name, `speaks of a certificate that is not there; add ${PREFIX}certificate.${name}`)
+    return undefined
+  }
+  const parse = <T>(part: Part | undefined, parser: (value: string) => T | string): T | undefined => {
+    if (!part) return undefined
+    const parsed = parser(part.value)
+    if (typeof parsed !== 'string') return parsed
+    tell(part.annotation, parsed)
+    return undefined
+  }
+  const directory = parse(of('directory'), (value) => directoryIn(volumePath, value)) ?? {
+    path: `${volumePath}/${name}`,
+  }
+  const options = parse(certificate, (value) => parseCertificate(value, parseYaml))
+  const reload = parse(of('reload'), (value) => parseReload(value, parseYaml))
+  const verify = parse(of('verify'), (value) => parseVerify(value, parseYaml))
+  if (!options) return undefined
+  return {
+    outputs: [{ kind: 'pem', directory: directory.path }],
+    ...options,
+    ...(reload && { reload }),
+    ...(verify && { verify }),
+    name,
+  }
+}
+
+/** Relative, or absolute and below the volume. */
+function directoryIn(volumePath: string, value: string): { path: string } | string {
+  const path = value.trim().startsWith('/') ? value.trim().replace(/\/$/, '') : `${volumePath}/${value.trim()}`
+  if (!Directory.safeParse(path).success) return 'must be a path of plain letters, digits, "-", "_" and "."'
+  if (!path.startsWith(`${volumePath}/`)) return `must be below volume-path, which is ${volumePath}`
+  return { path }
+}
+
+/** YAML of an annotation; what is wrong with it as text. */
+export function parseYaml(source: string): { readonly value: unknown } | string {
+  const lines = new LineCounter()
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, stringKeys: true })
+  const [error] = [...document.errors, ...document.warnings]
+  if (error) {
+    const { line, col } = lines.linePos(error.pos[0])
+    return `is not valid YAML (line ${line}, column ${col}): ${quote(error.message, 120)}`
+  }
+  if (document.contents === null) return 'is empty'
+  try {
+    return { value: document.toJS({ maxAliasCount: 20 }) }
+  } catch (thrown) {
+    return `cannot be read: ${thrown instanceof Error ? quote(thrown.message, 120) : 'too many aliases'}`
+  }
+}
