@@ -95,12 +95,12 @@ export const ERRORS = {
   AUTH_SOURCE: {
     retry: 'auth',
     exit: 69,
-    hint: 'The file or variable that holds the credential is missing, empty or unreadable.',
+    hint: "The file or variable that holds the credential is missing, empty or unreadable. A pod gets it from a projected volume with a serviceAccountToken whose audience is Vault's.",
   },
   AUTH_FAILED: {
     retry: 'auth',
     exit: 69,
-    hint: 'Vault refused the login; check the auth mount, the role and the credential.',
+    hint: 'Vault refused the login; check the auth mount, the role and the credential: what the role binds (service account, namespace, audience) must be what a JWT says, and for kubernetes Vault must be allowed to create tokenreviews.',
   },
   AUTH_PERMANENT: { retry: 'config', exit: 69, hint: 'This credential is used up or expired; deliver a new one.' },
   WRAP_REUSED: {

@@ -58,9 +58,12 @@ function judgeToken(token: TokenInfo | undefined): Finding[] {
       },
     ]
   }
-  const { policies, ttlMs } = token
+  const { displayName, policies, ttlMs } = token
   const life = ttlMs === 0 ? 'never expires' : `lives ${formatDuration(ttlMs)}`
-  const works: Finding = { ok: true, what: `login works: policies ${policies.join(', ')}; token ${life}` }
+  const works: Finding = {
+    ok: true,
+    what: `login works${displayName && ` as ${displayName}`}: policies ${policies.join(', ')}; token ${life}`,
+  }
   if (!policies.includes('root')) return [works]
   const fix = 'Use a role whose policy allows only what certferry needs (see docs/vault-policies.md).'
   return [works, { ok: undefined, what: 'this is a root token', fix }]

@@ -247,3 +247,141 @@ describe('auth token', () => {
     assert.equal(server.requests.length, 0)
   })
 })
+
+/** A JWT as an API server makes it, but for its signature. */
+const jwtOf = (claims: object) =>
+  [{ alg: 'RS256' }, claims, 'signature']
+    .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+    .join('.')
+
+const serviceAccount = (name = 'web', more: object = {}) =>
+  jwtOf({
+    iss: 'https://kubernetes.default.svc',
+    sub: `system:serviceaccount:shop:${name}`,
+    aud: ['vault'],
+    exp: Date.UTC(2030, 0, 1) / 1000,
+    ...more,
+  })
+
+/** A Vault with one login path that takes these JWTs, and what it answers to others. */
+const jwtVault =
+  (path: string, known: readonly string[], refusal = gone) =>
+  ({ url, body }: SeenRequest) => {
+    if (url === '/v1/auth/token/lookup-self')
+      return answer(200, { data: { ttl: 3600, renewable: true, policies: [], display_name: '' } })
+    if (url !== path) return answer(404, { errors: ['no handler for route'] })
+    if (!known.some((jwt) => body.includes(`"${jwt}"`))) return refusal
+    return answer(200, { auth: { client_token: 'hvs.jwt', lease_duration: 3600, renewable: true } })
+  }
+
+for (const kind of ['kubernetes', 'jwt']) {
+  describe(`auth ${kind}`, () => {
+    test('sends role and token as the file holds them, to the mount', async () => {
+      for (const mount of [kind, 'clusters/east']) {
+        await using server = await startFaultProxy(jwtVault(`/v1/auth/${mount}/login`, [serviceAccount()]))
+        const tokenFile = await save('jwt', `${serviceAccount()}\n`)
+        const auth = { kind, role: 'web', tokenFile, ...(mount === kind ? {} : { mount }) }
+        const { vault } = openVault(server.address, { auth })
+        await using _ = vault
+        await vault.lookupSelf(forever)
+        assert.deepEqual(JSON.parse(server.requests[0]?.body ?? ''), { role: 'web', jwt: serviceAccount() })
+        assert.equal(server.requests[0]?.headers['x-vault-token'], undefined)
+        assert.equal(server.requests[1]?.headers['x-vault-token'], 'hvs.jwt')
+      }
+    })
+
+    test('V15 logs in with the token that is in the file by then, though the old one was just refused', async () => {
+      await using server = await startFaultProxy(jwtVault(`/v1/auth/${kind}/login`, [serviceAccount('next')]))
+      const tokenFile = await save('rotated', serviceAccount())
+      const { vault } = openVault(server.address, { auth: { kind, role: 'web', tokenFile } })
+      await using _ = vault
+      assert.equal((await failure(vault.lookupSelf(forever))).code, 'AUTH_FAILED')
+      await save('rotated', serviceAccount('next'))
+      await vault.lookupSelf(forever)
+      assert.equal(logins(server), 2)
+    })
+
+    test('V15 says which file is missing, asks nothing, and goes on once it is there', async () => {
+      await using server = await startFaultProxy(jwtVault(`/v1/auth/${kind}/login`, [serviceAccount()]))
+      const tokenFile = path(`late-${kind}`)
+      const { vault } = openVault(server.address, { auth: { kind, role: 'web', tokenFile } })
+      await using _ = vault
+      const error = await failure(vault.lookupSelf(forever))
+      assert.equal(error.code, 'AUTH_SOURCE')
+      assert.equal(error.message, `cannot read ${tokenFile} (ENOENT)`)
+      assert.match(error.kind.hint, /projected volume with a serviceAccountToken/)
+      assert.equal(server.requests.length, 0)
+      await save(`late-${kind}`, serviceAccount())
+      await vault.lookupSelf(forever)
+    })
+
+    const refusals: [title: string, token: string, told: string][] = [
+      [
+        'of another service account',
+        serviceAccount('other'),
+        'holds a JWT of system:serviceaccount:shop:other, issued by https://kubernetes.default.svc, for audience vault, valid until 2030-01-01T00:00:00.000Z',
+      ],
+      [
+        'for several audiences',
+        serviceAccount('web', { aud: ['a', 'b'] }),
+        'holds a JWT of system:serviceaccount:shop:web, issued by https://kubernetes.default.svc, for audience a, b, valid until 2030-01-01T00:00:00.000Z',
+      ],
+      ['that says nothing', jwtOf({}), 'holds a JWT of nobody, issued by nobody, for no audience, without end'],
+      [
+        'with control characters in it',
+        jwtOf({ sub: 'a\r\nb\x1b[0m', aud: 'vault' }),
+        'holds a JWT of a\\x0d b\\x1b[0m, issued by nobody, for audience vault, without end',
+      ],
+      ['with a date beyond all time', jwtOf({ exp: 1e300 }), 'holds no JWT'],
+      ['with claims of other types', jwtOf({ sub: 1, aud: [{}] }), 'holds no JWT'],
+      ['whose claims are no JSON', 'e30.e30x.e30', 'holds no JWT'],
+      ['that is none', 'hvs.not-a-jwt', 'holds no JWT'],
+    ]
+    for (const [title, token, told] of refusals)
+      test(`tells of a refused token ${title} what it says of itself, and never the token`, async () => {
+        const refusal = answer(403, { errors: [`permission denied to ${token}`] })
+        await using server = await startFaultProxy(jwtVault(`/v1/auth/${kind}/login`, [], refusal))
+        const tokenFile = await save('refused', token)
+        const { vault } = openVault(server.address, { auth: { kind, role: 'web', tokenFile } })
+        await using _ = vault
+        const { code, message } = await failure(vault.lookupSelf(forever))
+        const start = `Vault refused POST auth/${kind}/login (403): permission denied to [secret]; `
+        assert.deepEqual([code, message], ['AUTH_FAILED', `${start}${tokenFile} ${told}`])
+      })
+
+    test('a role, audience or mount that Vault does not know is a failed login, with its reason', async () => {
+      const rows = [
+        answer(400, { errors: ['invalid role name "web"'] }),
+        answer(400, { errors: ['error validating token: invalid audience (aud) claim'] }),
+        answer(404, { errors: ['no handler for route "auth/x/login"'] }),
+      ]
+      for (const refusal of rows) {
+        await using server = await startFaultProxy(jwtVault(`/v1/auth/${kind}/login`, [], refusal))
+        const tokenFile = await save('unknown', serviceAccount())
+        const { vault } = openVault(server.address, { auth: { kind, role: 'web', tokenFile } })
+        await using _ = vault
+        const { code, message } = await failure(vault.lookupSelf(forever))
+        assert.equal(code, 'AUTH_FAILED')
+        assert.match(message, /invalid role name|invalid audience|no handler/)
+      }
+    })
+  })
+}
+
+describe('auth jwt', () => {
+  test('takes the token of the config, and leaves the role to the mount', async () => {
+    await using server = await startFaultProxy(jwtVault('/v1/auth/jwt/login', [serviceAccount()]))
+    const { vault } = openVault(server.address, { auth: { kind: 'jwt', token: serviceAccount() } })
+    await using _ = vault
+    await vault.lookupSelf(forever)
+    assert.deepEqual(JSON.parse(server.requests[0]?.body ?? ''), { jwt: serviceAccount() })
+  })
+
+  test('tells of a refused token of the config where it stands', async () => {
+    await using server = await startFaultProxy(jwtVault('/v1/auth/jwt/login', []))
+    const { vault } = openVault(server.address, { auth: { kind: 'jwt', token: serviceAccount() } })
+    await using _ = vault
+    const { message } = await failure(vault.lookupSelf(forever))
+    assert.match(message, /permission denied; vault\.auth\.token holds a JWT of system:serviceaccount:shop:web/)
+  })
+})

@@ -36,6 +36,14 @@ describe('vault options', () => {
     assert.doesNotMatch(inspect(options, { depth: 9 }) + JSON.stringify(options), /canary/)
   })
 
+  test('of kubernetes take mount and token file of every pod where nothing is said', () =>
+    assert.deepEqual(VaultOptions.parse({ address, auth: { kind: 'kubernetes', role: 'web' } }).auth, {
+      kind: 'kubernetes',
+      mount: 'kubernetes',
+      role: 'web',
+      tokenFile: '/var/run/secrets/kubernetes.io/serviceaccount/token',
+    }))
+
   const addresses: [text: string, kept: string | RegExp][] = [
     [address, address],
     [`${address}/`, address],
@@ -76,6 +84,13 @@ describe('vault options', () => {
     [{ auth: { kind: 'approle', roleId: 'x', secretId: 'y', secretIdFile: '/y' } }, /cannot be given together/],
     [{ auth: { kind: 'approle', roleId: 'x', secretId: 'y', secretIdWrapped: true } }, /needs secretIdFile/],
     [{ auth: { kind: 'approle', roleId: 'x', mount: '../sys' } }, /must be a mount path/],
+    [{ auth: { kind: 'kubernetes' } }, /at auth\.role/],
+    [{ auth: { kind: 'kubernetes', role: 'a/b' } }, /must be a name without slashes/],
+    [{ auth: { kind: 'kubernetes', role: 'web', tokenFile: 'token' } }, /must be an absolute path/],
+    [{ auth: { kind: 'kubernetes', role: 'web', token: 'x' } }, /token/],
+    [{ auth: { kind: 'jwt' } }, /needs either token or tokenFile/],
+    [{ auth: { kind: 'jwt', token: 'x', tokenFile: '/x' } }, /needs either token or tokenFile/],
+    [{ auth: { kind: 'jwt', token: 'x', mount: 'a//b' } }, /must be a mount path/],
     [{ auth: { kind: 'nosuch' } }, /at auth\.kind/],
   ]
   for (const [options, sentence] of wrong)

@@ -27,7 +27,7 @@ export const credentialFrom = async (
 ): Promise<Secret | undefined> => (file === undefined ? value : readCredential(file))
 
 /** A credential in a file, without surrounding white space. Throws AUTH_SOURCE when it is missing, empty, unreadable or no plain file. */
-async function readCredential(path: string): Promise<Secret> {
+export async function readCredential(path: string): Promise<Secret> {
   const text = await readStart(path).catch((cause: unknown) => {
     throw cause instanceof SidecarError
       ? cause

@@ -1,7 +1,9 @@
 import { registry } from '../../registry.ts'
 import { approle } from './approle.ts'
 import type { AuthDeps, AuthMethod } from './auth.ts'
+import { jwt } from './jwt.ts'
+import { kubernetes } from './kubernetes.ts'
 import { token } from './token.ts'
 
 /** All ways to log in to Vault. */
-export const authMethods = registry<AuthDeps, AuthMethod>(token, approle)
+export const authMethods = registry<AuthDeps, AuthMethod>(token, approle, kubernetes, jwt)
