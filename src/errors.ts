@@ -114,6 +114,38 @@ export const ERRORS = {
     hint: 'Many certificates were issued in a short time, or asked for without an answer, so the next one has to wait; find out why, or rotate by hand with "certferry rotate".',
   },
 
+  // Asking the Kubernetes API server
+  KUBERNETES_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check that the API server answers, the network path to it (a NetworkPolicy may close it), kubernetes.apiServer and kubernetes.caFile.',
+  },
+  KUBERNETES_UNAUTHORIZED: {
+    retry: 'auth',
+    exit: 69,
+    hint: 'Check kubernetes.tokenFile: a token of a service account that exists, for the audience of the API server; see automountServiceAccountToken of the pod.',
+  },
+  KUBERNETES_DENIED: {
+    retry: 'config',
+    exit: 69,
+    hint: "Add the rule that the message names to a Role of the pod's service account. Where the rule is there, an admission webhook or a quota said no.",
+  },
+  KUBERNETES_NOT_FOUND: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Create the object, or correct its name; see that kubernetes.namespace and kubernetes.pod name this pod.',
+  },
+  KUBERNETES_CONFLICT: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Somebody else changed the object at the same time; it is looked at again shortly.',
+  },
+  KUBERNETES_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The API server refused the request as it stands, or its answer is not as documented; check its version, and for a proxy in between.',
+  },
+
   // What was received
   KEY_MISMATCH: {
     retry: 'transient',

@@ -2,7 +2,7 @@ import { systemClock } from './clock.ts'
 import type { CertificateConfig, Config } from './config/config.ts'
 import { createTargets, manage } from './manage.ts'
 import type { ManagedCertificate } from './rotation.ts'
-import { missingVault, openVault } from './sidecar.ts'
+import { missingVault, openCluster, openVault } from './sidecar.ts'
 import type { Vault } from './vault/client.ts'
 
 /** The certificates of a config, made but not run: for those who only look. */
@@ -15,10 +15,15 @@ export interface Idle extends AsyncDisposable {
 export function openIdle(config: Config, env: Readonly<Record<string, string | undefined>>): Idle {
   const deps = { clock: systemClock, env, emit: () => {} }
   const vault = openVault(config, deps)
-  const parts = { ...deps, targets: createTargets(deps), vault: () => vault ?? missingVault() }
+  const cluster = openCluster(config, env)
+  const { kubernetes } = cluster
+  const parts = { ...deps, targets: createTargets(deps), vault: () => vault ?? missingVault(), kubernetes }
   return {
     vault,
     certificates: config.certificates.map((certificate) => ({ config: certificate, cert: manage(certificate, parts) })),
-    [Symbol.asyncDispose]: async () => vault?.[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => {
+      await vault?.[Symbol.asyncDispose]()
+      await cluster[Symbol.asyncDispose]()
+    },
   }
 }

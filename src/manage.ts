@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts'
 import type { CertificateConfig } from './config/config.ts'
 import { type Expectation, parseCertificates } from './core/bundle.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
+import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
 import { createStore } from './outputs/disk-store.ts'
 import { outputs } from './outputs/index.ts'
@@ -17,6 +18,8 @@ import { verifiers } from './verifiers/index.ts'
 
 export interface Parts {
   readonly vault: () => Vault
+  /** Throws CONFIG_INVALID outside a cluster. */
+  readonly kubernetes: () => Kubernetes
   readonly clock: Clock
   readonly env: Readonly<Record<string, string | undefined>>
   readonly targets: Targets

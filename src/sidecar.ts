@@ -3,6 +3,7 @@ import type { Clock } from './clock.ts'
 import type { CertificateConfig, Config } from './config/config.ts'
 import type { Outcome } from './core/state.ts'
 import { SidecarError } from './errors.ts'
+import { createKubernetes, type Kubernetes } from './kubernetes/client.ts'
 import { type Loop, startLoop } from './loop.ts'
 import { createTargets, manage, type Parts, type Targets } from './manage.ts'
 import type { Emit } from './observe/events.ts'
@@ -49,7 +50,7 @@ export interface Difference {
 
 const NO_DIFFERENCE: Difference = { added: [], changed: [], removed: [] }
 
-const AT_START_ONLY = ['admin', 'log', 'audit'] as const
+const AT_START_ONLY = ['admin', 'log', 'audit', 'kubernetes'] as const
 
 /** Composition root: from a config to running loops. What it opens closes in reverse order. */
 export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
@@ -61,6 +62,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   const ticking = scheduler.run(stop.signal)
   const targets = createTargets(deps)
   const loops = new Map<string, Loop>()
+  const cluster = openCluster(initial, deps.env)
   let vault = openVault(initial, deps)
   let config = initial
 
@@ -84,6 +86,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
       stop.abort(new DOMException('certferry stops', 'AbortError'))
       await Promise.all([...loops.values()].map((loop) => loop.ended))
       await vault?.[Symbol.asyncDispose]()
+      await cluster[Symbol.asyncDispose]()
       await ticking
     },
   }
@@ -158,7 +161,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   }
 
   function partsFor(someVault: Vault | undefined, targets: Targets): Parts {
-    return { ...deps, targets, vault: () => someVault ?? missingVault() }
+    return { ...deps, targets, vault: () => someVault ?? missingVault(), kubernetes: cluster.kubernetes }
   }
 }
 
@@ -178,4 +181,16 @@ export function openVault({ vault }: Config, { clock, emit }: Pick<SidecarDeps, 
 
 export const missingVault = (): never => {
   throw new SidecarError('CONFIG_INVALID', 'this source needs vault.address')
+}
+
+/** The API server of the cluster, for whoever asks first; most never do. */
+export function openCluster({ kubernetes: options }: Config, env: SidecarDeps['env']) {
+  let opened: Kubernetes | undefined
+  return {
+    kubernetes: (): Kubernetes => {
+      opened ??= createKubernetes(options, { env })
+      return opened
+    },
+    [Symbol.asyncDispose]: async () => opened?.[Symbol.asyncDispose](),
+  }
 }

@@ -16,6 +16,13 @@ const CONTRACTS = [
   'observe/events.ts',
 ]
 const FAMILY = { values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts'], types: ['clock.ts'] }
+/** These may work with the Kubernetes API. */
+const CLUSTER_FAMILY = { ...FAMILY, values: [...FAMILY.values, 'kubernetes/'] }
+/** Those that know an API. */
+const CLIENT = {
+  values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts', 'abortable.ts'],
+  types: ['clock.ts'],
+}
 /** One pass, and the loop around it: they know the contracts, never one implementation. */
 const FLOW_FILES = ['rotation.ts', 'issuance.ts', 'keep-fresh.ts', 'scheduler.ts', 'inspection.ts', 'report.ts']
 const FLOW = {
@@ -40,17 +47,19 @@ const RULES: Readonly<Record<string, Rule>> = {
   'clock.ts': { values: [] },
   'registry.ts': { values: [] },
   'plain-file.ts': { values: [] },
+  'abortable.ts': { values: [] },
   'hardening.ts': { values: ['errors.ts'] },
   'footprint.ts': { values: [] },
   'version.ts': { values: ['../package.json'] },
   // node:net for isIP, node:url for domainToASCII: pure as well.
   'core/': { values: ['errors.ts'], node: ['node:crypto', 'node:util', 'node:net', 'node:url'] },
-  'vault/': { values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts'], types: ['clock.ts'] },
-  'sources/': { values: ['core/', 'vault/', 'registry.ts', 'errors.ts'] },
-  'outputs/': FAMILY,
-  'reloaders/': FAMILY,
+  'vault/': CLIENT,
+  'kubernetes/': CLIENT,
+  'sources/': { values: ['core/', 'vault/', 'kubernetes/', 'registry.ts', 'errors.ts'] },
+  'outputs/': CLUSTER_FAMILY,
+  'reloaders/': CLUSTER_FAMILY,
   'verifiers/': FAMILY,
-  'observe/': FAMILY,
+  'observe/': CLUSTER_FAMILY,
   ...Object.fromEntries(FLOW_FILES.map((file) => [file, FLOW])),
   'config/': {
     values: [
@@ -59,6 +68,7 @@ const RULES: Readonly<Record<string, Rule>> = {
       'errors.ts',
       'plain-file.ts',
       'vault/options.ts',
+      'kubernetes/options.ts',
       'sources/index.ts',
       'outputs/index.ts',
       'reloaders/index.ts',

@@ -3,6 +3,7 @@ import * as z from 'zod'
 import { KEY_ALGORITHMS } from '../core/key.ts'
 import { nextRun } from '../core/renewal.ts'
 import { Duration, Fraction } from '../core/units.ts'
+import { KubernetesOptions } from '../kubernetes/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { reloaders } from '../reloaders/index.ts'
 import { sources } from '../sources/index.ts'
@@ -156,6 +157,9 @@ const Log = z.strictObject({
 export const ConfigFile = z.strictObject({
   vault: VaultOptions.optional().describe(
     'The Vault server; VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, VAULT_TOKEN and the like fill in what is not given',
+  ),
+  kubernetes: KubernetesOptions.prefault({}).describe(
+    'The API server of the cluster, for what works with it; in a pod it needs nothing here',
   ),
   admin: Admin.prefault({}).describe('Health, metrics, status and control'),
   log: Log.prefault({}).describe('The log, on standard output'),

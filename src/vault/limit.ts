@@ -1,4 +1,4 @@
-import { abortable } from './abortable.ts'
+import { abortable } from '../abortable.ts'
 
 /** Runs at most `max` actions at a time; the others wait in the order they came, and leave the queue when their signal aborts. */
 export function limiter(max: number) {

@@ -1,0 +1,60 @@
+import { SidecarError } from '../errors.ts'
+import type { KubernetesRequest } from './client.ts'
+
+/** What a request is about, in the words of a Role. */
+export interface Subject {
+  readonly verb: string
+  /** With its subresource, such as `pods/status`. */
+  readonly resource: string
+  /** Empty for the core group. */
+  readonly group: string
+  readonly namespace: string | undefined
+  readonly name: string | undefined
+}
+
+type Called = Pick<KubernetesRequest, 'method' | 'path'>
+
+/** Of `/api/VERSION/…` or `/apis/GROUP/VERSION/…`, then `namespaces/NAMESPACE/` where there is one, `RESOURCE/NAME/SUBRESOURCE`. */
+export function subjectOf({ method, path }: Called): Subject {
+  const [root, ...below] = path
+  const group = root === 'apis' ? (below.shift() ?? '') : ''
+  below.shift()
+  const isNamespaced = below[0] === 'namespaces' && below.length > 2
+  const namespace = isNamespaced ? below[1] : undefined
+  const [resource = '', name, subresource] = isNamespaced ? below.slice(2) : below
+  return {
+    verb: method === 'GET' ? (name === undefined ? 'list' : 'get') : VERBS[method],
+    resource: subresource === undefined ? resource : `${resource}/${subresource}`,
+    group,
+    namespace,
+    name,
+  }
+}
+
+const VERBS = { POST: 'create', PUT: 'update', PATCH: 'patch', DELETE: 'delete' } as const
+
+/** `patch deployments.apps shop/web`. */
+export function nameOf(request: Called): string {
+  const { verb, resource, group, namespace, name } = subjectOf(request)
+  const kind = group === '' ? resource : `${resource}.${group}`
+  const place = [namespace, name].filter((part) => part !== undefined).join('/')
+  return `${verb} ${kind}${place && ` ${place}`}`
+}
+
+/** The rule that lets a Role do it. */
+export function ruleFor(request: Called): string {
+  const { verb, resource, group, namespace, name } = subjectOf(request)
+  const rule = `{apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]${ofName(verb, name)}}`
+  return `${namespace === undefined ? 'ClusterRole' : `Role in namespace ${namespace}`} ${rule}`
+}
+
+/** What is created has no name yet that a Role could be limited to. */
+const ofName = (verb: string, name: string | undefined) =>
+  name === undefined || verb === 'create' ? '' : `, resourceNames: ["${name}"]`
+
+/** Percent-encodes each segment. What would lead elsewhere, as `..` does, throws CONFIG_INVALID. */
+export function encodePath(segments: readonly string[]): string {
+  const isSegment = (text: string) => text !== '' && text !== '.' && text !== '..' && !/[/\p{Cc}]/u.test(text)
+  if (segments.every(isSegment)) return `/${segments.map(encodeURIComponent).join('/')}`
+  throw new SidecarError('CONFIG_INVALID', `${JSON.stringify(segments.join('/'))} is no path of the Kubernetes API`)
+}
