@@ -30,7 +30,15 @@ test('the JSON Schema is one, and knows what is required', () => {
     .parse(JSON.parse(JSON.stringify(configJsonSchema())))
   assert.match(schema.$schema, /json-schema\.org\/draft\/2020-12/)
   assert.deepEqual(schema.required, ['certificates'])
-  assert.deepEqual(Object.keys(schema.properties).sort(), ['admin', 'audit', 'certificates', 'log', 'vault', 'volumes'])
+  assert.deepEqual(Object.keys(schema.properties).sort(), [
+    'admin',
+    'audit',
+    'certificates',
+    'kubernetes',
+    'log',
+    'vault',
+    'volumes',
+  ])
 })
 
 /** Names of all properties, however deep. */
