@@ -143,6 +143,31 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
       exit(await (await import('./commands/check.ts')).check(targets, options, io))
     })
 
+  root
+    .command('inject')
+    .description(
+      'add the sidecar to Kubernetes manifests as the webhook would, for GitOps; prints them, changes no file',
+    )
+    .requiredOption(
+      '-f, --filename <file>',
+      'manifests, YAML or JSON; - is standard input; may be given again',
+      collect,
+    )
+    .option('--image <image>', 'image of the sidecar', `certferry:${version}`)
+    .option(
+      '--default <annotation=value>',
+      'what holds where a pod does not say otherwise, without certferry.io/; may be given again',
+      collect,
+      [],
+    )
+    .option('--no-native-sidecars', 'for clusters older than Kubernetes 1.29')
+    .option('--vault-annotations', 'accept vault.hashicorp.com/agent-inject annotations, too', false)
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry inject -f deploy.yaml --default vault-address=https://vault.vault.svc:8200 --default vault-role=web\n  kustomize build . | certferry inject -f - | kubectl apply -f -',
+    )
+    .action(async (options) => (await import('./commands/inject.ts')).inject(options, io))
+
   const audit = root.command('audit').description('work with the audit log').exitOverride().helpCommand(false)
   audit
     .command('verify')
@@ -194,6 +219,10 @@ function lifetime(text: string): number {
   const ms = duration(text)
   if (ms < 15_000) throw new InvalidArgumentError('must be at least 15s')
   return ms
+}
+
+function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value]
 }
 
 function positive(text: string): number {

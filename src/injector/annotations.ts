@@ -9,8 +9,10 @@ export const PREFIX = 'certferry.io/'
 /** What the injector itself writes; on a pod that is to be injected they mean nothing. */
 export const STATUS = `${PREFIX}status`
 export const RENDERED_CONFIG = `${PREFIX}rendered-config`
-export const VAULT_CA = `${PREFIX}vault-ca`
+export const RENDERED_VAULT_CA = `${PREFIX}rendered-vault-ca`
 export const INJECTED = 'injected'
+
+export const MARKS: readonly string[] = [STATUS, RENDERED_CONFIG, RENDERED_VAULT_CA]
 
 /** Annotations are text: YAML reads a bare true as something else, and the API server refuses that. */
 const Flag = z
@@ -216,15 +218,13 @@ type Annotations = Readonly<Record<string, string>>
 export function asksForInjection(annotations: Annotations): boolean {
   const own = Object.keys(annotations).filter((key) => key.startsWith(PREFIX))
   if (annotations[`${PREFIX}inject`] !== undefined) return annotations[`${PREFIX}inject`] !== 'false'
-  return own.some((key) => key !== STATUS && key !== RENDERED_CONFIG)
+  return own.some((key) => !MARKS.includes(key))
 }
 
 /** Reads all annotations under our prefix, over the defaults of the cluster (without prefix), and tells all that is wrong with them. */
 export function readAnnotations(annotations: Annotations, defaults: Annotations): { wish: Wish; troubles: Trouble[] } {
   const own = Object.entries(annotations).flatMap(([key, value]) =>
-    key.startsWith(PREFIX) && key !== STATUS && key !== RENDERED_CONFIG
-      ? [{ name: key.slice(PREFIX.length), value }]
-      : [],
+    key.startsWith(PREFIX) && !MARKS.includes(key) ? [{ name: key.slice(PREFIX.length), value }] : [],
   )
   const whole = own.filter(({ name }) => !name.includes('.'))
   const { pod, troubles } = readPod({

@@ -6,10 +6,10 @@ import {
   INJECTED,
   PREFIX,
   RENDERED_CONFIG,
+  RENDERED_VAULT_CA,
   readAnnotations,
   STATUS,
   type Trouble,
-  VAULT_CA,
   type Wish,
 } from './annotations.ts'
 import { lacking, unfit } from './fitness.ts'
@@ -68,7 +68,7 @@ function refuse(pod: Pod, troubles: readonly Trouble[]): void {
   const count = troubles.length === 1 ? '1 problem' : `${troubles.length} problems`
   throw new SidecarError(
     'INJECTION_REFUSED',
-    `certferry cannot be injected into pod ${nameOf(pod)}: ${count}\n${lines.join('\n')}`,
+    `certferry cannot be injected${nameOf(pod)}: ${count}\n${lines.join('\n')}`,
   )
 }
 
@@ -133,7 +133,7 @@ function warningsFor({ certificates, pod }: Wish): string[] {
 const marks = ({ pod }: Wish, config: string | undefined): Record<string, string> => ({
   [STATUS]: INJECTED,
   ...(config !== undefined && { [RENDERED_CONFIG]: config }),
-  ...(pod['vault-ca'] !== undefined && { [VAULT_CA]: pod['vault-ca'] }),
+  ...(pod['vault-ca'] !== undefined && { [RENDERED_VAULT_CA]: pod['vault-ca'] }),
 })
 
 /** Only where the app has none: a pod is scraped at one port. */

@@ -51,9 +51,11 @@ export const Pod = z.looseObject({
 })
 export type Pod = z.output<typeof Pod>
 
-/** From a Deployment a pod has no name yet, only the beginning of one. */
-export const nameOf = ({ metadata: { name, generateName } }: Pod): string =>
-  name || (generateName ? `${generateName}…` : 'without a name')
+/** ` into pod web-1`. From a Deployment a pod has no name yet, only the beginning of one; a template has neither. */
+export function nameOf({ metadata: { name, generateName } }: Pod): string {
+  const known = name || (generateName ? `${generateName}…` : '')
+  return known && ` into pod ${known}`
+}
 
 /** The containers that use the certificates: those that are named, or all. */
 export const consumersOf = ({ spec }: Pod, named: readonly string[] | undefined): Container[] =>

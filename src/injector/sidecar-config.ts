@@ -38,7 +38,7 @@ const toTrouble = ({ place, path, message }: Problem): Trouble => ({
   message: path === '' ? message.replace(/^is required$/, REQUIRED) : `${path}: ${message}`,
 })
 
-const REQUIRED = 'is required, here or in injector.defaults'
+const REQUIRED = 'is required, here or as a default of the injector'
 
 const distinct = (troubles: readonly Trouble[]): Trouble[] => [
   ...new Map(troubles.map((trouble) => [`${trouble.annotation} ${trouble.message}`, trouble])).values(),
@@ -66,9 +66,11 @@ function sidecarConfig(wish: Wish, isShared: boolean): Record<string, unknown> {
     admin: { listen: `0.0.0.0:${pod['metrics-port']}`, socket: `${PLACES.run}/control.sock` },
     ...((level ?? format) && { log: { ...(level && { level }), ...(format && { format }) } }),
     volumes: [pod['volume-path']],
-    certificates: certificates.map(({ outputs, ...certificate }) => ({
-      ...certificate,
+    certificates: certificates.map(({ name, source, outputs, ...certificate }) => ({
+      name,
+      source,
       outputs: isShared ? readableByGroup(outputs) : outputs,
+      ...certificate,
     })),
   }
 }

@@ -1,4 +1,4 @@
-import { RENDERED_CONFIG, VAULT_CA, type Wish } from './annotations.ts'
+import { RENDERED_CONFIG, RENDERED_VAULT_CA, type Wish } from './annotations.ts'
 import type { Identity } from './identity.ts'
 import { type Container, INIT, SIDECAR, VOLUMES, type Volume } from './pod.ts'
 import { PLACES, usesToken } from './sidecar-config.ts'
@@ -118,7 +118,7 @@ function sourcesOf(pod: Wish['pod'], needsApiServer: boolean) {
   })
   const items = [
     ...(pod.config === undefined ? [file('config.yaml', RENDERED_CONFIG)] : []),
-    ...(pod['vault-ca'] === undefined ? [] : [file('vault-ca.pem', VAULT_CA)]),
+    ...(pod['vault-ca'] === undefined ? [] : [file('vault-ca.pem', RENDERED_VAULT_CA)]),
   ]
   const ownToken = usesToken(pod['auth-type']) && pod['service-account-token-volume'] === undefined
   return [

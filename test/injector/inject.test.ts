@@ -315,7 +315,7 @@ describe('an annotation', () => {
   test('vault-ca of the cluster is put beside the config', () => {
     const pem = '-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----'
     const { pod } = admit(podWith(WEB), { ...CONTEXT, defaults: { ...CONTEXT.defaults, 'vault-ca': pem } })
-    assert.equal(pod.metadata.annotations?.['certferry.io/vault-ca'], pem)
+    assert.equal(pod.metadata.annotations?.['certferry.io/rendered-vault-ca'], pem)
     assert.equal(configOf(pod).vault.caFile, '/etc/certferry/vault-ca.pem')
     assert.match(JSON.stringify(pod.spec.volumes), /vault-ca\.pem/)
   })

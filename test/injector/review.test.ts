@@ -86,11 +86,11 @@ describe('a bad annotation is refused with its name and what to write', () => {
   test('and what is required and nowhere given is named', () => {
     assert.match(
       denied(WEB, {}, { ...CONTEXT, defaults: {} }),
-      /vault-address: is required, here or in injector\.defaults/,
+      /vault-address: is required, here or as a default of the injector/,
     )
     assert.match(
       denied(WEB, {}, { ...CONTEXT, defaults: {} }),
-      /vault-role: is required, here or in injector\.defaults/,
+      /vault-role: is required, here or as a default of the injector/,
     )
     assert.match(denied({ 'certferry.io/inject': 'true' }), /inject: asks for a sidecar without a certificate/)
   })
