@@ -1,8 +1,6 @@
-import { LineCounter, parseDocument } from 'yaml'
 import * as z from 'zod'
-import { explain, inWords, isRecord, suggestion } from '../config/problems.ts'
-import { quote } from '../core/secret.ts'
-import { parseCertificate, parseReload, parseVerify } from './short-forms.ts'
+import { inWords, isRecord, suggestion } from '../config/problems.ts'
+import { parseYaml } from './annotation-yaml.ts'
 
 export const PREFIX = 'certferry.io/'
 
@@ -39,7 +37,8 @@ const whole = (most: number) =>
     .refine((number) => number <= most, `must be at most ${most}`)
 /** https://kubernetes.io/docs/concepts/containers/images/#image-names */
 const Image = text(/^[\w][\w.:/@-]*$/, 'must be the reference of an image such as registry.example.com/certferry:0.1.0')
-const Directory = text(
+/** Config: a directory of plain characters. */
+export const Directory = text(
   /^(?:\/[A-Za-z0-9_-][A-Za-z0-9._-]*)+\/?$/,
   'must be an absolute path of plain letters, digits, "-", "_" and "."',
 ).transform((path) => path.replace(/\/$/, ''))
@@ -194,180 +193,15 @@ export const CERTIFICATE_ANNOTATIONS = {
   verify: 'Proof that the app serves it: 127.0.0.1:8443, or verify of the config in YAML',
   directory: 'Where its files are, below volume-path; by default a directory of its name there',
 } as const
-type CertificateAnnotation = keyof typeof CERTIFICATE_ANNOTATIONS
-const isCertificateAnnotation = (name: string): name is CertificateAnnotation =>
+export type CertificateAnnotation = keyof typeof CERTIFICATE_ANNOTATIONS
+export const isCertificateAnnotation = (name: string): name is CertificateAnnotation =>
   Object.hasOwn(CERTIFICATE_ANNOTATIONS, name)
 
-/** What a pod asks for. */
-export interface Wish {
-  readonly pod: PodAnnotations
-  /** Certificates of the sidecar's config, as plain values. */
-  readonly certificates: readonly Record<string, unknown>[]
-}
-
-/** What is wrong with one annotation. */
-export interface Trouble {
-  /** With its prefix; empty for what is wrong with the pod. */
-  readonly annotation: string
-  readonly message: string
-}
-
-type Annotations = Readonly<Record<string, string>>
+export type Annotations = Readonly<Record<string, string>>
 
 /** Whether any annotation asks for a sidecar: one of a certificate, a config, or plain `inject`. */
 export function asksForInjection(annotations: Annotations): boolean {
   const own = Object.keys(annotations).filter((key) => key.startsWith(PREFIX))
   if (annotations[`${PREFIX}inject`] !== undefined) return annotations[`${PREFIX}inject`] !== 'false'
   return own.some((key) => !MARKS.includes(key))
-}
-
-/** Reads all annotations under our prefix, over the defaults of the cluster (without prefix), and tells all that is wrong with them. */
-export function readAnnotations(annotations: Annotations, defaults: Annotations): { wish: Wish; troubles: Trouble[] } {
-  const own = Object.entries(annotations).flatMap(([key, value]) =>
-    key.startsWith(PREFIX) && !MARKS.includes(key) ? [{ name: key.slice(PREFIX.length), value }] : [],
-  )
-  const whole = own.filter(({ name }) => !name.includes('.'))
-  const { pod, troubles } = readPod({
-    ...defaults,
-    ...Object.fromEntries(whole.map(({ name, value }) => [name, value])),
-  })
-  const parts = own.filter(({ name }) => name.includes('.')).map(({ name, value }) => ({ ...splitName(name), value }))
-  const certificates = readCertificates(parts, pod['volume-path'], (annotation, message) =>
-    troubles.push({ annotation: `${PREFIX}${annotation}`, message }),
-  )
-  return { wish: { pod, certificates }, troubles }
-}
-
-/** The values that are wrong are told, and left at their defaults, so that what follows finds more to tell. */
-function readPod(values: Annotations): { pod: PodAnnotations; troubles: Trouble[] } {
-  const result = PodAnnotations.safeParse(values, { error: inWords })
-  const troubles = (result.error?.issues ?? []).flatMap((issue) =>
-    explain(issue, {
-      value: values,
-      schema: () => z.toJSONSchema(PodAnnotations, { io: 'input', unrepresentable: 'any' }),
-      document: { problem },
-    }),
-  )
-  const wrong = new Set(troubles.map(({ path }) => path))
-  const rest = Object.fromEntries(Object.entries(values).filter(([name]) => !wrong.has(name)))
-  return {
-    pod: result.data ?? PodAnnotations.parse(rest),
-    troubles: troubles.map(({ path, message, value }) => ({
-      annotation: `${PREFIX}${path}`,
-      message: value === undefined ? shortened(message) : `${message} (found ${value})`,
-    })),
-  }
-
-  function problem(path: readonly PropertyKey[], message: string, key?: string) {
-    const name = key ?? String(path[0] ?? '')
-    const value = key === undefined && values[name] !== undefined ? quote(`"${values[name]}"`, 80) : undefined
-    return { place: '', path: name, message, value }
-  }
-}
-
-/** There are too many to name all. */
-const shortened = (message: string) =>
-  message.startsWith('unknown key; known here')
-    ? `is no annotation of certferry; ${familiesInWords}`
-    : message.replace(/^unknown key/, 'is no annotation of certferry')
-
-const familiesInWords = 'docs/kubernetes.md lists them all'
-
-/** `certificate.web` → `certificate` and `web`; the name may hold no further dot. */
-function splitName(name: string) {
-  const dot = name.indexOf('.')
-  return { family: name.slice(0, dot), name: name.slice(dot + 1), annotation: name }
-}
-
-interface Part {
-  readonly family: string
-  readonly name: string
-  readonly annotation: string
-  readonly value: string
-}
-
-type Tell = (annotation: string, message: string) => void
-
-function readCertificates(parts: readonly Part[], volumePath: string, tell: Tell): Record<string, unknown>[] {
-  for (const { family, annotation } of parts) {
-    if (!isCertificateAnnotation(family))
-      tell(
-        annotation,
-        `is no annotation of certferry${suggestion(family, Object.keys(CERTIFICATE_ANNOTATIONS)) || `; ${familiesInWords}`}`,
-      )
-  }
-  const known = parts.filter(({ family }) => isCertificateAnnotation(family))
-  const names = [...new Set(known.map(({ name }) => name))].sort()
-  return names.flatMap(
-    (name) =>
-      readCertificate(
-        name,
-        known.filter((part) => part.name === name),
-        volumePath,
-        tell,
-      ) ?? [],
-  )
-}
-
-function readCertificate(name: string, parts: readonly Part[], volumePath: string, tell: Tell) {
-  const of = (family: CertificateAnnotation) => parts.find((part) => part.family === family)
-  const [first] = parts
-  if (!DNS_LABEL.test(name)) {
-    tell(
-      first?.annotation ?? name,
-      `"${quote(name, 60)}" is no name for a certificate: lower-case letters, digits and "-", at most 63`,
-    )
-    return undefined
-  }
-  const certificate = of('certificate')
-  if (!certificate) {
-    tell(first?.annotation ?? name, `speaks of a certificate that is not there; add ${PREFIX}certificate.${name}`)
-    return undefined
-  }
-  const parse = <T>(part: Part | undefined, parser: (value: string) => T | string): T | undefined => {
-    if (!part) return undefined
-    const parsed = parser(part.value)
-    if (typeof parsed !== 'string') return parsed
-    tell(part.annotation, parsed)
-    return undefined
-  }
-  const directory = parse(of('directory'), (value) => directoryIn(volumePath, value)) ?? {
-    path: `${volumePath}/${name}`,
-  }
-  const options = parse(certificate, (value) => parseCertificate(value, parseYaml))
-  const reload = parse(of('reload'), (value) => parseReload(value, parseYaml))
-  const verify = parse(of('verify'), (value) => parseVerify(value, parseYaml))
-  if (!options) return undefined
-  return {
-    outputs: [{ kind: 'pem', directory: directory.path }],
-    ...options,
-    ...(reload && { reload }),
-    ...(verify && { verify }),
-    name,
-  }
-}
-
-/** Relative, or absolute and below the volume. */
-function directoryIn(volumePath: string, value: string): { path: string } | string {
-  const path = value.trim().startsWith('/') ? value.trim().replace(/\/$/, '') : `${volumePath}/${value.trim()}`
-  if (!Directory.safeParse(path).success) return 'must be a path of plain letters, digits, "-", "_" and "."'
-  if (!path.startsWith(`${volumePath}/`)) return `must be below volume-path, which is ${volumePath}`
-  return { path }
-}
-
-/** YAML of an annotation; what is wrong with it as text. */
-export function parseYaml(source: string): { readonly value: unknown } | string {
-  const lines = new LineCounter()
-  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false, stringKeys: true })
-  const [error] = [...document.errors, ...document.warnings]
-  if (error) {
-    const { line, col } = lines.linePos(error.pos[0])
-    return `is not valid YAML (line ${line}, column ${col}): ${quote(error.message, 120)}`
-  }
-  if (document.contents === null) return 'is empty'
-  try {
-    return { value: document.toJS({ maxAliasCount: 20 }) }
-  } catch (thrown) {
-    return `cannot be read: ${thrown instanceof Error ? quote(thrown.message, 120) : 'too many aliases'}`
-  }
 }

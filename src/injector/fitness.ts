@@ -1,7 +1,8 @@
 import { suggestion } from '../config/problems.ts'
-import { PREFIX, type Trouble, type Wish } from './annotations.ts'
+import { PREFIX } from './annotations.ts'
 import { consumersOf, INIT, type Pod, SIDECAR, VOLUMES } from './pod.ts'
 import { sendsSignal } from './sidecar-config.ts'
+import type { Trouble, Wish } from './wish.ts'
 
 /** Whoever asks for a sidecar must say for which certificate. */
 export function lacking({ certificates, pod }: Wish): Trouble[] {
@@ -11,37 +12,48 @@ export function lacking({ certificates, pod }: Wish): Trouble[] {
 }
 
 /** What makes a pod and a wish not fit each other. */
-export function unfit(pod: Pod, wish: Wish): Trouble[] {
-  const { spec } = pod
-  const about = (annotation: string, message: string): Trouble => ({
-    annotation: annotation && `${PREFIX}${annotation}`,
-    message,
-  })
-  const troubles: Trouble[] = []
+export const unfit = (pod: Pod, wish: Wish): Trouble[] => [
+  ...unfitPlace(pod),
+  ...contradictions(wish),
+  ...unfitNames(pod, wish),
+  ...unfitMounts(pod, wish),
+  ...unfitProcesses(pod, wish),
+]
+
+function unfitPlace({ spec }: Pod): Trouble[] {
+  const annotation = `${PREFIX}inject`
   const isWindows = spec.os?.name === 'windows' || spec.nodeSelector?.['kubernetes.io/os'] === 'windows'
-  if (isWindows)
-    troubles.push(about('inject', "the pod is for Windows, where certferry does not run; set it to 'false'"))
-  if (spec.hostNetwork)
-    troubles.push(
-      about(
-        'inject',
-        'the pod is in the network of its node (hostNetwork), where health and metrics of its sidecar would be open to the node and ports clash; run certferry on the node, or leave hostNetwork',
-      ),
-    )
-  if (wish.certificates.length > 0 && wish.pod.config !== undefined)
-    troubles.push(
-      about(
-        'config',
-        `cannot be given together with ${PREFIX}certificate.${wish.certificates[0]?.name}; the ConfigMap holds the whole config`,
-      ),
-    )
-  if (
-    wish.pod.namespace !== undefined &&
-    wish.pod['vault-namespace'] !== undefined &&
-    wish.pod.namespace !== wish.pod['vault-namespace']
-  )
-    troubles.push(about('namespace', 'differs from vault-namespace, which means the same; give one of them'))
-  return [...troubles, ...unfitNames(pod, wish), ...unfitMounts(pod, wish), ...unfitProcesses(pod, wish)]
+  return [
+    ...(isWindows
+      ? [{ annotation, message: "the pod is for Windows, where certferry does not run; set it to 'false'" }]
+      : []),
+    ...(spec.hostNetwork ? [{ annotation, message: HOST_NETWORK }] : []),
+  ]
+}
+
+const HOST_NETWORK =
+  'the pod is in the network of its node (hostNetwork), where health and metrics of its sidecar would be open to the node and ports clash; run certferry on the node, or leave hostNetwork'
+
+function contradictions({ pod, certificates: [first] }: Wish): Trouble[] {
+  const { namespace, 'vault-namespace': vaultNamespace } = pod
+  return [
+    ...(first && pod.config !== undefined
+      ? [
+          {
+            annotation: `${PREFIX}config`,
+            message: `cannot be given together with ${PREFIX}certificate.${first.name}; the ConfigMap holds the whole config`,
+          },
+        ]
+      : []),
+    ...(namespace !== undefined && vaultNamespace !== undefined && namespace !== vaultNamespace
+      ? [
+          {
+            annotation: `${PREFIX}namespace`,
+            message: 'differs from vault-namespace, which means the same; give one of them',
+          },
+        ]
+      : []),
+  ]
 }
 
 function unfitNames({ spec }: Pod, { pod }: Wish): Trouble[] {

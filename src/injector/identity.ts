@@ -1,6 +1,7 @@
-import { PREFIX, type Trouble, type Wish } from './annotations.ts'
+import { PREFIX } from './annotations.ts'
 import { type Container, consumersOf, type Pod } from './pod.ts'
 import { sendsSignal } from './sidecar-config.ts'
+import type { Trouble, Wish } from './wish.ts'
 
 /** That of the image. */
 const OWN_ID = 65_532

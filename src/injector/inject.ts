@@ -1,22 +1,13 @@
 import { applyPatch } from 'rfc6902'
 import { quote } from '../core/secret.ts'
 import { SidecarError } from '../errors.ts'
-import {
-  asksForInjection,
-  INJECTED,
-  PREFIX,
-  RENDERED_CONFIG,
-  RENDERED_VAULT_CA,
-  readAnnotations,
-  STATUS,
-  type Trouble,
-  type Wish,
-} from './annotations.ts'
+import { asksForInjection, INJECTED, PREFIX, RENDERED_CONFIG, RENDERED_VAULT_CA, STATUS } from './annotations.ts'
 import { lacking, unfit } from './fitness.ts'
 import { type Identity, identityFor } from './identity.ts'
 import { Container, consumersOf, INIT, nameOf, type Pod, SIDECAR, VOLUMES } from './pod.ts'
 import { needsApiServer, renderConfig, sendsSignal } from './sidecar-config.ts'
 import { initContainer, mountsForApp, sidecarContainer, volumesFor } from './sidecar-container.ts'
+import { readAnnotations, type Trouble, type Wish } from './wish.ts'
 
 /** What holds for all pods of a cluster. */
 export interface InjectorContext {

@@ -1,8 +1,7 @@
 import { isRecord, suggestion } from '../config/problems.ts'
 import { quote } from '../core/secret.ts'
+import { parseYaml } from './annotation-yaml.ts'
 
-/** Reads YAML; gives what is wrong with it as text. */
-type ParseYaml = (source: string) => { readonly value: unknown } | string
 type Plain = Record<string, unknown>
 
 /** A path of Vault's PKI API: https://developer.hashicorp.com/vault/api-docs/secret/pki#generate-certificate-and-key */
@@ -10,7 +9,7 @@ const PKI_PATH =
   /^\/?(?:v1\/)?(?<mount>[\w.-]+(?:\/[\w.-]+)*)\/(?<method>issue|sign)\/(?<role>[^/?#\s]+)(?:\?(?<query>\S*))?$/
 
 /** `pki/issue/web?common_name=…`, or a certificate of the config in YAML. Text says what is wrong. */
-export function parseCertificate(value: string, parseYaml: ParseYaml): Plain | string {
+export function parseCertificate(value: string): Plain | string {
   const path = PKI_PATH.exec(value.trim())?.groups
   if (path) return fromPath(path)
   const parsed = parseYaml(value)
@@ -62,23 +61,23 @@ function algorithmOf(type: string | null, bits: string | null): string | undefin
 const SIGNAL = /^(?<signal>SIG[A-Z0-9]+):(?<process>[^/\s]+)$/
 
 /** `SIGHUP:nginx`, a URL, `rollout-restart`, or `reload` of the config in YAML. Text says what is wrong. */
-export function parseReload(value: string, parseYaml: ParseYaml): readonly unknown[] | string {
+export function parseReload(value: string): readonly unknown[] | string {
   const text = value.trim()
   const signal = SIGNAL.exec(text)?.groups
   if (signal) return [{ kind: 'signal', ...signal }]
   if (/^https?:\/\/\S+$/.test(text)) return [{ kind: 'http', url: text }]
   if (text === 'rollout-restart') return [{ kind: text }]
-  return listFrom(text, parseYaml, 'SIGHUP:nginx, http://127.0.0.1:8080/reload, rollout-restart')
+  return listFrom(text, 'SIGHUP:nginx, http://127.0.0.1:8080/reload, rollout-restart')
 }
 
 /** `127.0.0.1:8443`, or `verify` of the config in YAML. Text says what is wrong. */
-export function parseVerify(value: string, parseYaml: ParseYaml): readonly unknown[] | string {
+export function parseVerify(value: string): readonly unknown[] | string {
   const text = value.trim()
   if (/^(?:\[[0-9a-f:.]+\]|[\w.-]+):\d{1,5}$/i.test(text)) return [{ kind: 'tls', address: text }]
-  return listFrom(text, parseYaml, '127.0.0.1:8443')
+  return listFrom(text, '127.0.0.1:8443')
 }
 
-function listFrom(text: string, parseYaml: ParseYaml, examples: string): readonly unknown[] | string {
+function listFrom(text: string, examples: string): readonly unknown[] | string {
   const parsed = parseYaml(text)
   if (typeof parsed === 'string') return parsed
   const { value } = parsed

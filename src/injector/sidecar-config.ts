@@ -1,7 +1,8 @@
 import { stringify } from 'yaml'
 import { checkConfig } from '../config/config.ts'
 import { isRecord, type Path, type Problem } from '../config/problems.ts'
-import { PREFIX, type Trouble, type Wish } from './annotations.ts'
+import { PREFIX } from './annotations.ts'
+import type { Trouble, Wish } from './wish.ts'
 
 /** Where the parts of the injected volumes are in the sidecar. */
 export const PLACES = {

@@ -1,7 +1,8 @@
-import { RENDERED_CONFIG, RENDERED_VAULT_CA, type Wish } from './annotations.ts'
+import { RENDERED_CONFIG, RENDERED_VAULT_CA } from './annotations.ts'
 import type { Identity } from './identity.ts'
 import { type Container, INIT, SIDECAR, VOLUMES, type Volume } from './pod.ts'
 import { PLACES, usesToken } from './sidecar-config.ts'
+import type { Wish } from './wish.ts'
 
 /** What the containers and volumes are made of. */
 export interface Parts {
@@ -137,5 +138,4 @@ function sourcesOf(pod: Wish['pod'], needsApiServer: boolean) {
 const API_SERVER_SOURCES = [
   { serviceAccountToken: { expirationSeconds: 3607, path: 'kubernetes/token' } },
   { configMap: { name: 'kube-root-ca.crt', items: [{ key: 'ca.crt', path: 'kubernetes/ca.crt' }] } },
-  { downwardAPI: { items: [{ path: 'kubernetes/namespace', fieldRef: { fieldPath: 'metadata.namespace' } }] } },
 ]
