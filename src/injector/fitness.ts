@@ -1,7 +1,7 @@
 import { suggestion } from '../config/problems.ts'
 import { PREFIX } from './annotations.ts'
 import { consumersOf, INIT, type Pod, SIDECAR, VOLUMES } from './pod.ts'
-import { sendsSignal } from './sidecar-config.ts'
+import { MOUNTS, sendsSignal } from './sidecar-config.ts'
 import type { Trouble, Wish } from './wish.ts'
 
 /** Whoever asks for a sidecar must say for which certificate. */
@@ -101,7 +101,16 @@ function unfitMounts(pod: Pod, wish: Wish): Trouble[] {
   const ports = everybody.filter((container) =>
     (container.ports ?? []).some(({ containerPort }) => containerPort === port),
   )
+  const own = Object.values(MOUNTS).find((each) => `${each}/`.startsWith(`${path}/`) || path.startsWith(`${each}/`))
   return [
+    ...(own === undefined
+      ? []
+      : [
+          {
+            annotation: `${PREFIX}volume-path`,
+            message: `is at ${own}, which the sidecar uses itself; choose another path`,
+          },
+        ]),
     ...mounts.map(({ name, mount }) => ({
       annotation: `${PREFIX}volume-path`,
       message: `container ${name} has the volume ${mount.name} at ${path}; choose another path`,

@@ -4,16 +4,22 @@ import { isRecord, type Path, type Problem } from '../config/problems.ts'
 import { PREFIX } from './annotations.ts'
 import type { Trouble, Wish } from './wish.ts'
 
-/** Where the parts of the injected volumes are in the sidecar. */
-export const PLACES = {
-  config: '/etc/certferry/config.yaml',
-  vaultCa: '/etc/certferry/vault-ca.pem',
-  token: '/etc/certferry/token',
-  kubernetes: '/etc/certferry/kubernetes',
-  podToken: '/var/run/secrets/certferry/token',
+/** Where the volumes are mounted in the sidecar, besides that of the certificates. */
+export const MOUNTS = {
+  config: '/etc/certferry',
+  run: '/run/certferry',
+  podToken: '/var/run/secrets/certferry',
   vaultTls: '/etc/certferry-vault-tls',
   extraSecret: '/etc/certferry-secret',
-  run: '/run/certferry',
+} as const
+
+/** The files in them. */
+export const PLACES = {
+  config: `${MOUNTS.config}/config.yaml`,
+  vaultCa: `${MOUNTS.config}/vault-ca.pem`,
+  token: `${MOUNTS.config}/token`,
+  kubernetes: `${MOUNTS.config}/kubernetes`,
+  podToken: `${MOUNTS.podToken}/token`,
 } as const
 
 /** Mode of the key where certferry and the app are different users of one group. */
@@ -64,7 +70,7 @@ function sidecarConfig(wish: Wish, isShared: boolean): Record<string, unknown> {
   return {
     ...(asksVault(certificates) && { vault: vaultOf(wish) }),
     ...(needsApiServer(wish) && { kubernetes: kubernetesOf(wish) }),
-    admin: { listen: `0.0.0.0:${pod['metrics-port']}`, socket: `${PLACES.run}/control.sock` },
+    admin: { listen: `0.0.0.0:${pod['metrics-port']}`, socket: `${MOUNTS.run}/control.sock` },
     ...((level ?? format) && { log: { ...(level && { level }), ...(format && { format }) } }),
     volumes: [pod['volume-path']],
     certificates: certificates.map(({ name, source, outputs, ...certificate }) => ({
@@ -89,8 +95,8 @@ function vaultOf({ pod }: Wish): Record<string, unknown> {
     ...(pod['vault-server-name'] !== undefined && { serverName: pod['vault-server-name'] }),
     ...(pod['vault-ca'] !== undefined && { caFile: PLACES.vaultCa }),
     ...(hasTlsSecret && {
-      clientCertFile: `${PLACES.vaultTls}/tls.crt`,
-      clientKeyFile: `${PLACES.vaultTls}/tls.key`,
+      clientCertFile: `${MOUNTS.vaultTls}/tls.crt`,
+      clientKeyFile: `${MOUNTS.vaultTls}/tls.key`,
     }),
     auth: {
       kind: pod['auth-type'],

@@ -1,7 +1,7 @@
 import { RENDERED_CONFIG, RENDERED_VAULT_CA } from './annotations.ts'
 import type { Identity } from './identity.ts'
 import { type Container, INIT, SIDECAR, VOLUMES, type Volume } from './pod.ts'
-import { PLACES, usesToken } from './sidecar-config.ts'
+import { MOUNTS, PLACES, usesToken } from './sidecar-config.ts'
 import type { Wish } from './wish.ts'
 
 /** What the containers and volumes are made of. */
@@ -80,15 +80,15 @@ function mountsOf({ pod }: Wish) {
   const token = pod['service-account-token-volume']
   return [
     { name: VOLUMES.tls, mountPath: pod['volume-path'] },
-    { name: VOLUMES.run, mountPath: PLACES.run },
-    { name: VOLUMES.config, mountPath: '/etc/certferry', readOnly: true },
-    ...(token === undefined ? [] : [{ name: token, mountPath: '/var/run/secrets/certferry', readOnly: true }]),
+    { name: VOLUMES.run, mountPath: MOUNTS.run },
+    { name: VOLUMES.config, mountPath: MOUNTS.config, readOnly: true },
+    ...(token === undefined ? [] : [{ name: token, mountPath: MOUNTS.podToken, readOnly: true }]),
     ...(pod['vault-tls-secret'] === undefined
       ? []
-      : [{ name: VOLUMES.vaultTls, mountPath: PLACES.vaultTls, readOnly: true }]),
+      : [{ name: VOLUMES.vaultTls, mountPath: MOUNTS.vaultTls, readOnly: true }]),
     ...(pod['extra-secret'] === undefined
       ? []
-      : [{ name: VOLUMES.extraSecret, mountPath: PLACES.extraSecret, readOnly: true }]),
+      : [{ name: VOLUMES.extraSecret, mountPath: MOUNTS.extraSecret, readOnly: true }]),
   ]
 }
 

@@ -49,6 +49,8 @@ describe('a bad annotation is refused with its name and what to write', () => {
     ],
     [{ 'directory.web': '/etc/nginx' }, /directory\.web: must be below volume-path, which is \/tls/],
     [{ 'directory.web': '../x' }, /directory\.web: must be a path of plain letters/],
+    [{ 'volume-path': '/etc/certferry' }, /volume-path: is at \/etc\/certferry, which the sidecar uses itself/],
+    [{ 'volume-path': '/run' }, /volume-path: is at \/run\/certferry/],
     [{ image: '' }, /certferry\.io\/image: must be the reference of an image/],
     [{ 'limits-memory': '1 GB' }, /certferry\.io\/limits-memory: must be a quantity such as/],
     [{ 'metrics-port': '70000' }, /certferry\.io\/metrics-port: must be at most 65535/],
