@@ -255,6 +255,16 @@ export const ERRORS = {
     exit: 69,
     hint: 'The reload did not finish in time; raise reload.timeout, or find what it waits for.',
   },
+  RELOAD_DEFERRED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The workload was restarted a short while ago; this pod asks again once minInterval has passed. See why certificates come so fast, or lower minInterval.',
+  },
+  RELOAD_BLOCKED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'A restart would not replace this pod: resume the Deployment, use the updateStrategy RollingUpdate without a partition, or run the pod by a Deployment, StatefulSet or DaemonSet.',
+  },
   RELOAD_NOT_EFFECTIVE: {
     retry: 'local',
     exit: 69,

@@ -13,11 +13,10 @@ export interface Idle extends AsyncDisposable {
 
 /** Opens, locks and writes nothing. Throws CONFIG_INVALID as `manage` does. */
 export function openIdle(config: Config, env: Readonly<Record<string, string | undefined>>): Idle {
-  const deps = { clock: systemClock, env, emit: () => {} }
-  const vault = openVault(config, deps)
   const cluster = openCluster(config, env)
-  const { kubernetes } = cluster
-  const parts = { ...deps, targets: createTargets(deps), vault: () => vault ?? missingVault(), kubernetes }
+  const deps = { clock: systemClock, env, emit: () => {}, kubernetes: cluster.kubernetes }
+  const vault = openVault(config, deps)
+  const parts = { ...deps, targets: createTargets(deps), vault: () => vault ?? missingVault() }
   return {
     vault,
     certificates: config.certificates.map((certificate) => ({ config: certificate, cert: manage(certificate, parts) })),

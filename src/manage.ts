@@ -10,7 +10,7 @@ import { outputs } from './outputs/index.ts'
 import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
-import type { Reloader } from './reloaders/reloader.ts'
+import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
 import type { ManagedCertificate } from './rotation.ts'
 import { sources } from './sources/index.ts'
 import type { Vault } from './vault/client.ts'
@@ -99,7 +99,8 @@ export interface Targets {
   reloader(options: { readonly kind: string }): Reloader
 }
 
-export function createTargets({ clock, env, emit }: Pick<Parts, 'clock' | 'env'> & { emit: Emit }): Targets {
+export function createTargets({ emit, ...deps }: ReloaderDeps & { readonly emit: Emit }): Targets {
+  const { clock } = deps
   const shared = new Map<string, { reloader: Reloader; users: number }>()
   return {
     reloader: (options) => {
@@ -109,7 +110,7 @@ export function createTargets({ clock, env, emit }: Pick<Parts, 'clock' | 'env'>
         known.users += 1
         return known.reloader
       }
-      const target = { reloader: reported(reloaders.create(options, { clock, env }), clock, emit), users: 1 }
+      const target = { reloader: reported(reloaders.create(options, deps), clock, emit), users: 1 }
       // A target of one certificate has nothing to wait for.
       const pace = {
         get quietMs() {

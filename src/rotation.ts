@@ -66,7 +66,7 @@ async function goThrough(pass: Pass, assignment: Assignment): Promise<Outcome> {
     pass.inHand = bundle
     await step('check', () => assertUsable(bundle, cert.expect, deps.clock.now()))
     const change = await step('write', () =>
-      cert.store.apply(render(cert.outputs, bundle), (directories) => test(cert, bundle, directories, signal)),
+      cert.store.apply(render(cert.outputs, bundle), (directories) => test(pass, bundle, directories)),
     )
     pass.onDisk = bundle
     if (change.changed)
@@ -157,14 +157,9 @@ async function obtain({ cert, deps, step, signal }: Pass, forced: boolean): Prom
 }
 
 /** The targets' own configuration tests. On the very first delivery there is nothing the target could run with yet. */
-async function test(
-  cert: ManagedCertificate,
-  bundle: Bundle,
-  directories: readonly string[],
-  signal: AbortSignal,
-): Promise<void> {
+async function test({ cert, known, signal }: Pass, bundle: Bundle, directories: readonly string[]): Promise<void> {
   if (!cert.store.current) return
-  for (const reloader of cert.reloaders) await reloader.test({ ...contextOf(cert, bundle), directories }, signal)
+  for (const reloader of cert.reloaders) await reloader.test({ ...contextOf(cert, bundle, known), directories }, signal)
 }
 
 /** Reload and verify; goes back when the target refuses. */
@@ -219,8 +214,8 @@ async function look(pass: Pass): Promise<readonly Served[]> {
 /** All that a stop leaves to the reloads of one pass, ms. */
 const FINISH_MS = 2_000
 
-async function reload({ cert, signal, late }: Pass, bundle: Bundle): Promise<void> {
-  const context = contextOf(cert, bundle)
+async function reload({ cert, known, signal, late }: Pass, bundle: Bundle): Promise<void> {
+  const context = contextOf(cert, bundle, known)
   await inOrder(cert.reloaders, (reloader) => reloader.reload(context, late))
   if (cert.store.memory.told !== bundle.fingerprint) await cert.store.remember({ told: bundle.fingerprint })
   signal.throwIfAborted()
@@ -263,13 +258,18 @@ async function goBack(pass: Pass, refused: Bundle, previous: Bundle | undefined,
 
 const directoriesOf = (cert: ManagedCertificate) => [...new Set(cert.outputs.map((output) => output.directory))]
 
-const contextOf = (cert: ManagedCertificate, { serial, fingerprint, notAfter }: Bundle): ReloadContext => ({
-  certificates: [cert.name],
-  serial,
-  fingerprint,
-  notAfter,
-  directories: directoriesOf(cert),
-})
+const contextOf = (cert: ManagedCertificate, bundle: Bundle, known: Pass['known']): ReloadContext => {
+  const { serial, fingerprint, notAfter } = bundle
+  return {
+    certificates: [cert.name],
+    serial,
+    fingerprint,
+    notAfter,
+    lifetimeMs: lifetimeOf(bundle),
+    isFirst: [...known, cert.store.memory.told].every((one) => one === undefined || one === fingerprint),
+    directories: directoriesOf(cert),
+  }
+}
 
 async function inOrder<T>(items: readonly T[], work: (item: T) => Promise<void>): Promise<void> {
   for (const item of items) await work(item)

@@ -60,9 +60,10 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   failure.promise.catch(() => {})
   const scheduler = createScheduler(clock, (byMs) => emit('clock.stepped', { byMs }))
   const ticking = scheduler.run(stop.signal)
-  const targets = createTargets(deps)
   const loops = new Map<string, Loop>()
   const cluster = openCluster(initial, deps.env)
+  const reloading = { ...deps, kubernetes: cluster.kubernetes }
+  const targets = createTargets(reloading)
   let vault = openVault(initial, deps)
   let config = initial
 
@@ -138,7 +139,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     const added = next.certificates.filter(({ name }) => !before.has(name))
     const nextVault = isNewVault ? openVault(next, deps) : vault
     // What cannot be made must be known before anything is stopped.
-    for (const certificate of [...touched, ...added]) manage(certificate, partsFor(nextVault, createTargets(deps)))
+    for (const certificate of [...touched, ...added]) manage(certificate, partsFor(nextVault, createTargets(reloading)))
 
     await Promise.all([...removed, ...touched.map(({ name }) => name)].map((name) => loops.get(name)?.stop()))
     if (stop.signal.aborted) {
@@ -161,7 +162,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   }
 
   function partsFor(someVault: Vault | undefined, targets: Targets): Parts {
-    return { ...deps, targets, vault: () => someVault ?? missingVault(), kubernetes: cluster.kubernetes }
+    return { ...reloading, targets, vault: () => someVault ?? missingVault() }
   }
 }
 

@@ -108,9 +108,9 @@ async function* askTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerato
       (found) => `would tell: ${found}`,
     )
     if (reloader.testCommand === undefined) continue
-    const context = { certificates: [cert.name], serial: '', fingerprint: '', notAfter: 0, directories: [] }
+    const none = { serial: '', fingerprint: '', notAfter: 0, lifetimeMs: 0, isFirst: false, directories: [] }
     yield* attempt(
-      () => reloader.test(context, limit()),
+      () => reloader.test({ ...none, certificates: [cert.name] }, limit()),
       () => `${reloader.testCommand} passes`,
     )
   }

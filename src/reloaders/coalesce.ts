@@ -90,13 +90,15 @@ const rejection = (signal: AbortSignal) =>
     else signal.addEventListener('abort', () => reject(signal.reason), { once: true })
   })
 
-/** All names and directories; the serial and times are those of the certificate that came last. */
+/** All names and directories, the shortest life, first only if all are; the serial and notAfter are those of the certificate that came last. */
 function merge(contexts: readonly ReloadContext[]): ReloadContext {
   const last = contexts.at(-1)
   if (!last) throw new TypeError('a reload without a caller')
   return {
     ...last,
     certificates: [...new Set(contexts.flatMap(({ certificates }) => certificates))],
+    lifetimeMs: Math.min(...contexts.map(({ lifetimeMs }) => lifetimeMs)),
+    isFirst: contexts.every(({ isFirst }) => isFirst),
     directories: [...new Set(contexts.flatMap(({ directories }) => directories))],
   }
 }

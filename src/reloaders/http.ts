@@ -57,7 +57,9 @@ export const http = defineReloader({
         const { expectStatus: expected } = options
         if (expected ? expected.includes(answer.status) : answer.status >= 200 && answer.status < 300) return
         const body = answer.body && `: ${answer.body}`
-        throw new SidecarError('RELOAD_FAILED', `${call} answered with status ${answer.status}${body}`)
+        // Service Unavailable (RFC 9110 §15.6.4) is nobody's refusal: whoever answers speaks for a target that is not there now.
+        const code = answer.status === 503 ? 'RELOAD_TARGET_MISSING' : 'RELOAD_FAILED'
+        throw new SidecarError(code, `${call} answered with status ${answer.status}${body}`)
       },
     })
   },

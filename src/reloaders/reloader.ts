@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts'
+import type { Kubernetes } from '../kubernetes/client.ts'
 import { definer } from '../registry.ts'
 
 /** What a reload command may know about the set: names for its environment (`CERTFERRY_*`). No secret is among them. */
@@ -8,6 +9,9 @@ export interface ReloadContext {
   readonly serial: string
   readonly fingerprint: string
   readonly notAfter: number
+  readonly lifetimeMs: number
+  /** No other set than this one was in place, told or proven before: a target that starts, starts with it. */
+  readonly isFirst: boolean
   /** The directories written to. */
   readonly directories: readonly string[]
 }
@@ -25,7 +29,7 @@ export interface Reloader {
   test(context: ReloadContext, signal: AbortSignal): Promise<void>
   /**
    * Tells the target once. Safe to repeat. Throws RELOAD_TARGET_MISSING (not there: tried again later), RELOAD_WRONG_PROCESS, RELOAD_EPERM,
-   * RELOAD_TIMEOUT, or RELOAD_FAILED when the target itself refused.
+   * RELOAD_TIMEOUT, RELOAD_DEFERRED, RELOAD_BLOCKED, KUBERNETES_*, or RELOAD_FAILED when the target itself refused.
    */
   reload(context: ReloadContext, signal: AbortSignal): Promise<void>
 }
@@ -34,6 +38,8 @@ export interface ReloaderDeps {
   readonly clock: Clock
   /** Variables of this process; commands inherit only PATH, LANG, LC_ALL and TZ of them. */
   readonly env: Readonly<Record<string, string | undefined>>
+  /** Throws CONFIG_INVALID outside a cluster. */
+  readonly kubernetes: () => Kubernetes
 }
 
 export const defineReloader = definer<ReloaderDeps, Reloader>()

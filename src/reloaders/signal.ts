@@ -60,7 +60,8 @@ type Target = Pick<z.output<typeof Options>, 'pidFile' | 'process'>
 type Pause = () => Promise<void>
 const ATTEMPTS = 10
 
-async function findTarget({ pidFile, process: name }: Target, pause?: Pause): Promise<ProcessInfo> {
+/** The process that a pid file or a name leads to. Throws as `reload` does; `pause` lets it look again at what is only passing. */
+export async function findTarget({ pidFile, process: name }: Target, pause?: Pause): Promise<ProcessInfo> {
   return pidFile === undefined ? byName(name ?? '', pause) : byPidFile(pidFile, name, pause)
 }
 
@@ -125,8 +126,8 @@ const iso = (instant: Instant) => new Date(instant).toISOString()
 const send = ({ pid, names }: ProcessInfo, name: NodeJS.Signals | 0) =>
   signalTo(pid, name, quote(names.at(-1) ?? '', 40))
 
-/** Between the look at the process and this call it may have ended; Node has no pidfd to close that gap of microseconds. */
-function signalTo(pid: number, name: NodeJS.Signals | 0, who: string): void {
+/** Throws RELOAD_TARGET_MISSING, RELOAD_EPERM. Between the look at the process and this call it may have ended; Node has no pidfd to close that gap of microseconds. */
+export function signalTo(pid: number, name: NodeJS.Signals | 0, who: string): void {
   try {
     process.kill(pid, name)
   } catch (cause) {

@@ -13,13 +13,22 @@ import { reloaders } from '../../src/reloaders/index.ts'
 import type { ReloadContext } from '../../src/reloaders/reloader.ts'
 import { handshake } from '../../src/verifiers/handshake.ts'
 import { verifiers } from '../../src/verifiers/index.ts'
+import { deps } from '../reloaders/support.ts'
 import { createTestCa, type Issued } from '../support/ca.ts'
 import { skipReason } from '../support/components.ts'
 import { type Nginx, startNginx } from '../support/nginx.ts'
 
 const skip = await skipReason('nginx')
 const never = new AbortController().signal
-const context: ReloadContext = { certificates: ['web'], serial: '', fingerprint: '', notAfter: 0, directories: [] }
+const context: ReloadContext = {
+  certificates: ['web'],
+  serial: '',
+  fingerprint: '',
+  notAfter: 0,
+  lifetimeMs: 0,
+  isFirst: false,
+  directories: [],
+}
 
 const ca = await createTestCa()
 const issue = (commonName = 'web.test') => ca.issue({ commonName, withIntermediate: true })
@@ -46,7 +55,7 @@ async function createFiles(first: Issued) {
 }
 
 const reloader = (options: Record<string, unknown>) =>
-  reloaders.create(reloaders.schema.parse(options), { clock: systemClock, env: process.env })
+  reloaders.create(reloaders.schema.parse(options), { ...deps, clock: systemClock, env: process.env })
 const hangup = ({ pidFile }: Pick<Nginx, 'pidFile'>) => reloader({ kind: 'signal', pidFile, process: 'nginx' })
 const verifier = (port: number, options: object = {}) =>
   verifiers.create(

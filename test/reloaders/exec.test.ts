@@ -40,7 +40,7 @@ describe('exec', { concurrency: true }, () => {
       env: { API: 'a b', CERTFERRY_SERIAL: 'lie' },
     }
     const both = { ...context, certificates: ['web', 'api'], directories: ['/tls/web', '/tls/api'] }
-    await reloaders.create(reloaders.schema.parse(options), { clock, env }).reload(both, never)
+    await reloaders.create(reloaders.schema.parse(options), { ...deps, clock, env }).reload(both, never)
     const seen = Object.fromEntries((await readFile(file, 'utf8')).split('\0').map((line) => line.split('=')))
     for (const shellsOwn of ['PWD', 'SHLVL', '_', 'OLDPWD', '']) delete seen[shellsOwn]
     assert.deepEqual(seen, {

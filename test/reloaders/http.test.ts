@@ -49,13 +49,22 @@ test('sends what the config says, and is content with any 2xx', async () => {
 })
 
 test('another status is a refusal, told with the beginning of the body', async () => {
-  await using server = await answering(503, `no\nworker ${'x'.repeat(5000)}`)
+  await using server = await answering(500, `no\nworker ${'x'.repeat(5000)}`)
   await assert.rejects(
     make({ kind: 'http', url: `http://127.0.0.1:${server.port}/` }).reload(context, never),
     (error) => {
-      failure('RELOAD_FAILED', /^POST http:\/\/127\.0\.0\.1:\d+\/ answered with status 503: no worker x{290}…$/)(error)
+      failure('RELOAD_FAILED', /^POST http:\/\/127\.0\.0\.1:\d+\/ answered with status 500: no worker x{290}…$/)(error)
       return !String(error).includes('canary')
     },
+  )
+  await make({ kind: 'http', url: `http://127.0.0.1:${server.port}/`, expectStatus: [500] }).reload(context, never)
+})
+
+test('503 is no refusal: whoever answers speaks for a target that is not there', async () => {
+  await using server = await answering(503, 'the command has ended')
+  await assert.rejects(
+    make({ kind: 'http', url: `http://127.0.0.1:${server.port}/` }).reload(context, never),
+    failure('RELOAD_TARGET_MISSING', /answered with status 503: the command has ended$/),
   )
   await make({ kind: 'http', url: `http://127.0.0.1:${server.port}/`, expectStatus: [503] }).reload(context, never)
 })

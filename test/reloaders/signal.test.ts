@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { systemClock } from '../../src/clock.ts'
 import { reloaders } from '../../src/reloaders/index.ts'
-import { COUNTS_HUPS, context, failure, make, never, runShell, shellNamed, temporaryFolder } from './support.ts'
+import { COUNTS_HUPS, context, deps, failure, make, never, runShell, shellNamed, temporaryFolder } from './support.ts'
 
 test('signals the process that the pid file names, and says beforehand which', async () => {
   await using folder = await temporaryFolder()
@@ -40,7 +40,7 @@ test('R2 waits for a pid file that is just being written', async () => {
   const pidFile = join(folder.path, 'a.pid')
   await writeFile(pidFile, '')
   const clock = { ...systemClock, sleep: () => writeFile(pidFile, `${target.pid}\n`) }
-  const reloader = reloaders.create(reloaders.schema.parse({ kind: 'signal', pidFile }), { clock, env: {} })
+  const reloader = reloaders.create(reloaders.schema.parse({ kind: 'signal', pidFile }), { ...deps, clock, env: {} })
   await reloader.reload(context, never)
   assert.equal(await target.next(), 'HUP')
 })
@@ -70,7 +70,7 @@ test('R2 gives up on a pid file that stays empty, and stops at once when told to
       pauses += 1
     },
   }
-  const reloader = reloaders.create(reloaders.schema.parse({ kind: 'signal', pidFile }), { clock, env: {} })
+  const reloader = reloaders.create(reloaders.schema.parse({ kind: 'signal', pidFile }), { ...deps, clock, env: {} })
   await assert.rejects(reloader.reload(context, never), failure('RELOAD_TARGET_MISSING', /holds "soon"/))
   assert.equal(pauses, 9)
   const stop = new AbortController()

@@ -15,6 +15,8 @@ export const context: ReloadContext = {
   serial: '4a',
   fingerprint: 'f00d',
   notAfter: Date.UTC(2030, 0, 2),
+  lifetimeMs: 86_400_000,
+  isFirst: false,
   directories: ['/tls/web'],
 }
 
@@ -26,7 +28,11 @@ const fastClock: Clock = {
   sleep: (ms, signal) => systemClock.sleep(ms / SPEED, signal),
 }
 
-export const deps: ReloaderDeps = { clock: fastClock, env: { PATH: process.env.PATH, HOME: '/home/me' } }
+export const deps: ReloaderDeps = {
+  clock: fastClock,
+  env: { PATH: process.env.PATH, HOME: '/home/me' },
+  kubernetes: () => assert.fail('this test is not about Kubernetes'),
+}
 
 export const never = new AbortController().signal
 
