@@ -241,7 +241,7 @@ export const ERRORS = {
   RELOAD_TARGET_MISSING: {
     retry: 'local',
     exit: 69,
-    hint: 'Start the target, or correct the pidFile, process, command or url of reload; in Kubernetes a pid file or process name takes shareProcessNamespace: true.',
+    hint: 'Start the target, or correct the pidFile, process, command or url of reload; in Kubernetes a pid file or process name takes shareProcessNamespace: true, or certferry reload-helper beside the target.',
   },
   RELOAD_WRONG_PROCESS: {
     retry: 'local',

@@ -164,9 +164,29 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .option('--vault-annotations', 'accept vault.hashicorp.com/agent-inject annotations, too', false)
     .addHelpText(
       'after',
-      '\nExamples:\n  certferry inject -f deploy.yaml --default vault-address=https://vault.vault.svc:8200 --default vault-role=web\n  kustomize build . | certferry inject -f - | kubectl apply -f -',
+      '\nExamples:\n  certferry inject -f deploy.yaml \\\n    --default vault-address=https://vault.vault.svc:8200 --default vault-role=web\n  kustomize build . | certferry inject -f - | kubectl apply -f -',
     )
     .action(async (options) => (await import('./commands/inject.ts')).inject(options, io))
+
+  root
+    .command('reload-helper')
+    .argument('[command...]', 'what the container runs, after --')
+    .description(
+      'in the container of the target, where the sidecar does not see its processes: become the command, and signal it on POST /reload over a Unix socket',
+    )
+    .requiredOption('--socket <path>', 'where to listen, in a volume that the sidecar mounts too')
+    .option('--socket-mode <mode>', '0600, for its own user, or 0660, for its group as well', '0600')
+    .option('--signal <name>', 'what the target takes as a request to reload', 'SIGHUP')
+    .option('--pid-file <path>', 'signal the process that this file names')
+    .option('--process <name>', 'signal the process of this name')
+    .addOption(new Option('--parent <pid>').argParser(Number).hideHelp())
+    .addHelpText(
+      'after',
+      "\nExamples:\n  certferry reload-helper --socket /run/certferry/app.sock -- nginx -g 'daemon off;'\n  certferry reload-helper --socket /run/certferry/app.sock --process nginx",
+    )
+    .action(async (command, options) => {
+      exit(await (await import('./commands/reload-helper.ts')).reloadHelper(command, options, io))
+    })
 
   const audit = root.command('audit').description('work with the audit log').exitOverride().helpCommand(false)
   audit

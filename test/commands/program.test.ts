@@ -71,6 +71,8 @@ describe('the help of', () => {
     'rotate',
     'wait',
     'check',
+    'inject',
+    'reload-helper',
     'audit verify',
     'demo',
   ]
@@ -87,7 +89,7 @@ describe('the help of', () => {
   }
   it('certferry lists exactly these verbs, and the exit codes', async () => {
     const { stdout } = await run('--help')
-    const listed = [...(stdout.split('\nCommands:\n')[1]?.split('\n\n')[0] ?? '').matchAll(/^ {2}(\w+)/gm)]
+    const listed = [...(stdout.split('\nCommands:\n')[1]?.split('\n\n')[0] ?? '').matchAll(/^ {2}([\w-]+)/gm)]
     assert.deepEqual(listed.map(([, verb]) => verb).sort(), verbs.map((verb) => verb.split(' ')[0]).sort())
     assert.match(stdout, /Exit codes: 0 done · 64 usage · 69 .* · 70 defect · 78 config\n/)
   })

@@ -1,0 +1,166 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { constants } from 'node:os'
+import * as z from 'zod'
+import { systemClock } from '../clock.ts'
+import { quote } from '../core/secret.ts'
+import { SidecarError } from '../errors.ts'
+import { listenOnSocket } from '../observe/control-socket.ts'
+import type { Emit } from '../observe/events.ts'
+import { CONTROL_LIMITS, createServer } from '../observe/http-server.ts'
+import { type Handler, text } from '../observe/router.ts'
+import { locate } from '../reloaders/command.ts'
+import { type ProcessInfo, processById } from '../reloaders/process.ts'
+import { findTarget, signal as signalReloader, signalTo } from '../reloaders/signal.ts'
+import { type Io, print } from './io.ts'
+
+export interface ReloadHelperOptions {
+  readonly socket: string
+  readonly socketMode: string
+  readonly signal: string
+  readonly pidFile?: string
+  readonly process?: string
+  /** Internal: the process that started this one, which ends with it and by default signals it. */
+  readonly parent?: number
+}
+
+const BUG = 70
+
+/**
+ * Takes POST /reload on a Unix socket and signals a process that the caller cannot. Without a command it does so until SIGTERM. With one, a
+ * child does, and this process becomes the command: the container then runs what it would run without, under the same pid, so that signals,
+ * orphans and the exit code are the command's own. (Node could not stand in for it: it waits for the children it knows, and as the first
+ * process of a container would leave all others as zombies.) Returns the exit code.
+ */
+export async function reloadHelper(command: readonly string[], options: ReloadHelperOptions, io: Io): Promise<number> {
+  const [program] = command
+  if (program === undefined) {
+    await serve(options, io)
+    return 0
+  }
+  const path = await locate(program, io.env.PATH)
+  if (path === undefined) throw new SidecarError('USAGE', `there is no program ${program} to execute`)
+  // Whoever is told to reload before it has begun will read the new files anyway.
+  io.onHangup(() => {})
+  const failed = await startServing(options, io)
+  return failed ?? become(path, command)
+}
+
+/** Starts this program again, to listen. Resolves once it does, or with its exit code. */
+async function startServing(options: ReloadHelperOptions, io: Io): Promise<number | undefined> {
+  const [node = '', ...self] = io.self
+  const { socket, socketMode, signal, pidFile, process: name } = options
+  const argv = ['reload-helper', '--socket', socket, '--socket-mode', socketMode, '--signal', signal]
+  if (pidFile !== undefined) argv.push('--pid-file', pidFile)
+  if (name !== undefined) argv.push('--process', name)
+  argv.push('--parent', String(process.pid))
+  // In a session of its own: what is meant for the command, such as Ctrl-C, does not reach it.
+  const child = spawn(node, [...self, ...argv], { detached: true, stdio: ['ignore', 'pipe', 'inherit'] })
+  const ended = once(child, 'exit').then(([code]) => (typeof code === 'number' ? code : BUG))
+  try {
+    return await Promise.race([once(child.stdout, 'data', { signal: io.signal }).then(() => undefined), ended])
+  } catch (error) {
+    child.kill()
+    throw error
+  }
+}
+
+/** By default all but pages of files; hardening.ts has left nothing, and that would be inherited (core(5)). */
+const DUMP_FILTER = '0x33'
+
+function become(path: string, command: readonly string[]): never {
+  writeFileSync('/proc/self/coredump_filter', DUMP_FILTER)
+  // Node 24 has it on Linux; the types speak for all systems.
+  if (process.execve === undefined) throw new SidecarError('USAGE', 'this Node cannot become another program')
+  return process.execve(path, command)
+}
+
+async function serve(options: ReloadHelperOptions, io: Io): Promise<void> {
+  const { socket, socketMode, parent } = options
+  const tell = teller(options)
+  const say = (line: string) => io.stderr.write(`certferry: ${line}\n`)
+  const emit: Emit = (name, event) => say(`${name}: ${'message' in event ? event.message : ''}`)
+  const reload: Handler = async ({ signal }) => {
+    try {
+      const told = await tell(signal)
+      say(told)
+      return text(200, told)
+    } catch (error) {
+      // Nobody was told, so nobody refused.
+      if (!(error instanceof SidecarError)) throw error
+      say(error.message)
+      return text(503, error.message)
+    }
+  }
+  await using opened = new AsyncDisposableStack()
+  const { server } = opened.use(
+    createServer({ routes: new Map([['/reload', { POST: reload }]]), limits: CONTROL_LIMITS, emit }),
+  )
+  opened.defer(await listenOnSocket(server, socket, { name: '--socket', mode: modeOf(socketMode) }))
+  // A connection that cannot be accepted is no reason to end.
+  server.on('error', () => {})
+  print(io, `listening on ${socket}`)
+  await whileThere(parent, io.signal)
+}
+
+function modeOf(text: string): 0o600 | 0o660 {
+  if (text === '0600') return 0o600
+  if (text === '0660') return 0o660
+  throw new SidecarError(
+    'USAGE',
+    `--socket-mode ${text} must be 0600, for its own user, or 0660, for its group as well`,
+  )
+}
+
+/** How often it is looked whether the command is still there. */
+const LOOK_MS = 1_000
+
+/** Returns once `parent` is gone, or with `signal`. */
+async function whileThere(parent: number | undefined, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted && (parent === undefined || process.ppid === parent))
+    await systemClock.sleep(LOOK_MS, signal).catch(() => undefined)
+}
+
+const { pidFile, process: name, signal } = signalReloader.options.shape
+const Target = z.object({ pidFile, process: name, signal })
+
+/** Gives what signals the target, found anew each time, and says so. */
+function teller(options: ReloadHelperOptions): (abort: AbortSignal) => Promise<string> {
+  const { success, data: target, error } = Target.safeParse(options)
+  if (!success)
+    throw new SidecarError('USAGE', error.issues.map(({ path, message }) => `${path}: ${message}`).join('; '))
+  const { parent } = options
+  const byName = target.pidFile !== undefined || target.process !== undefined
+  if (!byName && parent === undefined)
+    throw new SidecarError('USAGE', 'needs a command after --, or --pid-file, or --process')
+  return async (abort) => {
+    const pause = () => systemClock.sleep(100, abort)
+    const found = byName ? await findTarget(target, pause) : await parentProcess(parent)
+    const who = quote(found.names.at(-1) ?? '', 40)
+    if (!takes(found.pid, target.signal))
+      throw new SidecarError(
+        'RELOAD_TARGET_MISSING',
+        `${who}, pid ${found.pid}, does not take ${target.signal}, or not yet`,
+      )
+    signalTo(found.pid, target.signal, who)
+    return `${target.signal} to ${who}, pid ${found.pid}`
+  }
+}
+
+async function parentProcess(parent: number | undefined): Promise<ProcessInfo> {
+  const found = parent === process.ppid ? await processById(parent) : undefined
+  if (!found) throw new SidecarError('RELOAD_TARGET_MISSING', 'the command has ended')
+  return found
+}
+
+/** These are there to end a process, which may be what is wanted. */
+const ENDING: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT']
+
+/** Any other that a process neither catches nor waits for would end it, or be lost: it is about to start, or takes no such signal (proc_pid_status(5)). */
+function takes(pid: number, signal: NodeJS.Signals): boolean {
+  if (ENDING.includes(signal)) return true
+  const masks = readFileSync(`/proc/${pid}/status`, 'utf8').matchAll(/^Sig(?:Cgt|Blk):\t([0-9a-f]+)$/gm)
+  const bit = 1n << BigInt(constants.signals[signal] - 1)
+  return masks.some(([, mask = '']) => (BigInt(`0x${mask}`) & bit) !== 0n)
+}
