@@ -7,6 +7,7 @@ import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import * as z from 'zod'
 import { type Config, loadConfig } from '../src/config/config.ts'
+import { injectManifests } from '../src/injector/manifests.ts'
 import { composeFile, configMapText, deploymentFile, servicesOf, unitFile } from './support/examples.ts'
 
 const examples = fileURLToPath(new URL('../examples/', import.meta.url))
@@ -81,7 +82,7 @@ test('the sidecar of the compose file shares process namespace and network of ng
 })
 
 test('the ConfigMap of the pod is a valid config, whose paths are those of the volumes', async () => {
-  const manifests = deploymentFile(await read('kubernetes/deployment.yaml'))
+  const manifests = deploymentFile(await read('kubernetes/by-hand.yaml'))
   const config = load(configMapText(manifests, 'web-certferry', 'config.yaml'))
   const nginx = configMapText(manifests, 'web-nginx', 'nginx.conf')
   const { sidecar } = manifests
@@ -103,7 +104,7 @@ test('the ConfigMap of the pod is a valid config, whose paths are those of the v
 })
 
 test('in the pod certferry is a native sidecar, whose probes are those that do not wait for nginx', async () => {
-  const { sidecar, app, pod } = deploymentFile(await read('kubernetes/deployment.yaml'))
+  const { sidecar, app, pod } = deploymentFile(await read('kubernetes/by-hand.yaml'))
   assert.equal(sidecar.restartPolicy, 'Always')
   assert.equal(sidecar.startupProbe?.httpGet.path, '/startupz')
   assert.equal(sidecar.readinessProbe?.httpGet?.path, '/readyz')
@@ -115,7 +116,7 @@ test('in the pod certferry is a native sidecar, whose probes are those that do n
 })
 
 test('the pod meets the pod security standard "restricted", both containers as one user', async () => {
-  const { sidecar, app, pod } = deploymentFile(await read('kubernetes/deployment.yaml'))
+  const { sidecar, app, pod } = deploymentFile(await read('kubernetes/by-hand.yaml'))
   const { runAsNonRoot, runAsUser, fsGroup, seccompProfile } = pod.securityContext
   assert.deepEqual({ runAsNonRoot, seccompProfile }, { runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } })
   assert.ok(runAsUser > 0 && fsGroup > 0)
@@ -129,7 +130,7 @@ test('the pod meets the pod security standard "restricted", both containers as o
 })
 
 test('every mount of the pod has its volume, the one of the keys is in memory, and nginx only reads it', async () => {
-  const { sidecar, app, pod } = deploymentFile(await read('kubernetes/deployment.yaml'))
+  const { sidecar, app, pod } = deploymentFile(await read('kubernetes/by-hand.yaml'))
   const mounts = [...sidecar.volumeMounts, ...app.volumeMounts]
   assert.deepEqual(new Set(mounts.map(({ name }) => name)), new Set(pod.volumes.map(({ name }) => name)))
   assert.ok(
@@ -138,6 +139,28 @@ test('every mount of the pod has its volume, the one of the keys is in memory, a
   )
   assert.equal(pod.volumes.find(({ name }) => name === 'tls')?.emptyDir?.medium, 'Memory')
   assert.equal(app.volumeMounts.find(({ name }) => name === 'tls')?.readOnly, true)
+})
+
+test('the annotated deployment gets a sidecar that writes what nginx reads, as its user, and is meant for restricted namespaces', async () => {
+  const context = {
+    image: 'certferry:0.1.0',
+    nativeSidecars: true,
+    vaultAnnotations: false,
+    ownNamespace: undefined,
+    defaults: { 'vault-address': 'https://vault.vault.svc:8200', 'vault-role': 'web' },
+  }
+  const source = await read('kubernetes/deployment.yaml')
+  const { text, injected, warnings } = injectManifests(source, context, 'deployment.yaml')
+  assert.deepEqual({ injected, warnings }, { injected: ['Deployment web'], warnings: [] })
+  const manifests = deploymentFile(text)
+  const { sidecar, pod, annotations } = manifests
+  const [output] = certificateOf(load(annotations['certferry.io/rendered-config'] ?? '')).outputs
+  const nginx = configMapText(manifests, 'web-nginx', 'nginx.conf')
+  assert.ok(nginx.includes(`ssl_certificate ${output?.directory}/tls.crt;`))
+  assert.ok(nginx.includes(`ssl_certificate_key ${output?.directory}/tls.key;`))
+  assert.equal(pod.shareProcessNamespace, true)
+  assert.equal(sidecar.securityContext.runAsUser, pod.securityContext.runAsUser)
+  assert.ok(pod.securityContext.runAsNonRoot && pod.securityContext.seccompProfile.type === 'RuntimeDefault')
 })
 
 test('the systemd config is valid, and the unit gives it the folders, the credential and the rights it names', async () => {

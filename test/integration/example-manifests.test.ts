@@ -89,7 +89,7 @@ test('the pod rotates as one ordinary user without capabilities, on a volume who
   await chmod(folder, 0o755)
   await using vault = await startVault()
   await prepareVault(vault, join(folder, 'vault'))
-  const manifests = deploymentFile(await readFile(join(repository, 'examples/kubernetes/deployment.yaml'), 'utf8'))
+  const manifests = deploymentFile(await readFile(join(repository, 'examples/kubernetes/by-hand.yaml'), 'utf8'))
   const port = `${await freePort()}`
   const config = adapt(configMapText(manifests, 'web-certferry', 'config.yaml'), {
     'https://vault.vault.svc:8200': vault.address,

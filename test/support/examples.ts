@@ -35,7 +35,7 @@ export const servicesOf = ({
   ...[pid, network].filter((place) => place !== undefined).map((place) => place.replace(/^service:/, '')),
 ]
 
-const HttpProbe = z.object({ httpGet: z.object({ path: z.string(), port: z.string() }) })
+const HttpProbe = z.object({ httpGet: z.object({ path: z.string(), port: z.union([z.string(), z.int()]) }) })
 const Container = z.object({
   name: z.string(),
   args: z.array(z.string()).default([]),
@@ -51,7 +51,7 @@ const Container = z.object({
 const Pod = z.object({
   shareProcessNamespace: z.boolean(),
   automountServiceAccountToken: z.boolean(),
-  terminationGracePeriodSeconds: z.int(),
+  terminationGracePeriodSeconds: z.int().default(30),
   securityContext: z.object({
     runAsNonRoot: z.boolean(),
     runAsUser: z.int(),
@@ -77,7 +77,7 @@ const Manifest = z.discriminatedUnion('kind', [
       }),
     }),
   }),
-  z.object({ kind: z.literal('Service') }),
+  z.object({ kind: z.enum(['Service', 'ServiceAccount']) }),
 ])
 
 /** The manifests of a deployment with one sidecar and one application. */
