@@ -1,6 +1,8 @@
 import type { Clock, Instant } from './clock.ts'
+import type { Bundle } from './core/bundle.ts'
 import { lifetimeOf } from './core/renewal.ts'
 import { doubted, type Outcome, type RotationState } from './core/state.ts'
+import { toSidecarError } from './errors.ts'
 import type { Emit } from './observe/events.ts'
 import type { ManagedCertificate } from './rotation.ts'
 import type { Served } from './verifiers/verifier.ts'
@@ -41,11 +43,24 @@ export function createInspection(
     if (!state.serving) return state
     try {
       for (const repair of await cert.store.repair()) emit('tamper.repaired', { certificate: cert.name, ...repair })
+      await lookAtCopies(state.serving)
     } catch {
       // The delivery that follows meets the same trouble, with its stage, its report and its backoff.
       return doubted(state, { now: clock.now(), elapsed: clock.elapsed() })
     }
     return probe(state)
+  }
+
+  async function lookAtCopies(serving: Bundle): Promise<void> {
+    for (const { place, publish } of cert.remotes) {
+      try {
+        const what = await publish(serving, signal)
+        if (what) emit('tamper.repaired', { certificate: cert.name, path: place, what })
+      } catch (thrown) {
+        // Where nobody answers, nothing is known to be wrong.
+        if (toSidecarError(thrown).kind.retry !== 'transient') throw thrown
+      }
+    }
   }
 
   /** A target that serves something else is told again. One that is down is given until the next look: it may be restarting. */

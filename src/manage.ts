@@ -7,6 +7,7 @@ import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
 import { createStore } from './outputs/disk-store.ts'
 import { outputs } from './outputs/index.ts'
+import { isRemote, writesFiles } from './outputs/output.ts'
 import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
@@ -36,10 +37,16 @@ export function manage(config: CertificateConfig, parts: Parts): ManagedCertific
   }
 }
 
-function make(config: CertificateConfig, { vault, clock, targets }: Parts): ManagedCertificate {
+function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: Parts): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
   const source = sources.create(config.source, { vault, key, now: clock.now })
-  const made = config.outputs.map((options) => outputs.create(options, {}))
+  const made = config.outputs.map((options) =>
+    outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
+  )
+  const files = made.filter(writesFiles)
+  const remotes = made.filter(isRemote)
+  // Outside a cluster that is an error of the config, and not one of each pass.
+  if (remotes.length > 0) kubernetes()
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
   return {
     name,
@@ -52,8 +59,9 @@ function make(config: CertificateConfig, { vault, clock, targets }: Parts): Mana
       serverAuth: config.verify.length > 0,
     }),
     renewal: { after, beforeMs, cron, timezone, jitter },
-    outputs: made,
-    store: createStore({ certificate: name, outputs: made, now: clock.now }),
+    outputs: files,
+    remotes,
+    store: createStore({ certificate: name, outputs: files, now: clock.now }),
     reloaders: config.reload.map(targets.reloader),
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
     startupGraceMs: startupGrace,

@@ -5,7 +5,7 @@ import type { Outcome, Stage } from './core/state.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
 import { request } from './issuance.ts'
 import type { Emit } from './observe/events.ts'
-import { type Output, render } from './outputs/output.ts'
+import { type Output, type RemoteOutput, render } from './outputs/output.ts'
 import type { Change, Store } from './outputs/store.ts'
 import type { ReloadContext, Reloader } from './reloaders/reloader.ts'
 import type { Source } from './sources/source.ts'
@@ -18,6 +18,8 @@ export interface ManagedCertificate {
   readonly expect: Expectation
   readonly renewal: RenewalPolicy
   readonly outputs: readonly Output[]
+  /** Copies elsewhere, made before the target is told. */
+  readonly remotes: readonly RemoteOutput[]
   readonly store: Store
   readonly reloaders: readonly Reloader[]
   readonly verifiers: readonly Verifier[]
@@ -53,7 +55,19 @@ export function rotate(
     const { step, stage } = startSteps(cert.name, deps, signal)
     const { bundle: inHand } = assignment
     const known = [cert.store.current?.fingerprint, cert.store.memory.verified?.fingerprint]
-    const pass = { cert, deps, step, stage, signal, late, known, targetUp: false, inHand, onDisk: undefined }
+    const pass = {
+      cert,
+      deps,
+      step,
+      stage,
+      signal,
+      late,
+      known,
+      targetUp: false,
+      inHand,
+      onDisk: undefined,
+      unpublished: undefined,
+    }
     return goThrough(pass, assignment)
   })
 }
@@ -106,6 +120,8 @@ interface Pass {
   targetUp: boolean
   inHand: Bundle | undefined
   onDisk: Bundle | undefined
+  /** Why a copy could not be made. */
+  unpublished: SidecarError | undefined
 }
 
 type Step = <T>(stage: Stage, work: () => T | Promise<T>) => Promise<T>
@@ -177,14 +193,19 @@ async function deliver(pass: Pass, bundle: Bundle, change: Change): Promise<void
   await cert.store.settle(deps.clock.now())
   if (cert.verifiers.length > 0)
     deps.emit('certificate.served', { certificate: cert.name, serial: bundle.serial, notAfter: bundle.notAfter })
+  const { unpublished } = pass
+  if (unpublished) await step('reload', () => Promise.reject(unpublished))
 }
 
 /** Tells the target unless it serves the bundle already, then asks for proof; a target that still serves the old one is told once more. */
 async function convince(pass: Pass, bundle: Bundle, before: readonly Served[]): Promise<void> {
   const { cert, step, signal, known } = pass
   const isServed = before.length > 0 && before.every((served) => served.up && served.fingerprint === bundle.fingerprint)
-  const isTold = cert.store.memory.told === bundle.fingerprint && cert.verifiers.length === 0
-  if (!isServed && !isTold) await step('reload', () => reload(pass, bundle))
+  const isTold = cert.store.memory.told === bundle.fingerprint
+  // Who reads a copy is not who is asked for proof.
+  const isDone = cert.verifiers.length === 0 ? isTold : isServed && (isTold || cert.remotes.length === 0)
+  if (!isDone) await step('reload', () => reload(pass, bundle))
+  else if (cert.remotes.length > 0) await step('reload', () => publish(pass, bundle))
   const previous = previousIn(before, bundle, known)
   const verify = () =>
     step('verify', () => inOrder(cert.verifiers, (verifier) => verifier.verify(bundle, previous, signal)))
@@ -214,11 +235,29 @@ async function look(pass: Pass): Promise<readonly Served[]> {
 /** All that a stop leaves to the reloads of one pass, ms. */
 const FINISH_MS = 2_000
 
-async function reload({ cert, known, signal, late }: Pass, bundle: Bundle): Promise<void> {
+/** Copies first. One that cannot be made keeps no target from its certificate but those that may read it; they are told in a later pass. */
+async function reload(pass: Pass, bundle: Bundle): Promise<void> {
+  const { cert, known, signal, late } = pass
   const context = contextOf(cert, bundle, known)
-  await inOrder(cert.reloaders, (reloader) => reloader.reload(context, late))
-  if (cert.store.memory.told !== bundle.fingerprint) await cert.store.remember({ told: bundle.fingerprint })
+  await publish(pass, bundle)
+  const ready = cert.reloaders.filter(({ readsCopies }) => !(readsCopies && pass.unpublished))
+  await inOrder(ready, (reloader) => reloader.reload(context, late))
+  const isTold = !pass.unpublished && cert.store.memory.told !== bundle.fingerprint
+  if (isTold) await cert.store.remember({ told: bundle.fingerprint })
   signal.throwIfAborted()
+}
+
+async function publish(pass: Pass, bundle: Bundle): Promise<void> {
+  const { cert, deps, signal, late } = pass
+  pass.unpublished = undefined
+  for (const { place, publish } of cert.remotes) {
+    try {
+      const before = await publish(bundle, late)
+      if (before) deps.emit('certificate.published', { certificate: cert.name, serial: bundle.serial, place })
+    } catch (thrown) {
+      pass.unpublished ??= asError(thrown, cert.name, signal)
+    }
+  }
 }
 
 /** The target itself said no, or fell over: the new set is not fit for it. A target that was down all along refused nothing. */

@@ -71,6 +71,7 @@ const RULES: Readonly<Record<string, Rule>> = {
       'kubernetes/options.ts',
       'sources/index.ts',
       'outputs/index.ts',
+      'outputs/output.ts',
       'reloaders/index.ts',
       'verifiers/index.ts',
     ],

@@ -389,3 +389,95 @@ it('a target without verifier is told once per certificate, and the state does n
   await world.clock.advance(MINUTE)
   assert.equal(world.reloads, 1)
 })
+
+describe('a copy elsewhere', () => {
+  const denied = new SidecarError('KUBERNETES_DENIED', 'cannot patch secrets shop/web')
+  const away = new SidecarError('KUBERNETES_UNREACHABLE', 'no answer')
+  const copied = (world: World) => world.events.filter(({ name }) => name === 'certificate.published').length
+
+  it('is made of each certificate, once', async () => {
+    const world = begin({ copies: true })
+    world.start()
+    await world.clock.advance(4 * HOUR)
+    assert.equal(world.copy.holds, fingerprintOnDisk(world))
+    assert.equal(world.copy.written, world.issued.length)
+    assert.equal(copied(world), world.issued.length)
+    assert.equal(names(world).includes('tamper.repaired'), false)
+  })
+
+  for (const holds of [undefined, 'of somebody else'])
+    it(`is put right by the look between rotations where it is ${holds ?? 'gone'}`, async () => {
+      const world = begin({ copies: true })
+      world.start()
+      await world.clock.advance(MINUTE)
+      world.copy.holds = holds
+      await world.clock.advance(2 * MINUTE)
+      assert.equal(world.copy.holds, 'c1')
+      const repaired = world.events.find(({ name }) => name === 'tamper.repaired')?.event
+      const what = holds === undefined ? 'missing' : 'content'
+      assert.deepEqual(repaired, { certificate: 'web', path: 'Secret shop/web', what })
+      assert.equal(world.reloads, 1)
+    })
+
+  it('is that of the previous certificate again when the target refuses the new one', async () => {
+    const world = begin({ copies: true })
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.target.refuses = (id) => id === 'c2'
+    await world.clock.advance(30 * MINUTE)
+    assert.ok(names(world).includes('rotation.rolled-back'))
+    assert.ok(world.copy.written >= 3)
+    assert.equal(world.copy.holds, fingerprintOnDisk(world))
+  })
+
+  it('that cannot be made is told and tried again, and who reads it is told only after that', async () => {
+    const world = begin({ copies: true, verifies: false })
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.fail.copy = denied
+    await world.clock.advance(40 * MINUTE)
+    assert.equal(fingerprintOnDisk(world), 'c2')
+    assert.equal(world.reloads, 1)
+    const failed = world.events.find(({ name }) => name === 'rotation.failed')?.event
+    assert.ok(failed && 'code' in failed && 'stage' in failed)
+    assert.deepEqual([failed.code, failed.stage], ['KUBERNETES_DENIED', 'reload'])
+    assert.equal(world.report().state.serving?.fingerprint, 'c2')
+    world.fail.copy = undefined
+    await world.clock.advance(5 * MINUTE)
+    assert.equal(world.copy.holds, 'c2')
+    assert.equal(world.reloads, 2)
+    assert.equal(phaseOf(world), 'ACTIVE')
+    assert.equal(world.issued.length, 2)
+  })
+
+  it('is not in doubt while nobody answers between rotations', async () => {
+    const world = begin({ copies: true })
+    world.start()
+    await world.clock.advance(MINUTE)
+    world.fail.copy = away
+    await world.clock.advance(20 * MINUTE)
+    assert.equal(names(world).includes('rotation.failed'), false)
+    world.fail.copy = denied
+    await world.clock.advance(5 * MINUTE)
+    assert.ok(names(world).includes('rotation.failed'))
+  })
+})
+
+describe('the target', () => {
+  it('is told which set is its first', async () => {
+    const world = begin({ verifies: false })
+    world.target.up = false
+    world.start()
+    await world.clock.advance(MINUTE)
+    assert.ok(world.reloads > 1, 'tried again')
+    assert.equal(world.toldAsFirst, true)
+    world.target.up = true
+    await world.clock.advance(10 * MINUTE)
+    await world.stop()
+    assert.equal(world.toldAsFirst, true)
+    world.start()
+    await world.clock.advance(30 * MINUTE)
+    assert.equal(fingerprintOnDisk(world), 'c2')
+    assert.equal(world.toldAsFirst, false)
+  })
+})

@@ -91,6 +91,12 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
       (found) => found,
     )
   }
+  for (const remote of cert.remotes) {
+    yield* attempt(
+      () => remote.inspect(limit()),
+      (found) => found,
+    )
+  }
   yield* examineTarget(cert, limit)
   if (cert.verifiers.length === 0) {
     yield {

@@ -13,6 +13,9 @@ import { peek } from '../outputs/peek.ts'
 import type { ManagedCertificate } from '../rotation.ts'
 import { type Io, print } from './io.ts'
 
+/** For each copy looked at. */
+const LIMIT_MS = 10_000
+
 /** What `run` would do with one certificate, and when. */
 interface Plan {
   readonly name: string
@@ -47,7 +50,10 @@ async function planFor({ name }: CertificateConfig, cert: ManagedCertificate): P
     at: new Date(at).toISOString(),
     onDisk: current ? { serial: current.serial, notAfter: new Date(current.notAfter).toISOString() } : null,
     ask: cert.source.origin,
-    write: directoriesOf(cert).map((directory) => writes(cert, directory, current !== undefined)),
+    write: [
+      ...directoriesOf(cert).map((directory) => writes(cert, directory, current !== undefined)),
+      ...(await Promise.all(cert.remotes.map(copies))),
+    ],
     tell: await Promise.all(
       cert.reloaders.map(async (reloader) =>
         reloader
@@ -90,6 +96,11 @@ function writes({ outputs }: ManagedCertificate, directory: string, isOurs: bool
   const foreign = isOurs ? [] : names.filter((name) => existsSync(join(directory, name)))
   return `${directory} (${layout}): ${names.join(' ')}${foreign.length > 0 ? `; replaces the ${foreign.join(', ')} that is there` : ''}`
 }
+
+const copies = ({ place, inspect }: ManagedCertificate['remotes'][number]): Promise<string> =>
+  inspect(AbortSignal.timeout(LIMIT_MS)).catch(
+    (error: unknown) => `${place}: not now, ${toSidecarError(error).message}`,
+  )
 
 function describe({ name, action, why, at, onDisk, ask, write, tell, verify }: Plan, io: Io): string {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: io.stdout })

@@ -1,12 +1,12 @@
 import { dirname, isAbsolute, relative } from 'node:path'
-import type { Output } from '../outputs/output.ts'
+import { type AnyOutput, isRemote, type Output, writesFiles } from '../outputs/output.ts'
 import type { Path } from './problems.ts'
 
 /** A certificate as far as clashes go; `index` is its place in the config. */
 export interface Claim {
   readonly index: number
   readonly name: string
-  readonly outputs: readonly Output[]
+  readonly outputs: readonly AnyOutput[]
 }
 
 export interface Clash {
@@ -18,12 +18,19 @@ export interface Clash {
 export function findClashes(claims: readonly Claim[], volumes: readonly string[] | undefined): Clash[] {
   const byName = new Map<string, number>()
   const byDirectory = new Map<string, Claim>()
+  const byPlace = new Map<string, Claim>()
   const nested = createNesting()
   return claims.flatMap((claim) => {
     const { index, name, outputs } = claim
     const twin = byName.get(name)
     byName.set(name, index)
     const clashes = outputs.flatMap((output, position) => {
+      if (isRemote(output)) {
+        const owner = byPlace.get(output.place)
+        byPlace.set(output.place, claim)
+        const path = ['certificates', index, 'outputs', position, 'name']
+        return owner ? [{ path, message: `${output.place} is that of certificate "${owner.name}" already` }] : []
+      }
       const owner = byDirectory.get(output.directory)
       const near = nested.nearest(output.directory)
       nested.add(output.directory)
@@ -52,9 +59,17 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
         ...(volumes && !volumes.some((volume) => isWithin(output.directory, volume))
           ? [at('directory', `is outside volumes (${volumes.join(', ')})`)]
           : []),
-        ...withinDirectory(output, outputs.slice(0, position)).map(({ key, message }) => at(key, message)),
+        ...withinDirectory(output, outputs.slice(0, position).filter(writesFiles)).map(({ key, message }) =>
+          at(key, message),
+        ),
       ]
     })
+    if (outputs.every(isRemote))
+      clashes.push({
+        path: ['certificates', index, 'outputs'],
+        message:
+          'needs an output that writes files as well, such as pem: the state of the certificate is kept beside them',
+      })
     return twin === undefined
       ? clashes
       : [{ path: ['certificates', index, 'name'], message: `is the name of certificates[${twin}] already` }, ...clashes]

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import * as z from 'zod'
 import { outputs } from '../outputs/index.ts'
-import { findClashes } from './clashes.ts'
+import { type Claim, findClashes } from './clashes.ts'
 import { comesFromVault, type Env, withVaultEnv } from './environment.ts'
 import { type ConfigDocument, readConfigFile } from './file.ts'
 import { ConfigError, explain, inFileOrder, inWords, isRecord, type Problem } from './problems.ts'
@@ -77,9 +77,7 @@ function crossCheck(
 ): Problem[] {
   if (!isRecord(value) || !Array.isArray(value.certificates)) return []
   const certificates = valid?.certificates ?? value.certificates.map((raw) => CertificateOptions.safeParse(raw).data)
-  const claims = certificates.flatMap((data, index) =>
-    data ? [{ index, name: data.name, outputs: data.outputs.map((options) => outputs.create(options, {})) }] : [],
-  )
+  const claims = certificates.flatMap((data, index) => (data ? [claimOf(data, index)] : []))
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
   const homeless = value.certificates.flatMap((raw, index) =>
     value.vault === undefined && isRecord(raw) && comesFromVault(raw.source) ? [index] : [],
@@ -90,6 +88,14 @@ function crossCheck(
     ),
     ...clashes.map(({ path, message }) => document.problem(path, message)),
   ]
+}
+
+function claimOf({ name, outputs: options }: z.output<typeof CertificateOptions>, index: number): Claim {
+  const notNow = (): never => {
+    throw new TypeError('a config is only looked at')
+  }
+  const deps = { certificate: name, now: notNow, kubernetes: notNow }
+  return { index, name, outputs: options.map((each) => outputs.create(each, deps)) }
 }
 
 /** A digest of the plain values, secrets included, so that a changed one is noticed without being kept. */

@@ -38,11 +38,15 @@ export async function readPod(api: Kubernetes, signal: AbortSignal): Promise<Pod
   return (await api.ask({ method: 'GET', path }, Pod, signal)).metadata
 }
 
+export interface Owner extends WorkloadName {
+  readonly uid: string
+}
+
 /**
  * The workload that a pod belongs to: its controller, or for a Deployment the controller of that. Throws RELOAD_BLOCKED for a pod that
  * nobody would replace, such as one of a Job.
  */
-export async function workloadOf(api: Kubernetes, pod: Pod, signal: AbortSignal): Promise<WorkloadName> {
+export async function workloadOf(api: Kubernetes, pod: Pod, signal: AbortSignal): Promise<Owner> {
   let owner = controllerOf(pod.ownerReferences)
   if (owner?.kind === 'ReplicaSet' && isApps(owner.apiVersion)) {
     const path = ['apis', 'apps', 'v1', 'namespaces', api.namespace, 'replicasets', owner.name]
@@ -50,7 +54,7 @@ export async function workloadOf(api: Kubernetes, pod: Pod, signal: AbortSignal)
     owner = controllerOf(metadata.ownerReferences) ?? owner
   }
   const kind = owner && isApps(owner.apiVersion) ? kindNamed(owner.kind) : undefined
-  if (owner && kind) return { kind, name: owner.name }
+  if (owner && kind) return { kind, name: owner.name, uid: owner.uid }
   const what = owner ? `belongs to ${owner.kind} ${owner.name} (${owner.apiVersion})` : 'belongs to no workload'
   throw new SidecarError(
     'RELOAD_BLOCKED',

@@ -1,4 +1,5 @@
-import type { Bundle } from '../core/bundle.ts'
+import type { Bundle, Instant } from '../core/bundle.ts'
+import type { Kubernetes } from '../kubernetes/client.ts'
 import { definer } from '../registry.ts'
 
 /** How the files of one directory reach their readers; `layout.ts` explains each. */
@@ -38,7 +39,33 @@ export interface Output {
   render(bundle: Bundle): readonly OutputFile[]
 }
 
-export const defineOutput = definer<object, Output>()
+/** A copy elsewhere than in files, such as in an object of an API. The files beside it hold the state. */
+export interface RemoteOutput {
+  /** For people, and to find two that want the same: `Secret shop/web-tls`. */
+  readonly place: string
+  /** What is there, for `plan` and `doctor`: resolves with a sentence, throws what `publish` would. Changes nothing. */
+  inspect(signal: AbortSignal): Promise<string>
+  /**
+   * Sees to it that this bundle is there: all of it or nothing, and without a change where it is already. Safe to repeat. Resolves with what
+   * was wrong, if anything was. Throws FOREIGN_OBJECT, KUBERNETES_*.
+   */
+  publish(bundle: Bundle, signal: AbortSignal): Promise<'missing' | 'content' | undefined>
+}
+
+export type AnyOutput = Output | RemoteOutput
+
+export interface OutputDeps {
+  /** Name of the certificate. */
+  readonly certificate: string
+  readonly now: () => Instant
+  /** Throws CONFIG_INVALID outside a cluster. Not called before something is asked. */
+  readonly kubernetes: () => Kubernetes
+}
+
+export const defineOutput = definer<OutputDeps, AnyOutput>()
+
+export const isRemote = (output: AnyOutput): output is RemoteOutput => 'publish' in output
+export const writesFiles = (output: AnyOutput): output is Output => !isRemote(output)
 
 /** All files a bundle becomes, by directory. Outputs that share a directory are one set in it. */
 export interface FileSet {

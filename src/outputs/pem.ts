@@ -44,7 +44,7 @@ export const pem = defineOutput({
 export const servedPem = ({ leaf, intermediates }: Bundle): Buffer => allPem([leaf, ...intermediates])
 
 /** Without a root at hand, the topmost issuer is the best anchor there is. */
-function caPem({ roots, intermediates }: Bundle): Buffer {
+export function caPem({ roots, intermediates }: Bundle): Buffer {
   return allPem(roots.length > 0 ? roots : intermediates.slice(-1))
 }
 

@@ -21,6 +21,8 @@ export interface Reloader {
   readonly kind: string
   /** For people: `SIGHUP to nginx (pid file /run/nginx.pid)`. */
   readonly description: string
+  /** True where the target may read a copy that an output makes elsewhere: it is told once that is there. */
+  readonly readsCopies?: boolean
   /** What would be told right now, for `plan` and `doctor`: resolves with a sentence, throws what `reload` would. Tells nothing. */
   inspect(): Promise<string>
   /** For people: the target's own configuration test, where one is configured. */

@@ -43,6 +43,7 @@ export const rolloutRestart = defineReloader({
     return withTest(options, deps, {
       kind: 'rollout-restart',
       description: `restart of ${workload ? `${workload.kind} ${workload.name}` : 'the workload of this pod'}`,
+      readsCopies: workload !== undefined,
       inspect: async () => {
         const { inspectRestart } = await load()
         return inspectRestart(api, clock, { workload, minIntervalMs: 0, certificates: [] }, AbortSignal.timeout(30_000))

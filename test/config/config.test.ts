@@ -81,13 +81,13 @@ const BAD: Readonly<Record<string, Case>> = {
     text: withOutputs('[{ kind: pam, directory: /tls }]'),
     at: '4:23',
     path: 'certificates[0].outputs[0].kind',
-    says: /^unknown kind; known here: pem, combined \(found "pam"\)$/,
+    says: /^unknown kind; known here: pem, combined, kubernetes-secret \(found "pam"\)$/,
   },
   'no kind': {
     text: withOutputs('[{ directory: /tls }]'),
     at: '4:15',
     path: 'certificates[0].outputs[0].kind',
-    says: /^is required; one of: pem, combined$/,
+    says: /^is required; one of: pem, combined, kubernetes-secret$/,
   },
   'text where a map belongs': {
     text: withOutputs('[pem]'),
@@ -300,6 +300,40 @@ const BAD: Readonly<Record<string, Case>> = {
     at: '4:90',
     path: 'certificates[0].outputs[1].seenAs',
     says: /^differs from that of another output/,
+  },
+  'a certificate without a file': {
+    text: withOutputs('[{ kind: kubernetes-secret, name: web }]'),
+    at: '4:14',
+    path: 'certificates[0].outputs',
+    says: /^needs an output that writes files as well, such as pem/,
+  },
+  'a Secret that two outputs want': {
+    text: withOutputs(
+      '[{ kind: pem, directory: /tls }, { kind: kubernetes-secret, name: web }, { kind: kubernetes-secret, name: web }]',
+    ),
+    at: '4:120',
+    path: 'certificates[0].outputs[2].name',
+    says: /^Secret web is that of certificate "web" already/,
+  },
+  'an owner in another namespace': {
+    text: withOutputs(
+      '[{ kind: pem, directory: /tls }, { kind: kubernetes-secret, name: web, namespace: edge, owner: workload }]',
+    ),
+    at: '4:109',
+    path: 'certificates[0].outputs[1].owner',
+    says: /^must be none with a namespace/,
+  },
+  'a label that Kubernetes would refuse': {
+    text: withOutputs('[{ kind: pem, directory: /tls }, { kind: kubernetes-secret, name: web, labels: { a: b c } }]'),
+    at: '4:98',
+    path: 'certificates[0].outputs[1].labels.a',
+    says: /^must be a label value/,
+  },
+  'an API server without TLS': {
+    text: withMore('kubernetes: { apiServer: "http://10.0.0.1" }'),
+    at: '5:26',
+    path: 'kubernetes.apiServer',
+    says: /^must be an https address/,
   },
   'an output outside the volumes': {
     text: withMore('volumes: [/tlsx, /data]'),

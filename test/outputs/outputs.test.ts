@@ -5,6 +5,7 @@ import { type Bundle, certificatePem, parseCertificates } from '../../src/core/b
 import { outputs } from '../../src/outputs/index.ts'
 import { type Output, type OutputFile, render } from '../../src/outputs/output.ts'
 import { createTestCa, type TestCa } from '../support/ca.ts'
+import { makeOutput as create } from '../support/volume.ts'
 
 let ca: TestCa
 let bundle: Bundle
@@ -13,7 +14,6 @@ before(async () => {
   bundle = (await ca.issue({ withIntermediate: true })).bundle
 })
 
-const create = (options: Record<string, unknown>): Output => outputs.create(outputs.schema.parse(options), {})
 const fileOf = (output: Output, name: string): OutputFile => {
   const file = output.render(bundle).find((candidate) => candidate.name === name)
   assert.ok(file, `no file ${name}`)

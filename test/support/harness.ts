@@ -42,12 +42,16 @@ export interface World {
   /** Calls to the issuer, refused ones included. */
   asked: number
   reloads: number
+  /** Was the last set that the target was told about its first one? */
+  toldAsFirst: boolean | undefined
+  /** Where outputs are copied to; what it holds, and how often that was written. */
+  copy: { holds: string | undefined; written: number }
   /** Rounds of the loop. */
   turns: number
   /** What the disk holds, and what the target serves. */
   disk: { current: Bundle | undefined; previous: Bundle | undefined; memory: Memory }
   target: { up: boolean; serves: string | undefined; refuses: (id: string) => boolean }
-  fail: { fetch?: SidecarError | undefined; write?: SidecarError | undefined; open?: SidecarError | undefined }
+  fail: { [What in 'fetch' | 'write' | 'open' | 'copy']?: SidecarError | undefined }
   lifeMs: number
   /** How far the clock of the issuer is ahead. */
   aheadMs: number
@@ -63,9 +67,16 @@ export interface World {
 export interface WorldOptions extends Pick<FakeClockOptions, 'random' | 'lateMs'> {
   readonly lifeMs?: number
   readonly verifies?: boolean
+  /** There is a copy, which the target reads. */
+  readonly copies?: boolean
 }
 
-export function createWorld({ lifeMs = 3_600_000, verifies = true, ...clockOptions }: WorldOptions = {}): World {
+export function createWorld({
+  lifeMs = 3_600_000,
+  verifies = true,
+  copies = false,
+  ...clockOptions
+}: WorldOptions = {}): World {
   const clock = createFakeClock(T0, { settle: promisesSettled, ...clockOptions })
   let running: { stop: AbortController; ended: Promise<unknown>; ring: () => void } | undefined
   let report: Report | undefined
@@ -76,6 +87,8 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true, ...clockOptio
     issued: [],
     asked: 0,
     reloads: 0,
+    toldAsFirst: undefined,
+    copy: { holds: undefined, written: 0 },
     turns: 0,
     disk: {
       current: undefined,
@@ -97,7 +110,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true, ...clockOptio
       const ticking = scheduler.run(stop.signal)
       const alarm = scheduler.alarm(stop.signal)
       const loop = keepFresh(
-        certificate(world, verifies),
+        certificate(world, { verifies, copies }),
         { clock, emit, alarm, requests: world.requests, publish, isStart: true },
         stop.signal,
       )
@@ -119,7 +132,7 @@ export function createWorld({ lifeMs = 3_600_000, verifies = true, ...clockOptio
   return world
 }
 
-function certificate(world: World, verifies: boolean): ManagedCertificate {
+function certificate(world: World, { verifies, copies }: { verifies: boolean; copies: boolean }): ManagedCertificate {
   return {
     name: 'web',
     source: {
@@ -141,6 +154,7 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
     expect: { minTtlMs: 1, chain: 'complete' },
     renewal: { jitter: 0 },
     outputs: [],
+    remotes: copies ? [copy(world)] : [],
     store: memoryStore(world),
     reloaders: [
       {
@@ -149,8 +163,10 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
         testCommand: undefined,
         inspect: async () => 'the target',
         test: async () => {},
-        reload: async () => {
+        readsCopies: copies,
+        reload: async ({ isFirst }) => {
           world.reloads += 1
+          world.toldAsFirst = isFirst
           if (!world.target.up) throw new SidecarError('RELOAD_TARGET_MISSING', 'the target is not there')
           if (world.disk.current && !world.target.refuses(world.disk.current.fingerprint))
             world.target.serves = world.disk.current.fingerprint
@@ -159,6 +175,21 @@ function certificate(world: World, verifies: boolean): ManagedCertificate {
     ],
     verifiers: verifies ? [verifier(world)] : [],
     startupGraceMs: 120_000,
+  }
+}
+
+function copy(world: World): ManagedCertificate['remotes'][number] {
+  return {
+    place: 'Secret shop/web',
+    inspect: async () => 'there',
+    publish: async ({ fingerprint }) => {
+      if (world.fail.copy) throw world.fail.copy
+      const before = world.copy.holds
+      if (before === fingerprint) return undefined
+      world.copy.holds = fingerprint
+      world.copy.written += 1
+      return before === undefined ? 'missing' : 'content'
+    },
   }
 }
 

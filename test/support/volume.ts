@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import type { TestContext } from 'node:test'
 import { type Bundle, fingerprintOf, parseCertificates } from '../../src/core/bundle.ts'
 import { outputs } from '../../src/outputs/index.ts'
-import type { Layout, Output } from '../../src/outputs/output.ts'
+import { type Layout, type Output, writesFiles } from '../../src/outputs/output.ts'
 
 /** In memory where the system has such a place: there a sync costs nothing, as on the volumes of most pods. */
 const BASE = fs.existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
@@ -18,9 +18,13 @@ export function makeVolume(t: Pick<TestContext, 'after'>, base = BASE): string {
   return path
 }
 
-/** An output made from config, as the sidecar makes it. */
-export const makeOutput = (options: Record<string, unknown>): Output =>
-  outputs.create(outputs.schema.parse({ kind: 'pem', ...options }), {})
+/** An output of files made from config, as the sidecar makes it. */
+export function makeOutput(options: Record<string, unknown>): Output {
+  const kubernetes = () => assert.fail('files have nothing to do with Kubernetes')
+  const deps = { certificate: 'web', now: Date.now, kubernetes }
+  const made = outputs.create(outputs.schema.parse({ kind: 'pem', ...options }), deps)
+  return writesFiles(made) ? made : assert.fail('this output writes no files')
+}
 
 /**
  * What a careful reader of this layout gets in one go, as the fingerprint of the certificate: `generation` enters the directory behind
