@@ -1,13 +1,15 @@
 import { access, constants, stat } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { aptInstall, buildVault, goInstall } from './provide.ts'
+import { aptInstall, buildPinned, goInstall } from './provide.ts'
 
 interface Component {
   /** File name of the program. */
   readonly command: string
   /** Where the program goes when certferry builds it; a component without one is installed for the whole machine. */
   readonly cachedAs?: string
+  /** Only the built one will do: what PATH has may be older, or a wrapper. */
+  readonly isPinned?: true
   /** Makes it available; `target` is the path in the cache. */
   readonly provide: (target: string) => Promise<void>
   /** What a person types to get it. */
@@ -20,12 +22,63 @@ const apt = (command: string, debPackage: string): Component => ({
   recipe: `apt-get install ${debPackage}`,
 })
 
+interface GoProgram {
+  readonly command: string
+  readonly version: string
+  /** Of the published module `module@version`, or of the folder in `tools/` that pins its dependencies. */
+  readonly built: (target: string) => Promise<void>
+  /** How long the build takes when nothing is cached. */
+  readonly takes: string
+}
+
+const pinned = ({ command, version, built, takes }: GoProgram): Component => ({
+  command,
+  cachedAs: `${command}-${version}`,
+  isPinned: true,
+  provide: built,
+  recipe: `node tools/components.ts ${command}  (builds it with Go ≥ 1.26 in ${takes}, once)`,
+})
+
+const KUBERNETES = '1.36.3'
+
+const kubernetes = (command: string, takes: string): Component =>
+  pinned({
+    command,
+    version: KUBERNETES,
+    takes,
+    built: (target) =>
+      buildPinned(target, {
+        title: `Kubernetes ${command}`,
+        folder: 'kubernetes',
+        program: `k8s.io/kubernetes/cmd/${command}`,
+        // An API server and a client that do not know their version refuse each other's.
+        variables: {
+          'k8s.io/component-base/version.gitVersion': `v${KUBERNETES}`,
+          'k8s.io/component-base/version.gitMajor': '1',
+          'k8s.io/component-base/version.gitMinor': '36',
+          'k8s.io/component-base/version.gitTreeState': 'clean',
+          'k8s.io/component-base/version.buildDate': '1970-01-01T00:00:00Z',
+        },
+        takes,
+      }),
+  })
+
+const published = (command: string, version: string, path: string, takes: string): Component =>
+  pinned({ command, version, takes, built: (target) => goInstall(`${path}@v${version}`, target) })
+
 /** The real programs that integration tests, examples and benchmarks run. */
 const COMPONENTS = {
   vault: {
     command: 'vault',
     cachedAs: 'vault-1.21.0',
-    provide: buildVault,
+    provide: (target) =>
+      buildPinned(target, {
+        title: 'Vault',
+        folder: 'vault',
+        program: 'github.com/hashicorp/vault',
+        tags: 'minimal',
+        takes: '8 to 10 minutes',
+      }),
     recipe: 'node tools/components.ts vault  (builds it with Go ≥ 1.26 in 8 to 10 minutes, once)',
   },
   'consul-template': {
@@ -34,6 +87,30 @@ const COMPONENTS = {
     provide: (target) => goInstall('github.com/hashicorp/consul-template@v0.41.1', target),
     recipe: 'node tools/components.ts consul-template  (builds it with Go in half a minute, once)',
   },
+  'kube-apiserver': kubernetes('kube-apiserver', '6 to 9 minutes'),
+  'kube-controller-manager': kubernetes('kube-controller-manager', '1 to 2 minutes after kube-apiserver'),
+  kubectl: kubernetes('kubectl', '1 minute after kube-apiserver'),
+  etcd: pinned({
+    command: 'etcd',
+    version: '3.6.8',
+    takes: 'half a minute',
+    built: (target) =>
+      buildPinned(target, {
+        title: 'etcd',
+        folder: 'etcd',
+        program: 'go.etcd.io/etcd/server/v3',
+        takes: 'half a minute',
+      }),
+  }),
+  'vault-plugin-auth-kubernetes': published(
+    'vault-plugin-auth-kubernetes',
+    '0.23.1',
+    'github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes',
+    'a minute and a half',
+  ),
+  helm: published('helm', '3.22.0', 'helm.sh/helm/v3/cmd/helm', '2 minutes'),
+  kubeconform: published('kubeconform', '0.8.0', 'github.com/yannh/kubeconform/cmd/kubeconform', 'half a minute'),
+  'kube-score': published('kube-score', '1.20.0', 'github.com/zegl/kube-score/cmd/kube-score', 'half a minute'),
   nginx: apt('nginx', 'nginx-light'),
   haproxy: apt('haproxy', 'haproxy'),
   strace: apt('strace', 'strace'),
@@ -53,7 +130,7 @@ const known = new Map<ComponentName, Promise<string>>()
 
 /**
  * The path of a real program. Looked for in this order: the environment variable (`CERTFERRY_TEST_VAULT=/path`; `none` means do
- * without), PATH and the sbin folders, the per-user cache, and at last it is built or installed, with progress on stderr.
+ * without), PATH and the sbin folders unless its version matters, the per-user cache, and at last it is built or installed, with progress on stderr.
  * Safe to call from several processes at once. Throws an error that names the component and how to get it.
  */
 export function component(name: ComponentName): Promise<string> {
@@ -101,14 +178,16 @@ async function resolve(name: ComponentName): Promise<string> {
 }
 
 async function find(name: ComponentName): Promise<string | undefined> {
-  const { command }: Component = COMPONENTS[name]
+  const { command, isPinned }: Component = COMPONENTS[name]
   const given = process.env[variableOf(name)]
   if (given === 'none') throw missing(name, `because ${variableOf(name)}=none says to do without`)
   if (given) {
     if (await isProgram(given)) return given
     throw missing(name, `at ${given}, where ${variableOf(name)} says it is`)
   }
-  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
+  const folders = isPinned
+    ? []
+    : [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
   const places = folders.filter((folder) => folder !== '').map((folder) => join(folder, command))
   for (const path of [...places, cachePath(name)]) if (path && (await isProgram(path))) return path
   return undefined

@@ -6,16 +6,33 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
 const PROGRESS_MS = 15_000
-const VAULT_MODULE = fileURLToPath(new URL('../../tools/vault', import.meta.url))
-const GO_FLAGS = ['-tags', 'minimal', '-trimpath', '-ldflags=-s -w']
+const TOOLS = fileURLToPath(new URL('../../tools', import.meta.url))
 
-/** Builds the Vault that tools/vault/go.mod and go.sum pin, and moves it to `target` in one step. */
-export async function buildVault(target: string): Promise<void> {
-  const total = await countPackages()
-  await intoCache(target, 'building Vault (8 to 10 minutes when nothing is cached)', (folder, track) => {
-    const output = join(folder, basename(target))
-    const build = ['build', '-mod=readonly', ...GO_FLAGS, '-v', '-o', output, 'github.com/hashicorp/vault']
-    return run('go', build, { cwd: VAULT_MODULE, env: goEnvironment() }, packageCounter(track, total))
+export interface PinnedBuild {
+  /** Its name in the lines that tell the progress. */
+  readonly title: string
+  /** The folder in `tools/` whose go.mod and go.sum pin what it is made of. */
+  readonly folder: string
+  /** Import path of the main package. */
+  readonly program: string
+  readonly tags?: string
+  /** Go variables that the linker sets. */
+  readonly variables?: Readonly<Record<string, string>>
+  /** How long it takes when nothing is cached. */
+  readonly takes: string
+}
+
+/** Builds one Go program from a module that pins all its dependencies, and moves it to `target` in one step. */
+export async function buildPinned(target: string, build: PinnedBuild): Promise<void> {
+  const { title, folder, program, tags = '', variables = {}, takes } = build
+  const options = { cwd: join(TOOLS, folder), env: goEnvironment() }
+  const flags = ['-mod=readonly', '-tags', tags]
+  const total = await countPackages(title, [...flags, program], options)
+  await intoCache(target, `building ${title} (${takes} when nothing is cached)`, (into, track) => {
+    const settings = Object.entries(variables).map(([name, value]) => ` -X ${name}=${value}`)
+    const linked = ['-trimpath', `-ldflags=-s -w${settings.join('')}`]
+    const output = join(into, basename(target))
+    return run('go', ['build', ...flags, ...linked, '-v', '-o', output, program], options, packageCounter(track, total))
   })
 }
 
@@ -144,11 +161,10 @@ function packageCounter(track: Track, total?: number): Track {
   }
 }
 
-async function countPackages(): Promise<number> {
+async function countPackages(title: string, args: readonly string[], options: RunOptions): Promise<number> {
   let count = 0
-  const list = ['list', '-mod=readonly', '-tags', 'minimal', '-deps', 'github.com/hashicorp/vault']
-  await withProgress('downloading the Go modules of Vault', (track) =>
-    run('go', list, { cwd: VAULT_MODULE, env: goEnvironment() }, (line) => {
+  await withProgress(`downloading the Go modules of ${title}`, (track) =>
+    run('go', ['list', '-deps', ...args], options, (line) => {
       if (line.startsWith('go: ')) track(line)
       else count += 1
     }),
@@ -164,13 +180,13 @@ const exists = (path: string) =>
     () => false,
   )
 
+interface RunOptions {
+  readonly cwd?: string
+  readonly env: NodeJS.ProcessEnv
+}
+
 /** Runs to the end; each line of output goes to `track`. Throws with the last lines when it fails. */
-function run(
-  command: string,
-  args: readonly string[],
-  options: { readonly cwd?: string; readonly env: NodeJS.ProcessEnv },
-  track: Track,
-): Promise<void> {
+function run(command: string, args: readonly string[], options: RunOptions, track: Track): Promise<void> {
   return new Promise((resolve, reject) => {
     const what = [command, ...args.slice(0, 2)].join(' ').split('\n')[0]
     const tail: string[] = []
