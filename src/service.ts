@@ -7,7 +7,7 @@ import { type Control, type ReloadReply, type RotateReply, type RotateRequest, w
 import type { Emit, Observer } from './observe/events.ts'
 import { createObservers } from './observe/index.ts'
 import type { LogDeps } from './observe/log.ts'
-import { type RotateResult, type Sidecar, startSidecar } from './sidecar.ts'
+import { openCluster, type RotateResult, type Sidecar, startSidecar } from './sidecar.ts'
 import { createSnapshots } from './snapshot.ts'
 import { version } from './version.ts'
 
@@ -39,7 +39,10 @@ export async function openService(config: Config, { clock, env, destination }: S
   const snapshot = () => snapshots.take(sidecar)
   const options = { version, log: config.log, audit: config.audit }
   const opening = untilFirstResult()
-  const also = [snapshots.observe, opening.observe]
+  const events = config.kubernetes.events
+    ? opened.use(await openEvents(config, { clock, env, emit: (name, event) => emit(name, event) }))
+    : undefined
+  const also = [snapshots.observe, opening.observe, ...(events ? [events.observe] : [])]
   const { emit, loadMetrics } = opened.use(createObservers(options, { now: clock.now, destination, snapshot, also }))
   emit('sidecar.started', { version, certificates: config.certificates.length, config: config.file })
   const sidecar: Sidecar = opened.use(startSidecar(config, { clock, emit, env }))
@@ -59,6 +62,16 @@ export async function openService(config: Config, { clock, env, destination }: S
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
+}
+
+/** Kubernetes Events, over a client of their own that outlives the loops. Throws CONFIG_INVALID outside a cluster. */
+async function openEvents(config: Config, { clock, env, emit }: Pick<ServiceDeps, 'clock' | 'env'> & { emit: Emit }) {
+  await using opened = new AsyncDisposableStack()
+  const { createKubernetesEvents } = await import('./observe/kubernetes-events.ts')
+  const { kubernetes } = opened.use(openCluster(config, env))
+  const { observe } = opened.use(createKubernetesEvents(kubernetes(), { clock, podUid: env.POD_UID, emit }))
+  const held = opened.move()
+  return { observe, [Symbol.asyncDispose]: () => held.disposeAsync() }
 }
 
 /** Health can be asked for this long after the start at the latest, ms. */

@@ -40,6 +40,10 @@ export const KubernetesOptions = z.strictObject({
   ),
   namespace: Label.optional().describe('Namespace of this pod; POD_NAMESPACE, or the file namespace beside the token'),
   pod: ObjectName.optional().describe('Name of this pod; POD_NAME, or HOSTNAME'),
+  events: z
+    .boolean()
+    .default(false)
+    .describe('Tells of rotations and failures by Kubernetes Events on this pod, which kubectl describe pod shows'),
 })
 export type KubernetesOptions = z.output<typeof KubernetesOptions>
 

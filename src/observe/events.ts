@@ -59,6 +59,7 @@ export interface EventMap {
   'vault.token': { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }
   'vault.token-failed': Failure & { nextAt: number }
   'vault.clock-skew': { byMs: number }
+  'kubernetes.events-lost': Failure
   'security.wrap-reused': { file: string }
   'control.request': { command: string; certificates: readonly string[]; reason: string; allowed: boolean }
   'admin.listening': { address: string }
@@ -145,6 +146,7 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     message: "Vault's clock differs",
     audit: false,
   },
+  'kubernetes.events-lost': { level: 'warn', message: 'Kubernetes Events cannot be sent', audit: false },
   'security.wrap-reused': { level: 'error', message: 'wrapping token was already used', audit: true },
   'control.request': {
     level: 'info',
