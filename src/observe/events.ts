@@ -59,7 +59,7 @@ export interface EventMap {
   'vault.token': { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }
   'vault.token-failed': Failure & { nextAt: number }
   'vault.clock-skew': { byMs: number }
-  'kubernetes.events-lost': Failure
+  'kubernetes.events-lost': Failure & { pod: string }
   'security.wrap-reused': { file: string }
   'control.request': { command: string; certificates: readonly string[]; reason: string; allowed: boolean }
   'admin.listening': { address: string }

@@ -20,7 +20,7 @@ export function createKubernetesEvents(
   const recorder = createRecorder(api, {
     clock,
     uid: podUid || undefined,
-    onLost: ({ code, message }) => emit('kubernetes.events-lost', { code, message }),
+    onLost: ({ code, message }) => emit('kubernetes.events-lost', { pod: api.pod, code, message }),
   })
   return {
     observe: (name, event) => {
