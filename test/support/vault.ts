@@ -9,6 +9,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
+import { keepNoOrphan, logOf } from './child.ts'
 import { component } from './components.ts'
 import { until } from './until.ts'
 
@@ -236,28 +237,6 @@ export async function freePort(): Promise<number> {
   await new Promise((resolve) => server.close(resolve))
   if (place === null || typeof place === 'string') throw new Error('no port')
   return place.port
-}
-
-/** Ends the child by its id, also when the tests end without disposing of it. */
-function keepNoOrphan(child: ChildProcess): () => Promise<void> {
-  const kill = () => child.kill('SIGKILL')
-  process.once('exit', kill)
-  const ended = new Promise((resolve) => child.once('exit', resolve).once('error', resolve))
-  return async () => {
-    process.removeListener('exit', kill)
-    kill()
-    await ended
-  }
-}
-
-function logOf(child: ChildProcess): () => string {
-  let log = ''
-  const keep = (chunk: Buffer) => {
-    log = `${log}${chunk}`.slice(-4000)
-  }
-  child.stdout?.on('data', keep)
-  child.stderr?.on('data', keep)
-  return () => log
 }
 
 export type Send = (
