@@ -44,6 +44,8 @@ export interface TestKubernetes extends AsyncDisposable {
   readonly token: string
   /** For kubectl and helm, with that token. */
   readonly kubeconfig: string
+  /** What it signs the tokens of service accounts with, in PKCS#8; RSA. */
+  readonly signingKeyFile: string
   /** A folder that goes with the control plane. */
   readonly folder: string
   /** Standard output of kubectl. Throws with its standard error where it fails. */
@@ -306,6 +308,7 @@ function clientOf({ url, port, folder, files, send, controllerManager }: Client)
     caFile: files.caFile,
     token: files.token,
     kubeconfig: files.kubeconfig,
+    signingKeyFile: files.signingKey,
     folder,
     send,
     api,

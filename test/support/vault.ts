@@ -1,11 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
@@ -110,19 +110,23 @@ export interface VaultSetup {
   readonly tls?: VaultTls
   /** `raft`, a cluster of one, outlives a restart. */
   readonly storage?: Storage
+  /** With the auth method `kubernetes`, a plugin: the build of Vault that the tests use has none of its own. */
+  readonly kubernetesAuth?: boolean
 }
 
 type Storage = 'inmem' | 'raft'
 
 /** Starts Vault and waits until it answers; dispose of it to end it. */
-export async function startVault({ tls, storage = 'inmem' }: VaultSetup = {}): Promise<TestVault> {
+export async function startVault(setup: VaultSetup = {}): Promise<TestVault> {
+  const { tls, storage = 'inmem', kubernetesAuth = false } = setup
   const program = await component('vault')
+  const plugin = kubernetesAuth ? await component('vault-plugin-auth-kubernetes') : undefined
   const directory = await mkdtemp(join(tmpdir(), 'certferry-vault-'))
   const port = await freePort()
   const address = `${tls ? 'https' : 'http'}://127.0.0.1:${port}`
-  const config = await writeConfig(directory, { port, tls, storage })
+  const config = await writeConfig(directory, { port, tls, storage, plugin })
   const send = sender(address, tls)
-  const start = () => startServer(program, { config, home: directory, send })
+  const start = () => startServer(program, { config, home: directory, send, ...(plugin && { before: ALONE }) })
   let server = await start().catch(async (error) => {
     await rm(directory, { recursive: true, force: true })
     throw error
@@ -136,6 +140,7 @@ export async function startVault({ tls, storage = 'inmem' }: VaultSetup = {}): P
     await untilActive(send)
     const vault = helpers({ send, rootToken, unsealKey, auditFile: join(directory, 'audit.log') })
     await vault.api('POST', 'sys/audit/file', { type: 'file', options: { file_path: join(directory, 'audit.log') } })
+    if (plugin !== undefined) await registerPlugin(vault.api, 'kubernetes', plugin)
     return {
       ...vault,
       address,
@@ -159,19 +164,41 @@ export async function startVault({ tls, storage = 'inmem' }: VaultSetup = {}): P
   }
 }
 
+/** In a process namespace that ends with it: a Vault that is killed leaves its plugins running. */
+const ALONE = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--']
+
+async function registerPlugin(api: TestVault['api'], name: string, program: string): Promise<void> {
+  const sha256 = createHash('sha256')
+    .update(await readFile(program))
+    .digest('hex')
+  await api('POST', `sys/plugins/catalog/auth/${name}`, { sha256, command: basename(program) })
+}
+
 interface ServerStart {
   readonly config: string
   readonly home: string
   readonly send: Send
+  /** Words to put before the command. */
+  readonly before?: readonly string[]
 }
 
-export async function startServer(program: string, { config, home, send }: ServerStart) {
-  const child = spawn(program, ['server', `-config=${config}`], {
+export async function startServer(program: string, { config, home, send, before = [] }: ServerStart) {
+  const [command = '', ...args] = [...before, program, 'server', `-config=${config}`]
+  const child = spawn(command, args, {
     // Nothing of the environment that could lead it elsewhere.
     env: { PATH: process.env.PATH ?? '', HOME: home },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const stop = keepNoOrphan(child)
+  const kill = keepNoOrphan(child)
+  const stop = async () => {
+    await kill()
+    const isGone = () =>
+      send('GET', 'sys/health').then(
+        () => false,
+        () => true,
+      )
+    if (before.length > 0) await until('Vault is gone as well', isGone)
+  }
   try {
     await untilItAnswers(child, send, logOf(child))
   } catch (error) {
@@ -181,12 +208,18 @@ export async function startServer(program: string, { config, home, send }: Serve
   return { pid: child.pid ?? 0, stop }
 }
 
-async function writeConfig(
-  directory: string,
-  { port, tls, storage }: { readonly port: number; readonly tls: VaultTls | undefined; readonly storage: Storage },
-): Promise<string> {
+interface ServerSettings {
+  readonly port: number
+  readonly tls: VaultTls | undefined
+  readonly storage: Storage
+  /** The one plugin that it may run. */
+  readonly plugin: string | undefined
+}
+
+async function writeConfig(directory: string, { port, tls, storage, plugin }: ServerSettings): Promise<string> {
   const path = join(directory, 'vault.hcl')
   const blocks = [await listenerBlock(directory, { port, tls }), await storageBlock(directory, port, storage)]
+  if (plugin !== undefined) blocks.push(`plugin_directory = "${await realpath(dirname(plugin))}"\n`)
   await writeFile(path, `disable_mlock = true\n${blocks.join('')}`, { mode: 0o600 })
   return path
 }
