@@ -110,5 +110,5 @@ export async function record(
   const request: KubernetesRequest = last
     ? { method: 'PUT', path: [...leases(api), name], query, body }
     : { method: 'POST', path: leases(api), query, body }
-  await api.ask(request, Lease, signal)
+  await api.ask(request, z.object({}), signal)
 }

@@ -41,16 +41,13 @@ export function nameOf(request: Called): string {
   return `${verb} ${kind}${place && ` ${place}`}`
 }
 
-/** The rule that lets a Role do it. */
-export function ruleFor(request: Called): string {
-  const { verb, resource, group, namespace, name } = subjectOf(request)
-  const rule = `{apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]${ofName(verb, name)}}`
+/** The rule that lets a Role do it; `verb` where it is another than the request says: an apply that makes the object is a create as well. */
+export function ruleFor(request: Called, verb = subjectOf(request).verb): string {
+  const { resource, group, namespace, name } = subjectOf(request)
+  const ofName = name === undefined ? '' : `, resourceNames: ["${name}"]`
+  const rule = `{apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]${ofName}}`
   return `${namespace === undefined ? 'ClusterRole' : `Role in namespace ${namespace}`} ${rule}`
 }
-
-/** What is created has no name yet that a Role could be limited to. */
-const ofName = (verb: string, name: string | undefined) =>
-  name === undefined || verb === 'create' ? '' : `, resourceNames: ["${name}"]`
 
 /** Percent-encodes each segment. What would lead elsewhere, as `..` does, throws CONFIG_INVALID. */
 export function encodePath(segments: readonly string[]): string {

@@ -46,11 +46,14 @@ function refusal({ status, text, retryAfter }: Answer, body: unknown, { request,
   const code = codeOf(status)
   const own = quote(mask(said?.message ?? text, secrets).trim())
   const reason = said?.reason ? `${status} ${quote(said.reason, 60)}` : String(status)
-  const lacks = code === 'KUBERNETES_DENIED' ? `; what it takes is a rule in a ${ruleFor(request)}` : ''
+  const lacks =
+    code === 'KUBERNETES_DENIED' ? `; what it takes is a rule in a ${ruleFor(request, verbIn(said?.message))}` : ''
   return new SidecarError(code, `cannot ${nameOf(request)} (${reason})${own && `: ${own}`}${lacks}`, {
     retryAfterMs: waitOf(retryAfter) ?? secondsAsMs(said?.details?.retryAfterSeconds),
   })
 }
+
+const verbIn = (message = '') => / cannot ([a-z]+) resource /.exec(message)?.[1]
 
 function codeOf(status: number): ErrorCode {
   if (status >= 500 || status === 429 || status === 408) return 'KUBERNETES_UNREACHABLE'

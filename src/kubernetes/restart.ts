@@ -53,21 +53,8 @@ export interface Restart {
  * What is in a pod's first certificate never comes here (`isFirst` of the reload context): the application starts with it. So a restarted
  * pod, which gets a fresh certificate, causes no restart.
  */
-export async function restart(
-  api: Kubernetes,
-  clock: Clock,
-  request: RestartRequest,
-  signal: AbortSignal,
-): Promise<Restart> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await attemptRestart(api, clock, request, { signal, dryRun: false })
-    } catch (error) {
-      const isConflict = error instanceof SidecarError && error.code === 'KUBERNETES_CONFLICT'
-      if (!isConflict || attempt === ATTEMPTS) throw error
-      await clock.sleep((0.5 + clock.random()) * 100 * attempt, signal)
-    }
-  }
+export function restart(api: Kubernetes, clock: Clock, request: RestartRequest, signal: AbortSignal): Promise<Restart> {
+  return untilNoConflict(clock, signal, () => attemptRestart(api, clock, request, { signal, dryRun: false }))
 }
 
 /** What `restart` would do now, in a sentence; throws what it would. The API server checks the requests, and carries none out. */
@@ -77,8 +64,22 @@ export async function inspectRestart(
   request: RestartRequest,
   signal: AbortSignal,
 ): Promise<string> {
-  const { name, endsPod } = await attemptRestart(api, clock, request, { signal, dryRun: true })
+  const look = () => attemptRestart(api, clock, request, { signal, dryRun: true })
+  const { name, endsPod } = await untilNoConflict(clock, signal, look)
   return `restart ${name}${endsPod ? ', which this pod belongs to' : ''}`
+}
+
+/** Somebody else was first, or the controller wrote the status: then all is looked at again. */
+async function untilNoConflict<T>(clock: Clock, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await attempt()
+    } catch (error) {
+      const isConflict = error instanceof SidecarError && error.code === 'KUBERNETES_CONFLICT'
+      if (!isConflict || tries === ATTEMPTS) throw error
+      await clock.sleep((0.5 + clock.random()) * 100 * tries, signal)
+    }
+  }
 }
 
 interface Mode {
@@ -194,5 +195,5 @@ async function carryOut(
   }
   const query = { fieldManager: 'certferry', ...(dryRun && { dryRun: 'All' }) }
   const contentType = 'application/merge-patch+json'
-  await api.ask({ method: 'PATCH', path: pathOf(api, workload), query, body, contentType }, WorkloadObject, signal)
+  await api.ask({ method: 'PATCH', path: pathOf(api, workload), query, body, contentType }, z.object({}), signal)
 }
