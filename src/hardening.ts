@@ -21,9 +21,14 @@ export function keepMemoryPrivate(start: Start): void {
 }
 
 /** A core dump then holds no memory at all (core(5)), for commands that we start as well. The limit of the size is out of Node's reach. */
-function leaveNothingToCore(): void {
+const leaveNothingToCore = () => filterDumps('0')
+
+/** The kernel's default again, for a program that is about to take the place of this process and would inherit the filter. */
+export const leaveCoreAsUsual = (): void => filterDumps('0x33')
+
+function filterDumps(mask: string): void {
   try {
-    writeFileSync('/proc/self/coredump_filter', '0')
+    writeFileSync('/proc/self/coredump_filter', mask)
   } catch {
     // Not Linux, or no /proc.
   }

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 import * as z from 'zod'
 import { systemClock } from '../clock.ts'
 import { quote } from '../core/secret.ts'
 import { SidecarError } from '../errors.ts'
+import { leaveCoreAsUsual } from '../hardening.ts'
 import { listenOnSocket } from '../observe/control-socket.ts'
 import type { Emit } from '../observe/events.ts'
 import { CONTROL_LIMITS, createServer } from '../observe/http-server.ts'
@@ -62,15 +63,13 @@ async function startServing(options: ReloadHelperOptions, io: Io): Promise<numbe
     return await Promise.race([once(child.stdout, 'data', { signal: io.signal }).then(() => undefined), ended])
   } catch (error) {
     child.kill()
+    io.signal.throwIfAborted()
     throw error
   }
 }
 
-/** By default all but pages of files; hardening.ts has left nothing, and that would be inherited (core(5)). */
-const DUMP_FILTER = '0x33'
-
 function become(path: string, command: readonly string[]): never {
-  writeFileSync('/proc/self/coredump_filter', DUMP_FILTER)
+  leaveCoreAsUsual()
   // Node 24 has it on Linux; the types speak for all systems.
   if (process.execve === undefined) throw new SidecarError('USAGE', 'this Node cannot become another program')
   return process.execve(path, command)

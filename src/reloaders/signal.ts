@@ -102,7 +102,7 @@ async function byPidFile(path: string, name: string | undefined, pause?: Pause):
 }
 
 const OTHER_NAMESPACE =
-  'processes of other containers are visible only with shareProcessNamespace: true; without it, reload by exec or http'
+  'processes of other containers are visible only with shareProcessNamespace: true; without it, reload by exec or http, if need be with certferry reload-helper'
 
 /** The start is known to a second, and a program may write its pid file just before it forks. */
 const START_TOLERANCE_MS = 2_000
