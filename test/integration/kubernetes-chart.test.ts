@@ -8,6 +8,8 @@ import { promisify } from 'node:util'
 import { parse, parseAllDocuments } from 'yaml'
 import * as z from 'zod'
 import { Defaults, MARKS } from '../../src/injector/annotations.ts'
+import { injectPod } from '../../src/injector/inject.ts'
+import { Pod, SIDECAR } from '../../src/injector/pod.ts'
 import { laggingManifests } from '../../tools/manifests.ts'
 import { ROOT } from '../../tools/packages.ts'
 import { component, skipReason } from '../support/components.ts'
@@ -208,6 +210,7 @@ const VALUE_SETS: Readonly<Record<string, Values>> = {
       port: 9100,
       podMonitor: { enabled: true, labels: { release: 'prometheus' } },
       serviceMonitor: { enabled: true, interval: '1m' },
+      sidecarPodMonitor: { enabled: true },
     },
   },
   'everything that can be switched off': {
@@ -364,6 +367,101 @@ test('the chart may be a part of another one', needs, async () => {
   assert.equal(code, 0, stderr)
   assert.match(stdout, /kind: MutatingWebhookConfiguration/)
 })
+
+const Labels = z.record(z.string(), z.string())
+const Port = z.object({ name: z.string(), containerPort: z.int() })
+const DeploymentObject = z.object({
+  metadata: z.object({ namespace: z.string() }),
+  spec: z.object({
+    selector: z.object({ matchLabels: Labels }),
+    template: z.object({
+      metadata: z.object({ labels: Labels }),
+      spec: z.object({ serviceAccountName: z.string(), containers: z.tuple([z.object({ ports: z.array(Port) })]) }),
+    }),
+  }),
+})
+const Endpoints = z.array(z.object({ port: z.string() })).default([])
+const Reference = z.object({
+  spec: z.object({
+    selector: z
+      .union([z.object({ matchLabels: Labels }).transform(({ matchLabels }) => matchLabels), Labels])
+      .optional(),
+    podSelector: z.object({ matchLabels: Labels }).optional(),
+    ports: z.array(z.object({ targetPort: z.string() })).default([]),
+    podMetricsEndpoints: Endpoints,
+    endpoints: Endpoints,
+    ingress: z.array(z.object({ ports: z.array(z.object({ port: z.int() })) })).default([]),
+  }),
+})
+const WebhookObject = z.object({
+  webhooks: z.tuple([
+    z.object({ clientConfig: z.object({ service: z.object({ name: z.string(), namespace: z.string() }) }) }),
+  ]),
+})
+
+for (const [name, values] of Object.entries(VALUE_SETS)) {
+  test(`with ${name} whatever an object says of another one is so`, needs, async () => {
+    const objects = objectsOf(await rendered(values))
+    const of = (kind: string) => objects.filter((object) => object.kind === kind)
+    const { metadata, spec } = DeploymentObject.parse(of('Deployment')[0])
+    const { labels } = spec.template.metadata
+    const { ports } = spec.template.spec.containers[0]
+    const matches = (selector: Readonly<Record<string, string>> = {}) =>
+      Object.entries(selector).length >= 3 && Object.entries(selector).every(([key, value]) => labels[key] === value)
+    assert.ok(matches(spec.selector.matchLabels))
+    const about = ['Service', 'PodDisruptionBudget', 'NetworkPolicy', 'PodMonitor', 'ServiceMonitor'].flatMap(of)
+    for (const object of about.filter((each) => !each.metadata.name.endsWith('-sidecars'))) {
+      const said = Reference.parse(object).spec
+      assert.ok(matches(said.selector ?? said.podSelector?.matchLabels), `${object.kind} selects the pods`)
+      const wanted = [
+        ...said.ports.map(({ targetPort }) => targetPort),
+        ...said.podMetricsEndpoints.map(({ port }) => port),
+        ...said.endpoints.map(({ port }) => port),
+      ]
+      const open = said.ingress.flatMap((rule) => rule.ports.map(({ port }) => port))
+      for (const port of wanted)
+        assert.ok(
+          ports.some((each) => each.name === port),
+          `${object.kind}: port ${port}`,
+        )
+      if (open.length > 0)
+        assert.deepEqual(
+          open,
+          ports.map(({ containerPort }) => containerPort),
+        )
+    }
+    const [webhook] = WebhookObject.parse(of('MutatingWebhookConfiguration')[0]).webhooks
+    assert.deepEqual(webhook.clientConfig.service.name, of('Service')[0]?.metadata.name)
+    assert.equal(webhook.clientConfig.service.namespace, metadata.namespace)
+    const accounts = of('ServiceAccount').map((account) => account.metadata.name)
+    assert.deepEqual(accounts, accounts.length > 0 ? [spec.template.spec.serviceAccountName] : [])
+  })
+}
+
+test('the PodMonitor of the sidecars asks the port that the injector gives them', needs, async () => {
+  const objects = objectsOf(await rendered({ metrics: { sidecarPodMonitor: { enabled: true } } }))
+  const { podMetricsEndpoints } = Reference.parse(objects.find(({ kind }) => kind === 'PodMonitor')).spec
+  const { pod } = injectedPod()
+  assert.deepEqual(
+    podMetricsEndpoints.map(({ port }) => port),
+    pod.spec.initContainers?.find(({ name }) => name === SIDECAR)?.ports?.map(({ name }) => name),
+  )
+})
+
+/** As the injector makes it, with nothing but defaults. */
+function injectedPod() {
+  const defaults = { 'vault-address': 'https://vault.vault.svc:8200', 'vault-role': 'web' }
+  const context = {
+    image: 'certferry',
+    nativeSidecars: true,
+    vaultAnnotations: false,
+    ownNamespace: undefined,
+    defaults,
+  }
+  const injection = injectPod(Pod.parse(pod({ namespace: 'shop', annotations: ASKING })), context)
+  assert.equal(injection.kind, 'injected')
+  return injection
+}
 
 test('before Kubernetes 1.28 the webhook is not let near every pod', needs, async () => {
   const refused = await template({}, { version: '1.27.16' })
