@@ -8,8 +8,10 @@ import { promisify } from 'node:util'
 import { parse, parseAllDocuments } from 'yaml'
 import * as z from 'zod'
 import { Defaults, MARKS } from '../../src/injector/annotations.ts'
-import { injectPod } from '../../src/injector/inject.ts'
+import { type InjectorContext, injectPod } from '../../src/injector/inject.ts'
+import { injectManifests } from '../../src/injector/manifests.ts'
 import { Pod, SIDECAR } from '../../src/injector/pod.ts'
+import { leaseName } from '../../src/kubernetes/lease.ts'
 import { laggingManifests } from '../../tools/manifests.ts'
 import { ROOT } from '../../tools/packages.ts'
 import { component, skipReason } from '../support/components.ts'
@@ -448,17 +450,16 @@ test('the PodMonitor of the sidecars asks the port that the injector gives them'
   )
 })
 
-/** As the injector makes it, with nothing but defaults. */
+const CONTEXT: InjectorContext = {
+  image: 'certferry',
+  nativeSidecars: true,
+  vaultAnnotations: false,
+  ownNamespace: undefined,
+  defaults: { 'vault-address': 'https://vault.vault.svc:8200', 'vault-role': 'web' },
+}
+
 function injectedPod() {
-  const defaults = { 'vault-address': 'https://vault.vault.svc:8200', 'vault-role': 'web' }
-  const context = {
-    image: 'certferry',
-    nativeSidecars: true,
-    vaultAnnotations: false,
-    ownNamespace: undefined,
-    defaults,
-  }
-  const injection = injectPod(Pod.parse(pod({ namespace: 'shop', annotations: ASKING })), context)
+  const injection = injectPod(Pod.parse(pod({ namespace: 'shop', annotations: ASKING })), CONTEXT)
   assert.equal(injection.kind, 'injected')
   return injection
 }
@@ -798,6 +799,34 @@ test(
       )
       assert.doesNotMatch(stderr, /PodSecurity/)
     }
+  },
+)
+
+test('the annotated example becomes a pod that a namespace takes which enforces restricted', needs, async () => {
+  const manifest = await readFile(join(EXAMPLES, 'deployment.yaml'), 'utf8')
+  const { text } = injectManifests(manifest, CONTEXT, 'deployment.yaml')
+  await succeed('kubectl', ['apply', '-n', 'restricted', '--dry-run=server', '--validate=strict', '-f', '-'], text)
+  const deployment = objectsOf(text).find(({ kind }) => kind === 'Deployment')
+  const { template } = Template.parse(deployment).spec
+  const made = { ...template, apiVersion: 'v1', kind: 'Pod', metadata: { ...template.metadata, name: 'web' } }
+  await cluster().createServiceAccount('web', 'restricted')
+  const create = ['create', '-n', 'restricted', '--dry-run=server', '--validate=strict', '-f', '-']
+  await succeed('kubectl', create, JSON.stringify(made))
+})
+
+const Template = z.object({ spec: z.object({ template: z.looseObject({ metadata: z.looseObject({}) }) }) })
+
+test(
+  'the manifests in the docs are valid, and the lease that a role names is that of the workload',
+  needs,
+  async () => {
+    const docs = await readFile(join(ROOT, 'docs/kubernetes.md'), 'utf8')
+    const blocks = [...docs.matchAll(/```yaml\n(apiVersion: [\s\S]*?)```/g)].map(([, block = '']) => block)
+    assert.ok(blocks.length > 0)
+    const { code, stdout } = await kubeconform(blocks.join('---\n'))
+    assert.equal(code, 0, stdout)
+    assert.equal((await dryRun(blocks.join('---\n'))).code, 0)
+    assert.ok(docs.includes(`resourceNames: [${leaseName({ kind: 'Deployment', name: 'web' })}]`))
   },
 )
 
