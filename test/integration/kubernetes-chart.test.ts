@@ -215,6 +215,12 @@ const VALUE_SETS: Readonly<Record<string, Values>> = {
       sidecarPodMonitor: { enabled: true },
     },
   },
+  // As docs/kubernetes.md says it.
+  'users that the platform chooses': {
+    podSecurityContext: { runAsUser: null, runAsGroup: null, fsGroup: null },
+    securityContext: { runAsUser: null, runAsGroup: null },
+    sidecar: { defaults: { 'set-security-context': 'false' } },
+  },
   'everything that can be switched off': {
     serviceAccount: { create: false, name: 'given' },
     rbac: { create: false },
