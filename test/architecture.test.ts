@@ -69,6 +69,7 @@ const RULES: Readonly<Record<string, Rule>> = {
       'plain-file.ts',
       'vault/options.ts',
       'kubernetes/options.ts',
+      'injector/options.ts',
       'sources/index.ts',
       'outputs/index.ts',
       'outputs/output.ts',

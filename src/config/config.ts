@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import * as z from 'zod'
+import { pemFilesOf } from '../injector/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { type Claim, findClashes } from './clashes.ts'
 import { comesFromVault, type Env, withVaultEnv } from './environment.ts'
@@ -69,7 +70,7 @@ function onePerPlace(problems: readonly Problem[], document: ConfigDocument): Pr
   return problems.filter((problem) => document.problems.includes(problem) || !broken.has(problem.place))
 }
 
-/** Names, files and directories that clash, among those certificates that are valid by themselves; and a missing Vault. */
+/** What clashes among the certificates that are valid by themselves; a missing Vault; and what the injector is to serve. */
 function crossCheck(
   value: unknown,
   valid: z.output<typeof ConfigFile> | undefined,
@@ -83,6 +84,7 @@ function crossCheck(
     value.vault === undefined && isRecord(raw) && comesFromVault(raw.source) ? [index] : [],
   )
   return [
+    ...injectorTroubles(value, certificates).map((trouble) => document.problem(['injector', 'certificate'], trouble)),
     ...homeless.map((index) =>
       document.problem(['certificates', index, 'source'], 'needs vault.address (or VAULT_ADDR)'),
     ),
@@ -90,7 +92,22 @@ function crossCheck(
   ]
 }
 
-function claimOf({ name, outputs: options }: z.output<typeof CertificateOptions>, index: number): Claim {
+type Certificate = z.output<typeof CertificateOptions>
+
+/** What the webhook is to serve must be there, in files that can be served. */
+function injectorTroubles(
+  { injector, certificates: raws }: Record<string, unknown>,
+  certificates: readonly (Certificate | undefined)[],
+): string[] {
+  const wanted = isRecord(injector) ? injector.certificate : undefined
+  if (typeof wanted !== 'string' || !Array.isArray(raws)) return []
+  const names = raws.flatMap((raw) => (isRecord(raw) && typeof raw.name === 'string' ? [raw.name] : []))
+  if (!names.includes(wanted)) return [`names none of certificates; there are: ${names.join(', ')}`]
+  const found = certificates.find((certificate) => certificate?.name === wanted)
+  return found && !pemFilesOf(found.outputs) ? [`names "${wanted}", which has no output of kind pem`] : []
+}
+
+function claimOf({ name, outputs: options }: Certificate, index: number): Claim {
   const notNow = (): never => {
     throw new TypeError('a config is only looked at')
   }

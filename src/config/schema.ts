@@ -1,8 +1,10 @@
 import { isAbsolute, normalize } from 'node:path'
 import * as z from 'zod'
 import { KEY_ALGORITHMS } from '../core/key.ts'
+import { ListenAddress } from '../core/listen.ts'
 import { nextRun } from '../core/renewal.ts'
 import { Duration, Fraction } from '../core/units.ts'
+import { InjectorOptions } from '../injector/options.ts'
 import { KubernetesOptions } from '../kubernetes/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { reloaders } from '../reloaders/index.ts'
@@ -26,8 +28,6 @@ export const AbsolutePath = z
 const SocketPath = AbsolutePath.refine((path) => Buffer.byteLength(path) <= 97, {
   error: 'must not be longer than 97 bytes, the limit of unix sockets',
 })
-
-const isPort = (address: string) => Number(address.slice(address.lastIndexOf(':') + 1)) <= 65_535
 
 const Renewal = z
   .strictObject({
@@ -129,15 +129,7 @@ export const CertificateOptions = z.strictObject({
 })
 
 const Admin = z.strictObject({
-  listen: z
-    .string()
-    .regex(/^(?:\[[0-9a-f:.]+\]|[^:[\]]+):\d{1,5}$/i, {
-      error: "must be host:port, such as '127.0.0.1:9443' or '[::]:9443'",
-      abort: true,
-    })
-    .refine(isPort, 'must have a port of at most 65535')
-    .optional()
-    .describe('Address of the read-only HTTP endpoints: health, metrics, status'),
+  listen: ListenAddress.optional().describe('Address of the read-only HTTP endpoints: health, metrics, status'),
   tls: z
     .strictObject({
       certFile: AbsolutePath.describe('PEM certificate chain; read again when it changes'),
@@ -160,6 +152,9 @@ export const ConfigFile = z.strictObject({
   ),
   kubernetes: KubernetesOptions.prefault({}).describe(
     'The API server of the cluster, for what works with it; in a pod it needs nothing here',
+  ),
+  injector: InjectorOptions.optional().describe(
+    'The admission webhook that adds the sidecar to pods, of certferry injector; certificates are its own then',
   ),
   admin: Admin.prefault({}).describe('Health, metrics, status and control'),
   log: Log.prefault({}).describe('The log, on standard output'),
