@@ -39,7 +39,7 @@ export function manage(config: CertificateConfig, parts: Parts): ManagedCertific
 
 function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: Parts): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
-  const source = sources.create(config.source, { vault, key, now: clock.now })
+  const source = sources.create(config.source, { vault, key, kubernetes, now: clock.now })
   const made = config.outputs.map((options) =>
     outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
   )

@@ -31,10 +31,14 @@ export function subjectOf({ method, path }: Called): Subject {
   }
 }
 
+/** Not so are `/version`, `/healthz` and the like. */
+const isOfApi = ({ path: [root] }: Called) => root === 'api' || root === 'apis'
+
 const VERBS = { POST: 'create', PUT: 'update', PATCH: 'patch', DELETE: 'delete' } as const
 
-/** `patch deployments.apps shop/web`. */
+/** `patch deployments.apps shop/web`, or `get /version`. */
 export function nameOf(request: Called): string {
+  if (!isOfApi(request)) return `${request.method.toLowerCase()} /${request.path.join('/')}`
   const { verb, resource, group, namespace, name } = subjectOf(request)
   const kind = group === '' ? resource : `${resource}.${group}`
   const place = [namespace, name].filter((part) => part !== undefined).join('/')
@@ -43,6 +47,7 @@ export function nameOf(request: Called): string {
 
 /** The rule that lets a Role do it; `verb` where it is another than the request says: an apply that makes the object is a create as well. */
 export function ruleFor(request: Called, verb = subjectOf(request).verb): string {
+  if (!isOfApi(request)) return `ClusterRole {nonResourceURLs: ["/${request.path.join('/')}"], verbs: ["get"]}`
   const { resource, group, namespace, name } = subjectOf(request)
   const ofName = name === undefined ? '' : `, resourceNames: ["${name}"]`
   const rule = `{apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]${ofName}}`

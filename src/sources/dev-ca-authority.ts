@@ -4,6 +4,7 @@ import { keyPem, parseCertificates } from '../core/bundle.ts'
 import { generateKey } from '../core/key.ts'
 import type { Names } from '../core/names.ts'
 import { SidecarError } from '../errors.ts'
+import type { Kubernetes } from '../kubernetes/client.ts'
 import { publishRoot, readOrCreate } from './dev-ca-files.ts'
 
 const ROOT = 'certferry development CA – do not trust in production'
@@ -28,15 +29,34 @@ interface LeafRequest {
 
 /** The CA in `directory`, made when there is none. Several processes may call it at the same time and get the same CA. */
 export async function openAuthority(directory: string, now: number): Promise<Authority> {
-  const text = await readOrCreate(directory, () => createAuthority(now))
+  const text = await readOrCreate(directory, async () => (await createAuthority(now)).text)
   const parsed = parse(text)
   if (!parsed)
     throw new SidecarError(
       'VOLUME_UNAVAILABLE',
       `${directory} holds no development CA that can be read; remove it, and a new one is made`,
     )
-  const { key, intermediate, root } = parsed
-  await publishRoot(directory, root.toString())
+  await publishRoot(directory, parsed.root.toString())
+  return authorityOf(parsed)
+}
+
+/** The same in a Secret of the own namespace, for several pods. */
+export async function openSharedAuthority(
+  api: Kubernetes,
+  name: string,
+  now: number,
+  signal: AbortSignal,
+): Promise<Authority> {
+  const { readOrCreateInSecret } = await import('./dev-ca-secret.ts')
+  const parsed = parse(await readOrCreateInSecret(api, name, () => createAuthority(now), signal))
+  if (parsed) return authorityOf(parsed)
+  throw new SidecarError(
+    'FOREIGN_OBJECT',
+    `Secret ${api.namespace}/${name} holds no development CA that can be read; delete it, and a new one is made`,
+  )
+}
+
+async function authorityOf({ key, intermediate, root }: Parsed): Promise<Authority> {
   const x509 = await load()
   const issuer = new x509.X509Certificate(intermediate.raw)
   const signingKey = signer(key)
@@ -52,6 +72,8 @@ async function load(): Promise<typeof X509> {
   return import('@peculiar/x509')
 }
 
+type Parsed = NonNullable<ReturnType<typeof parse>>
+
 function parse(text: string) {
   try {
     const key = createPrivateKey(text)
@@ -65,7 +87,7 @@ function parse(text: string) {
 const signer = (key: KeyObject) => key.toCryptoKey({ name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])
 
 /** Key of the intermediate, intermediate, root, in PEM. The key of the root is forgotten: nothing needs it again. */
-async function createAuthority(now: number): Promise<string> {
+async function createAuthority(now: number) {
   const x509 = await load()
   const [rootKey, key] = await Promise.all([generateKey('ecdsa-p256'), generateKey('ecdsa-p256')])
   const authority = async (name: string, publicKey: KeyObject, pathLength: number) =>
@@ -87,7 +109,7 @@ async function createAuthority(now: number): Promise<string> {
     })
   const root = (await authority(ROOT, rootKey, 1)).toString('pem')
   const intermediate = (await authority(INTERMEDIATE, key, 0)).toString('pem')
-  return `${keyPem(key)}${intermediate}\n${root}\n`
+  return { text: `${keyPem(key)}${intermediate}\n${root}\n`, root: `${root}\n` }
 }
 
 async function createLeaf(

@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { SidecarError, systemCode } from '../errors.ts'
 
 /** Key and certificates of the CA, 0600. */
-const SECRET_FILE = 'dev-ca.pem'
+export const SECRET_FILE = 'dev-ca.pem'
 /** The root by itself, for clients. */
-const ROOT_FILE = 'ca.crt'
+export const ROOT_FILE = 'ca.crt'
 
 /**
  * The text kept in `directory`; `create` makes one where there is none. A file appears whole or not at all: it is written under another name,

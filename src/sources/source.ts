@@ -1,6 +1,7 @@
 import type { Bundle, Expectation } from '../core/bundle.ts'
 import type { Finding } from '../core/finding.ts'
 import type { KeyAlgorithm } from '../core/key.ts'
+import type { Kubernetes } from '../kubernetes/client.ts'
 import { definer } from '../registry.ts'
 import type { Vault } from '../vault/client.ts'
 
@@ -28,6 +29,8 @@ export interface Source {
 export interface SourceDeps {
   /** Throws CONFIG_INVALID when the config has no `vault`. */
   readonly vault: () => Vault
+  /** Throws CONFIG_INVALID outside a cluster. */
+  readonly kubernetes: () => Kubernetes
   readonly key: { readonly algorithm: KeyAlgorithm }
   readonly now: () => number
 }

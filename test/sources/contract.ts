@@ -22,18 +22,22 @@ interface Suite {
 /** A source as the config would make it. */
 export function createSource(
   options: object,
-  { algorithm = 'ecdsa-p256', vault = noVault }: Partial<Made> = {},
+  { algorithm = 'ecdsa-p256', vault = noVault, kubernetes = noCluster }: Partial<Made> = {},
 ): Source {
-  return sources.create(sources.schema.parse(options), { vault, key: { algorithm }, now: Date.now })
+  return sources.create(sources.schema.parse(options), { vault, kubernetes, key: { algorithm }, now: Date.now })
 }
 
 interface Made {
   readonly algorithm: KeyAlgorithm
   readonly vault: SourceDeps['vault']
+  readonly kubernetes: SourceDeps['kubernetes']
 }
 
 const noVault = () => {
   throw new Error('this source should not need Vault')
+}
+const noCluster = () => {
+  throw new Error('this source should not need an API server')
 }
 
 /** Refuses the bundle as the check stage would. */
