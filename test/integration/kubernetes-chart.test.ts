@@ -7,6 +7,7 @@ import { after, test } from 'node:test'
 import { promisify } from 'node:util'
 import { parse, parseAllDocuments } from 'yaml'
 import * as z from 'zod'
+import { loadConfig } from '../../src/config/config.ts'
 import { Defaults, MARKS } from '../../src/injector/annotations.ts'
 import { type InjectorContext, injectPod } from '../../src/injector/inject.ts'
 import { injectManifests } from '../../src/injector/manifests.ts'
@@ -276,6 +277,14 @@ for (const [name, values] of Object.entries(VALUE_SETS)) {
       .filter((object) => !FOREIGN.split(',').some((kind) => object.includes(`kind: ${kind}\n`)))
     const applied = await dryRun(known.join('---\n'))
     assert.equal(applied.code, 0, applied.stderr)
+  })
+
+  test(`with ${name} the config of the injector is one that certferry takes`, needs, async () => {
+    const config = objectsOf(await rendered(values)).find(({ kind }) => kind === 'ConfigMap')
+    const { data } = z.object({ data: z.record(z.string(), z.string()) }).parse(config)
+    const file = join(folder, 'config.yaml')
+    await writeFile(file, data['config.yaml'] ?? '', { mode: 0o600 })
+    assert.equal(loadConfig(file, {}).certificates[0]?.name, 'injector')
   })
 }
 
