@@ -1,7 +1,15 @@
 import { spawn } from 'node:child_process'
 import { glob, readFile, writeFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
-import { component, componentNames, isCi, isComponentName, variableOf } from '../test/support/components.ts'
+import {
+  component,
+  componentNames,
+  isAvailable,
+  isCi,
+  isComponentName,
+  kubernetesComponents,
+  variableOf,
+} from '../test/support/components.ts'
 import { partsOfTheRun } from './faults/parts.ts'
 import { figuresOf, renderFaults, summariseFaults } from './faults/report.ts'
 import { namedAfterRows, ROW_PATTERN } from './faults/rows.ts'
@@ -13,6 +21,7 @@ const USAGE = `npm test                        lint, types, unit and integration
 npm test -- --unit              without the integration tests
 npm test -- --only PATTERN      only test files whose path holds PATTERN, or else tests whose name matches it; no lint, no types
 npm test -- --faults            only what is named after a row of the fault catalogue, long tests too; writes docs/faults.md
+npm test -- --kubernetes        only the tests against a real Kubernetes, built when it is not there; without this they run where it is, and with CI set
 npm test -- --jobs N            integration files at a time (default 2)`
 const UNIT_TIMEOUT_MS = 120_000
 const INTEGRATION_TIMEOUT_MS = 900_000
@@ -33,6 +42,7 @@ function readOptions() {
         unit: { type: 'boolean', default: false },
         only: { type: 'string' },
         faults: { type: 'boolean', default: false },
+        kubernetes: { type: 'boolean', default: false },
         jobs: { type: 'string', default: '2' },
         help: { type: 'boolean', default: false },
       },
@@ -48,7 +58,7 @@ type Options = NonNullable<ReturnType<typeof readOptions>>
 async function main(options: Options) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopped.abort(signal))
   const { unit, integration, namePattern } = await select(options)
-  if (options.only === undefined && !options.faults) {
+  if (options.only === undefined && !options.faults && !options.kubernetes) {
     await Promise.all([check('lint', ['biome', 'check']), check('types', ['tsc'])])
   }
   if (unit.length > 0) await suite('unit', unit, UNIT_TIMEOUT_MS, namePattern)
@@ -68,8 +78,9 @@ async function main(options: Options) {
   process.exitCode = failed || counts.total === 0 || stopped.signal.aborted ? 1 : 0
 }
 
-async function select({ only, unit, faults }: Options) {
-  const all = faults ? await filesWithFaults() : (await filesOf('test/**/*.test.ts')).sort()
+async function select(options: Options) {
+  const { only, unit, faults } = options
+  const all = await withoutWhatIsNotThere(await candidates(options), options)
   const named = all.filter((file) => file.includes(only ?? ''))
   const files = (named.length > 0 ? named : all).filter((file) => faults || named.length < all.length || !isLong(file))
   return {
@@ -77,6 +88,29 @@ async function select({ only, unit, faults }: Options) {
     integration: unit ? [] : files.filter(isIntegration),
     namePattern: faults ? ROW_PATTERN : named.length > 0 ? undefined : only,
   }
+}
+
+async function candidates({ faults, kubernetes }: Options): Promise<string[]> {
+  const all = faults ? await filesWithFaults() : (await filesOf('test/**/*.test.ts')).sort()
+  return kubernetes ? all.filter(isForKubernetes) : all
+}
+
+/** Nobody waits ten minutes for the build of a Kubernetes that was not asked for. */
+async function withoutWhatIsNotThere(files: readonly string[], { only, unit, kubernetes }: Options) {
+  const isAsked = kubernetes || only?.includes('kubernetes') === true || isCi()
+  if (isAsked || unit || !files.some(isForKubernetes)) return files
+  const available = await Promise.all(kubernetesComponents.map(isAvailable))
+  const missing = kubernetesComponents.filter((_, index) => !available[index])
+  if (missing.length === 0) return files
+  const count = files.filter(isForKubernetes).length
+  console.error(
+    `LEFT OUT: ${count} files of tests against a real Kubernetes, for want of ${missing.join(', ')}. Build and run: npm run test:kubernetes (10 minutes, once)`,
+  )
+  return files.filter((file) => !isForKubernetes(file))
+}
+
+function isForKubernetes(file: string): boolean {
+  return file.startsWith('test/integration/kubernetes-')
 }
 
 function isIntegration(file: string): boolean {
@@ -148,8 +182,13 @@ async function prepareComponents(files: readonly string[]) {
   const helpers = await filesOf('test/support/*.ts')
   const texts = await Promise.all([...files, ...helpers].map((file) => readFile(file, 'utf8')))
   const calls = texts.join('\n').match(/\b(?:component|skipReason)\([^)]*\)/g) ?? []
-  const wanted = componentNames.filter((name) => calls.some((call) => call.includes(`'${name}'`)))
-  for (const name of wanted.filter(isComponentName)) {
+  const named = componentNames
+    .filter(isComponentName)
+    .filter((name) => calls.some((call) => call.includes(`'${name}'`)))
+  const wanted = files.some(isForKubernetes)
+    ? new Set([...named, ...kubernetesComponents])
+    : named.filter((name) => !kubernetesComponents.includes(name))
+  for (const name of wanted) {
     try {
       process.env[variableOf(name)] = await component(name)
     } catch (error) {

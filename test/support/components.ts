@@ -121,6 +121,17 @@ const COMPONENTS = {
 export type ComponentName = keyof typeof COMPONENTS
 
 export const componentNames = Object.keys(COMPONENTS)
+/** What the tests against a real Kubernetes run, besides Vault. */
+export const kubernetesComponents: readonly ComponentName[] = [
+  'etcd',
+  'kube-apiserver',
+  'kube-controller-manager',
+  'kubectl',
+  'vault-plugin-auth-kubernetes',
+  'helm',
+  'kubeconform',
+  'kube-score',
+]
 export const isComponentName = (name: string): name is ComponentName => Object.hasOwn(COMPONENTS, name)
 
 /** `CERTFERRY_TEST_VAULT`, `CERTFERRY_TEST_CONSUL_TEMPLATE`, … */
@@ -155,6 +166,13 @@ export async function skipReason(...names: readonly ComponentName[]): Promise<fa
   }
   return false
 }
+
+/** Whether it is there already; nothing is built. */
+export const isAvailable = (name: ComponentName): Promise<boolean> =>
+  find(name).then(
+    (path) => path !== undefined,
+    () => false,
+  )
 
 /** Where built programs are kept, by version. */
 export const cacheFolder = () => join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'certferry', 'bin')
