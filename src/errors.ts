@@ -319,6 +319,11 @@ export const ERRORS = {
     exit: 78,
     hint: 'Check admin.tls: certFile and keyFile must be readable PEM files that belong together, and so must clientCaFile.',
   },
+  INJECTOR_TLS: {
+    retry: 'local',
+    exit: 69,
+    hint: 'The webhook serves the files of injector.certificate; see what its rotation says. They are looked at again shortly.',
+  },
   SIDECAR_UNREACHABLE: {
     retry: 'never',
     exit: 69,

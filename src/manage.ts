@@ -62,7 +62,7 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
     outputs: files,
     remotes,
     store: createStore({ certificate: name, outputs: files, now: clock.now }),
-    reloaders: config.reload.map(targets.reloader),
+    reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
     startupGraceMs: startupGrace,
   }
@@ -105,9 +105,16 @@ function anchorsIn(trustFile: string): readonly X509Certificate[] {
 /** The reloaders of one sidecar: certificates that name the same target share one, so it is told once for all of them. */
 export interface Targets {
   reloader(options: { readonly kind: string }): Reloader
+  /** Of the targets of this certificate that are part of this process. */
+  inProcess(certificate: string): readonly Reloader[]
 }
 
-export function createTargets({ emit, ...deps }: ReloaderDeps & { readonly emit: Emit }): Targets {
+interface TargetsDeps extends ReloaderDeps {
+  readonly emit: Emit
+  readonly inProcess?: ((certificate: string) => readonly Reloader[]) | undefined
+}
+
+export function createTargets({ emit, inProcess = () => [], ...deps }: TargetsDeps): Targets {
   const { clock } = deps
   const shared = new Map<string, { reloader: Reloader; users: number }>()
   return {
@@ -130,6 +137,7 @@ export function createTargets({ emit, ...deps }: ReloaderDeps & { readonly emit:
       shared.set(key, target)
       return target.reloader
     },
+    inProcess: (certificate) => inProcess(certificate).map((reloader) => reported(reloader, clock, emit)),
   }
 }
 

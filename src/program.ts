@@ -144,6 +144,15 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     })
 
   root
+    .command('injector')
+    .description(
+      'run the admission webhook that adds the sidecar to Kubernetes pods, and keep its own certificate fresh; the config needs the section injector',
+    )
+    .addOption(configOption())
+    .addHelpText('after', '\nExample:\n  certferry injector -c /etc/certferry/config.yaml')
+    .action(async ({ config }) => (await import('./commands/injector.ts')).injector(config, io))
+
+  root
     .command('inject')
     .description(
       'add the sidecar to Kubernetes manifests as the webhook would, for GitOps; prints them, changes no file',

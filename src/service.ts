@@ -1,12 +1,14 @@
 import type { Clock } from './clock.ts'
 import { type Config, loadConfig } from './config/config.ts'
 import { ConfigError } from './config/problems.ts'
-import { toSidecarError } from './errors.ts'
+import { SidecarError, toSidecarError } from './errors.ts'
+import { pemFilesOf } from './injector/options.ts'
 import type { Admin } from './observe/admin.ts'
 import { type Control, type ReloadReply, type RotateReply, type RotateRequest, wireError } from './observe/control.ts'
 import type { Emit, Observer } from './observe/events.ts'
 import { createObservers } from './observe/index.ts'
 import type { LogDeps } from './observe/log.ts'
+import type { Reloader } from './reloaders/reloader.ts'
 import { openCluster, type RotateResult, type Sidecar, startSidecar } from './sidecar.ts'
 import { createSnapshots } from './snapshot.ts'
 import { version } from './version.ts'
@@ -45,11 +47,18 @@ export async function openService(config: Config, { clock, env, destination }: S
   const also = [snapshots.observe, opening.observe, ...(events ? [events.observe] : [])]
   const { emit, loadMetrics } = opened.use(createObservers(options, { now: clock.now, destination, snapshot, also }))
   emit('sidecar.started', { version, certificates: config.certificates.length, config: config.file })
-  const sidecar: Sidecar = opened.use(startSidecar(config, { clock, emit, env }))
-  const control = createControl(sidecar, { emit, env, snapshot })
+  let inForce = () => config
+  const injector =
+    config.injector && opened.use(await openWebhook(config, { clock, env, emit, inForce: () => inForce() }))
+  const sidecar: Sidecar = opened.use(startSidecar(config, { clock, emit, env, inProcess: injector?.inProcess }))
+  inForce = () => sidecar.config
+  const unready = () => injector?.unready()
+  const control = createControl(sidecar, { emit, env, snapshot, unready })
   await Promise.race([opening.over(clock), sidecar.failed])
   const [metrics, { openAdmin }] = await Promise.all([loadMetrics(), import('./observe/admin.ts')])
   const admin = opened.use(await openAdmin(config.admin, { control, metrics, emit, now: clock.now }))
+  // First of all, while health can still be asked: whoever is told by it sends nothing more here.
+  if (injector) opened.defer(() => injector[Symbol.asyncDispose]())
   const held = opened.move()
   return {
     admin,
@@ -58,7 +67,11 @@ export async function openService(config: Config, { clock, env, destination }: S
     failed: sidecar.failed,
     refresh: async () => {
       sidecar.retry()
-      await Promise.all([admin.reloadTls(), control.reloadConfig(AbortSignal.any([])).catch(() => {})])
+      await Promise.all([
+        admin.reloadTls(),
+        injector?.look(),
+        control.reloadConfig(AbortSignal.any([])).catch(() => {}),
+      ])
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
@@ -72,6 +85,47 @@ async function openEvents(config: Config, { clock, env, emit }: Pick<ServiceDeps
   const { observe } = opened.use(createKubernetesEvents(kubernetes(), { clock, podUid: env.POD_UID, emit }))
   const held = opened.move()
   return { observe, [Symbol.asyncDispose]: () => held.disposeAsync() }
+}
+
+interface WebhookDeps extends Pick<ServiceDeps, 'clock' | 'env'> {
+  readonly emit: Emit
+  readonly inForce: () => Config
+}
+
+/** The admission webhook, told of its own certificate as any other target is. */
+async function openWebhook(config: Config, { inForce, ...deps }: WebhookDeps) {
+  const { injector: options } = config
+  if (!options) return undefined
+  await using opened = new AsyncDisposableStack()
+  const { openInjector } = await import('./injector/server.ts')
+  const { kubernetes } = opened.use(openCluster(config, deps.env))
+  let last = filesOf(config, options.certificate)
+  const files = () => {
+    last = filesOf(inForce(), options.certificate) ?? last
+    if (last) return last
+    throw new SidecarError('CONFIG_INVALID', `certificate "${options.certificate}" has no output of kind pem`)
+  }
+  const injector = opened.use(await openInjector(options, { ...deps, files, kubernetes }))
+  const reloader: Reloader = {
+    kind: 'injector',
+    description: 'the webhook of this process',
+    testCommand: undefined,
+    inspect: async () => 'the webhook of this process would take it into service',
+    test: async () => {},
+    reload: (_, signal) => injector.takeUp(signal),
+  }
+  const held = opened.move()
+  return {
+    unready: injector.unready,
+    look: injector.look,
+    inProcess: (certificate: string) => (certificate === options.certificate ? [reloader] : []),
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
+}
+
+function filesOf({ certificates }: Config, wanted: string) {
+  const found = certificates.find(({ name }) => name === wanted)
+  return found && pemFilesOf(found.outputs)
 }
 
 /** Health can be asked for this long after the start at the latest, ms. */
@@ -103,12 +157,13 @@ interface ControlParts {
   readonly emit: Emit
   readonly env: ServiceDeps['env']
   readonly snapshot: Control['snapshot']
+  readonly unready: Control['unready']
 }
 
-function createControl(sidecar: Sidecar, { emit, env, snapshot }: ControlParts): Control {
+function createControl(sidecar: Sidecar, { emit, env, snapshot, unready }: ControlParts): Control {
   let reloading: Promise<unknown> = Promise.resolve()
   let queued: Promise<ReloadReply> | undefined
-  return { snapshot, stuck, rotate, reloadConfig }
+  return { snapshot, stuck, unready, rotate, reloadConfig }
 
   function stuck(): string | undefined {
     const silentMs = sidecar.sinceTick()

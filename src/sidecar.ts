@@ -7,6 +7,7 @@ import { createKubernetes, type Kubernetes } from './kubernetes/client.ts'
 import { type Loop, startLoop } from './loop.ts'
 import { createTargets, manage, type Parts, type Targets } from './manage.ts'
 import type { Emit } from './observe/events.ts'
+import type { Reloader } from './reloaders/reloader.ts'
 import { createScheduler } from './scheduler.ts'
 import { createVault, type Vault } from './vault/client.ts'
 
@@ -15,6 +16,8 @@ export interface SidecarDeps {
   readonly emit: Emit
   /** Environment of this process; a reload command sees a few names of it. */
   readonly env: Readonly<Record<string, string | undefined>>
+  /** How targets of a certificate are told that are part of this process, besides those of the config. */
+  readonly inProcess?: ((certificate: string) => readonly Reloader[]) | undefined
   /** Called after each change of a certificate's state. */
   readonly changed?: (loop: Loop) => void
 }
@@ -50,7 +53,7 @@ export interface Difference {
 
 const NO_DIFFERENCE: Difference = { added: [], changed: [], removed: [] }
 
-const AT_START_ONLY = ['admin', 'log', 'audit', 'kubernetes'] as const
+const AT_START_ONLY = ['admin', 'log', 'audit', 'kubernetes', 'injector'] as const
 
 /** Composition root: from a config to running loops. What it opens closes in reverse order. */
 export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {

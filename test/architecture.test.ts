@@ -79,7 +79,7 @@ const RULES: Readonly<Record<string, Rule>> = {
     types: ['clock.ts', ...CONTRACTS],
   },
   'injector/': {
-    values: ['core/', 'errors.ts', 'plain-file.ts', 'config/', 'kubernetes/', 'observe/'],
+    values: ['core/', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'config/', 'kubernetes/', 'observe/'],
     types: ['clock.ts'],
   },
   'loop.ts': ALL_BUT_COMMANDS,

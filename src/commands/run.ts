@@ -1,12 +1,13 @@
 import { systemClock } from '../clock.ts'
-import { loadConfig } from '../config/config.ts'
+import { type Config, loadConfig } from '../config/config.ts'
 import { digest, watchConfig } from '../config/watch.ts'
+import { SidecarError } from '../errors.ts'
 import { keepHeapSmall } from '../footprint.ts'
 import { openService } from '../service.ts'
 import type { Io } from './io.ts'
 
-/** The sidecar, until the first SIGTERM or SIGINT. */
-export async function run(file: string, io: Io): Promise<void> {
+/** The sidecar, until the first SIGTERM or SIGINT; with the webhook where the config has the section `injector`, whatever `needs` says. */
+export async function run(file: string, io: Io, { needs }: { readonly needs?: 'injector' } = {}): Promise<void> {
   let hungUp = false
   let refresh = () => {
     hungUp = true
@@ -15,6 +16,7 @@ export async function run(file: string, io: Io): Promise<void> {
   // Before it is read, so that no change goes by unseen until it is watched.
   const known = digest(file)
   const config = loadConfig(file, io.env)
+  if (needs === 'injector') assertInjector(config)
   keepHeapSmall(config.certificates.length)
   await using service = await openService(config, { clock: systemClock, env: io.env, destination: io.stdout })
   refresh = () => void service.refresh()
@@ -29,6 +31,14 @@ export async function run(file: string, io: Io): Promise<void> {
     ended.abort()
     await watching
   }
+}
+
+function assertInjector({ file, injector }: Config): void {
+  if (injector) return
+  throw new SidecarError(
+    'CONFIG_INVALID',
+    `${file} has no section injector: with certificate and image at least, certferry injector serves the admission webhook`,
+  )
 }
 
 const nameOf = ({ reason }: AbortSignal): string => (reason instanceof Error ? reason.message : 'unknown')

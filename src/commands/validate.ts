@@ -7,6 +7,7 @@ import { count, type Io, print } from './io.ts'
 /** Checks a config file, and that all it names can be made. Throws a ConfigError that lists everything wrong with it. */
 export async function validate(file: string, io: Io): Promise<void> {
   const config = loadConfig(file, io.env)
+  if (config.injector) (await import('../injector/context.ts')).contextOf(config.injector, io.env)
   await using idle = openIdle(config, io.env)
   const names = idle.certificates.map(({ config }) => config.name).join(', ')
   const mark = styleText('green', '✓', { stream: io.stdout })

@@ -1,17 +1,13 @@
-import { once } from 'node:events'
-import type { Server } from 'node:http'
-import type { Server as HttpsServer } from 'node:https'
-import { SidecarError, systemCode } from '../errors.ts'
-import type { AdminTls } from './admin-tls.ts'
 import { listenOnSocket } from './control-socket.ts'
-import { CONTROL_LIMITS, createServer, type Limits, PUBLIC_LIMITS } from './http-server.ts'
+import { CONTROL_LIMITS, createServer, type Limits, listenOnPort, outlive, PUBLIC_LIMITS } from './http-server.ts'
+import type { TlsFiles } from './keep-tls.ts'
 import { controlRoutes, publicRoutes, type RouteDeps } from './routes.ts'
 
 /** Config `admin`. */
 export interface AdminOptions {
   /** `host:port` of the read-only endpoints; port 0 takes a free one. On a loopback address only loopback names are answered to. */
   readonly listen?: string | undefined
-  readonly tls?: AdminTls | undefined
+  readonly tls?: TlsFiles | undefined
   /** Absolute path of the control socket. */
   readonly socket?: string | undefined
 }
@@ -59,7 +55,7 @@ async function openControl(path: string, deps: AdminDeps): Promise<AsyncDisposab
   return opened.move()
 }
 
-async function openFront(listen: string, tls: AdminTls | undefined, deps: AdminDeps) {
+async function openFront(listen: string, tls: TlsFiles | undefined, deps: AdminDeps) {
   await using opened = new AsyncDisposableStack()
   const { server } = opened.use(
     createServer({
@@ -74,41 +70,26 @@ async function openFront(listen: string, tls: AdminTls | undefined, deps: AdminD
   const keeper =
     tls && 'setSecureContext' in server
       ? opened.use(
-          (await import('./admin-tls.ts')).keepTls(server, tls, {
-            emit: deps.emit,
+          (await import('./keep-tls.ts')).keepTls(server, {
+            files: () => tls,
+            code: 'ADMIN_TLS',
             checkMs: deps.tlsCheckMs ?? TLS_CHECK_MS,
+            onLoaded: (event) => deps.emit('admin.tls-loaded', event),
+            onFailed: (event) => deps.emit('admin.tls-failed', event),
           }),
         )
       : undefined
   await keeper?.look()
-  const url = `${tls ? 'https' : 'http'}://${await listenOnPort(server, listen)}`
+  const url = `${tls ? 'https' : 'http'}://${await listenOnPort(server, listen, 'admin.listen')}`
   outlive(server)
   deps.emit('admin.listening', { address: url })
   const held = opened.move()
-  return { url, reloadTls: keeper?.look, [Symbol.asyncDispose]: () => held.disposeAsync() }
+  return {
+    url,
+    reloadTls: keeper && (async () => void (await keeper.look())),
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
+  }
 }
 
 const isLoopback = (hostAndPort: string) =>
   /^(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?$/i.test(hostAndPort)
-
-/** Resolves with `host:port` as it is listened on. */
-async function listenOnPort(server: Server | HttpsServer, listen: string): Promise<string> {
-  const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d{1,5})$/.exec(listen) ?? []
-  if (host === '' || Number(port) > 65_535)
-    throw new SidecarError('CONFIG_INVALID', `admin.listen "${listen}" is not host:port`)
-  try {
-    server.listen({ host, port: Number(port) })
-    await once(server, 'listening')
-  } catch (cause) {
-    const code = systemCode(cause)
-    if (code === 'EADDRINUSE')
-      throw new SidecarError('ADDRESS_IN_USE', `cannot listen on ${listen}: another process does already`, { cause })
-    const why = code === 'EACCES' ? 'this user may not (ports below 1024 need CAP_NET_BIND_SERVICE)' : code
-    throw new SidecarError('CONFIG_INVALID', `admin.listen: cannot listen on ${listen}: ${why}`, { cause })
-  }
-  const address = server.address()
-  return listen.replace(/\d+$/, String(typeof address === 'object' && address ? address.port : port))
-}
-
-/** A connection that cannot be accepted (ENFILE, ENOBUFS) is no reason to end, which an 'error' that nobody hears would be. */
-const outlive = (server: Server | HttpsServer) => void server.on('error', () => {})

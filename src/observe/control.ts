@@ -49,6 +49,8 @@ export interface Control {
   snapshot(): SidecarStatus
   /** Undefined while the loop ticks; otherwise what is wrong, in words. Must not depend on Vault. */
   stuck(): string | undefined
+  /** Why this process should not be asked now, besides its certificates; undefined where nothing speaks against it. */
+  unready(): string | undefined
   /** Throws USAGE for an unknown name. `signal` ends the waiting, when the caller has gone or the server stops; not the rotation. */
   rotate(request: RotateRequest, signal: AbortSignal): Promise<RotateReply>
   /** Throws CONFIG_INVALID and the like; the old config stays then. */

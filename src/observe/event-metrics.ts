@@ -33,6 +33,10 @@ export function createEventMetrics(registry: Registry) {
   const wrapsReused = new Counter(options('wrap_reused_total'))
   const clockSteps = new Counter(options('clock_step_total'))
   const controls = new Counter(options('control_request_total'))
+  const reviews = new Counter(options('injector_review_total'))
+  const reviewTimes = new Histogram(options('injector_review_duration_seconds'))
+  const caBundles = new Counter(options('injector_ca_bundle_update_total'))
+  const namespaceOf = createLimit(MAX_NAMESPACES)
   const bugs = new Counter(options('internal_error_total'))
 
   const countRotation = (certificate: string, code?: ErrorCode) =>
@@ -56,6 +60,12 @@ export function createEventMetrics(registry: Registry) {
     'security.wrap-reused': () => wrapsReused.inc(),
     'clock.stepped': () => clockSteps.inc(),
     'control.request': ({ command, allowed }) => controls.inc({ command, result: allowed ? 'allowed' : 'denied' }),
+    'injector.reviewed': ({ namespace, result, durationMs }) => {
+      reviews.inc({ namespace: namespaceOf(namespace), result })
+      reviewTimes.observe(durationMs / 1000)
+    },
+    'injector.ca-bundle-updated': () => caBundles.inc({ result: resultOf(true) }),
+    'injector.ca-bundle-failed': () => caBundles.inc({ result: resultOf(false) }),
     'internal.error': () => bugs.inc(),
   }
 
@@ -73,6 +83,17 @@ export function createEventMetrics(registry: Registry) {
         for (const counter of [issued, rollbacks, tampers]) counter.inc({ certificate }, 0)
       }
     },
+  }
+}
+
+const MAX_NAMESPACES = 200
+
+/** So that series do not grow without bound: a namespace may be made for each run of a pipeline. */
+function createLimit(most: number): (label: string) => string {
+  const known = new Set<string>()
+  return (label) => {
+    if (known.size < most) known.add(label)
+    return known.has(label) ? label : '_other'
   }
 }
 

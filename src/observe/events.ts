@@ -65,6 +65,22 @@ export interface EventMap {
   'admin.listening': { address: string }
   'admin.tls-loaded': { certFile: string; fingerprint: string; notAfter: number }
   'admin.tls-failed': Failure & { certFile: string }
+  'injector.listening': { address: string }
+  'injector.reviewed': {
+    namespace: string
+    pod: string
+    result: 'injected' | 'unchanged' | 'skipped' | 'denied'
+    why?: string | undefined
+    dryRun: boolean
+    durationMs: number
+  }
+  'injector.request-refused': { status: number; message: string }
+  'injector.tls-loaded': { certFile: string; fingerprint: string; notAfter: number }
+  'injector.tls-failed': Failure & { certFile: string }
+  'injector.ca-bundle-updated': { webhookConfiguration: string; added: number; dropped: number }
+  'injector.ca-bundle-failed': Failure & { webhookConfiguration: string; nextAt: number }
+  'injector.cluster': { version: string; nativeSidecars: boolean }
+  'injector.cluster-unknown': Failure & { nextAt: number }
   'log.dropped': { lines: number }
   'audit.failed': Failure & { file: string }
   'audit.recovered': { file: string; lost: number }
@@ -157,6 +173,24 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   'admin.listening': { level: 'info', message: 'admin server listens', audit: false },
   'admin.tls-loaded': { level: 'info', message: 'certificate of the admin server loaded', audit: false },
   'admin.tls-failed': { level: 'warn', message: 'certificate of the admin server not loaded', audit: false },
+  'injector.listening': { level: 'info', message: 'the webhook listens', audit: false },
+  'injector.reviewed': {
+    level: 'debug',
+    escalate: ({ result }) => (result === 'denied' ? 'warn' : result === 'injected' ? 'info' : undefined),
+    message: 'pod reviewed',
+    audit: false,
+  },
+  'injector.request-refused': { level: 'warn', message: 'the webhook refused a request', audit: false },
+  'injector.tls-loaded': { level: 'info', message: 'certificate of the webhook loaded', audit: false },
+  'injector.tls-failed': { level: 'warn', message: 'certificate of the webhook not loaded', audit: false },
+  'injector.ca-bundle-updated': { level: 'info', message: 'caBundle of the webhook updated', audit: true },
+  'injector.ca-bundle-failed': { level: 'warn', message: 'caBundle of the webhook cannot be kept', audit: false },
+  'injector.cluster': { level: 'info', message: 'version of the cluster is known', audit: false },
+  'injector.cluster-unknown': {
+    level: 'warn',
+    message: 'version of the cluster is not known, native sidecars are assumed',
+    audit: false,
+  },
   'log.dropped': { level: 'warn', message: 'log lines were dropped, their reader was too slow', audit: false },
   'audit.failed': { level: 'error', message: 'audit log cannot be written', audit: false },
   'audit.recovered': { level: 'info', message: 'audit log is written again', audit: false },

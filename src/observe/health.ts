@@ -13,12 +13,17 @@ export const liveness = (stuck: string | undefined): Health =>
     ? { ok: true, line: 'ok', detail: { ok: true } }
     : { ok: false, line: `not live: ${stuck}`, detail: { ok: false, reason: stuck } }
 
-/** Ready as soon as every certificate has a valid set on disk. Never waits for the target, which may start only afterwards. */
-export function readiness({ certificates }: SidecarStatus): Health {
+/**
+ * Ready as soon as every certificate has a valid set on disk, and what this process serves itself can be asked (`unready` says why not).
+ * Never waits for the target, which may start only afterwards.
+ */
+export function readiness({ certificates }: SidecarStatus, unready: string | undefined): Health {
   const missing = certificates.filter((certificate) => !isReady(certificate))
-  const ok = missing.length === 0
+  const why = [...(missing.length > 0 ? [list(missing)] : []), ...(unready === undefined ? [] : [unready])]
+  const ok = why.length === 0
   const detail = {
     ok,
+    ...(unready !== undefined && { reason: unready }),
     certificates: certificates.map((certificate) => ({
       name: certificate.name,
       ok: isReady(certificate),
@@ -28,12 +33,15 @@ export function readiness({ certificates }: SidecarStatus): Health {
       verified: certificate.verified,
     })),
   }
-  return { ok, line: ok ? 'ok' : `not ready: ${list(missing)}`, detail }
+  return { ok, line: ok ? 'ok' : `not ready: ${why.join('; ')}`, detail }
 }
 
 /** Both of the above, and what is degraded. */
-export function overallHealth(stuck: string | undefined, status: SidecarStatus): Health {
-  const [live, ready] = [liveness(stuck), readiness(status)]
+export function overallHealth(
+  status: SidecarStatus,
+  { stuck, unready }: { readonly stuck: string | undefined; readonly unready: string | undefined },
+): Health {
+  const [live, ready] = [liveness(stuck), readiness(status, unready)]
   const ok = live.ok && ready.ok
   const degraded = status.certificates.filter(({ phase }) => phase === 'DEGRADED')
   const notes = [

@@ -1,7 +1,8 @@
+import { once } from 'node:events'
 import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { Server as HttpsServer, ServerOptions as TlsOptions } from 'node:https'
 import type { Socket } from 'node:net'
-import { SidecarError, toSidecarError } from '../errors.ts'
+import { SidecarError, systemCode, toSidecarError } from '../errors.ts'
 import { wireError } from './control.ts'
 import type { Emit } from './events.ts'
 import { type AnswerOptions, answer, json, type Reply, type Routes } from './router.ts'
@@ -22,6 +23,11 @@ export interface Limits {
   readonly bodyBytes: number
   /** How long requests under way may take to end when the server stops. */
   readonly drainMs: number
+  /**
+   * Before that, how long clients that hold connections open may still ask on them: each answer tells them to let go. Closing a connection
+   * at rest instead can cross a request on its way, which is then lost. 0: not at all.
+   */
+  readonly lingerMs: number
 }
 
 export const PUBLIC_LIMITS: Limits = {
@@ -33,6 +39,7 @@ export const PUBLIC_LIMITS: Limits = {
   headerBytes: 16 * 1024,
   bodyBytes: 1024,
   drainMs: 500,
+  lingerMs: 0,
 }
 export const CONTROL_LIMITS: Limits = { ...PUBLIC_LIMITS, stallMs: 0, bodyBytes: 16 * 1024 }
 
@@ -52,6 +59,8 @@ export interface HttpServer extends AsyncDisposable {
 /** An HTTP server that slow, greedy and broken clients cannot hold up. The caller makes it listen. */
 export function createServer({ routes, limits, emit, isOurName, tls }: HttpServerOptions): HttpServer {
   const stop = new AbortController()
+  const retire = new AbortController()
+  let empty = () => {}
   /** In the order they came. */
   const sockets = new Set<Socket>()
   const taken = new WeakSet<Socket>()
@@ -68,7 +77,14 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
     requireHostHeader: false,
   }
   const listener = oneAtATime(taken, (request, response, isLast) =>
-    respond(request, response, { routes, limits, emit, isOurName, stop: stop.signal, isLast }),
+    respond(request, response, {
+      routes,
+      limits,
+      emit,
+      isOurName,
+      stop: stop.signal,
+      isLast: () => retire.signal.aborted || isLast(),
+    }),
   )
   const server = tls
     ? // TLS is loaded where it is asked for: 9 ms, and a megabyte.
@@ -86,12 +102,23 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
     if (sockets.size >= limits.connections) makeRoom(sockets, taken)
     sockets.add(socket)
     socket.once('close', () => {
-      if (sockets.delete(socket) && sockets.size === 0) lookEvery(NEVER_MS)
+      if (!sockets.delete(socket) || sockets.size > 0) return
+      lookEvery(NEVER_MS)
+      empty()
     })
   })
   return {
     server,
     async [Symbol.asyncDispose]() {
+      retire.abort()
+      if (limits.lingerMs > 0 && sockets.size > 0)
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, limits.lingerMs)
+          empty = () => {
+            clearTimeout(timer)
+            resolve()
+          }
+        })
       stop.abort(new SidecarError('SIDECAR_UNREACHABLE', 'certferry stops'))
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeIdleConnections()
@@ -104,6 +131,28 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
     },
   }
 }
+
+/** Resolves with `host:port` as it is listened on; `option` of the config is what errors name. */
+export async function listenOnPort(server: Server | HttpsServer, listen: string, option: string): Promise<string> {
+  const [, host = '', port = ''] = /^\[?(.*?)\]?:(\d{1,5})$/.exec(listen) ?? []
+  if (host === '' || Number(port) > 65_535)
+    throw new SidecarError('CONFIG_INVALID', `${option} "${listen}" is not host:port`)
+  try {
+    server.listen({ host, port: Number(port) })
+    await once(server, 'listening')
+  } catch (cause) {
+    const code = systemCode(cause)
+    if (code === 'EADDRINUSE')
+      throw new SidecarError('ADDRESS_IN_USE', `cannot listen on ${listen}: another process does already`, { cause })
+    const why = code === 'EACCES' ? 'this user may not (ports below 1024 need CAP_NET_BIND_SERVICE)' : code
+    throw new SidecarError('CONFIG_INVALID', `${option}: cannot listen on ${listen}: ${why}`, { cause })
+  }
+  const address = server.address()
+  return listen.replace(/\d+$/, String(typeof address === 'object' && address ? address.port : port))
+}
+
+/** A connection that cannot be accepted (ENFILE, ENOBUFS) is no reason to end, which an 'error' that nobody hears would be. */
+export const outlive = (server: Server | HttpsServer) => void server.on('error', () => {})
 
 /** The longest that Node's timers keep. */
 const NEVER_MS = 2 ** 31 - 1
@@ -187,6 +236,7 @@ const STATUS_OF: Readonly<Partial<Record<SidecarError['code'], number>>> = {
   CONFIG_INVALID: 422,
   CONFIG_UNREADABLE: 422,
   CONFIG_UNSAFE: 422,
+  BAD_REVIEW: 400,
   SIDECAR_UNREACHABLE: 503,
 }
 

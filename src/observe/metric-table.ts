@@ -54,6 +54,9 @@ export const CERTIFICATE_GAUGES = {
 const ROTATION_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const VAULT_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
+/** A webhook that takes seconds is one that the API server gives up on. */
+const REVIEW_BUCKETS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1]
+
 /** Read from the snapshot of the sidecar when scraped. */
 export const SIDECAR_GAUGES = {
   config_last_reload_successful: gauge('1 when the config in the file is in use, 0 when it was rejected.'),
@@ -103,6 +106,16 @@ export const EVENT_METRICS = {
   control_request_total: counter(
     'Requests to change something, by command and result (allowed, denied).',
     'command',
+    'result',
+  ),
+  injector_review_total: counter(
+    'Pods that the API server asked the webhook about, by result (injected, unchanged, skipped, denied); of namespaces the first 200 by name, the rest as _other.',
+    'namespace',
+    'result',
+  ),
+  injector_review_duration_seconds: histogram('How long the webhook took to answer about a pod.', REVIEW_BUCKETS),
+  injector_ca_bundle_update_total: counter(
+    'Times that the caBundle of the webhook configuration was put right, by result (success, error).',
     'result',
   ),
   internal_error_total: counter('Defects of certferry met while running.'),

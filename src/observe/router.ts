@@ -11,6 +11,8 @@ export interface Question {
   readonly query: URLSearchParams
   /** Whole, of at most `maxBodyBytes`; empty for GET. */
   readonly body: string
+  /** The media type of the body in lower case, without parameters; empty where none is given. */
+  readonly mediaType: string
   /** Aborts when the client has gone or the server stops. */
   readonly signal: AbortSignal
 }
@@ -56,7 +58,8 @@ export async function answer(
   if (method === 'GET' && hasBody(request)) return text(400, `${request.method} takes no body`)
   const body = await readBody(request, maxBodyBytes)
   if (body === undefined) return tooLarge(maxBodyBytes)
-  return handler({ query: new URLSearchParams(query), body, signal })
+  const mediaType = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase() ?? ''
+  return handler({ query: new URLSearchParams(query), body, mediaType, signal })
 }
 
 /** What the parser lets through and RFC 9110 and 9112 do not. */

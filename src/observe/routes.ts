@@ -46,13 +46,15 @@ export function controlRoutes(deps: RouteDeps): Routes {
 }
 
 function readRoutes({ control, metrics }: RouteDeps): Routes {
-  const ready = answered(() => readiness(control.snapshot()))
+  const ready = answered(() => readiness(control.snapshot(), control.unready()))
   return new Map(
     Object.entries<Handler>({
       '/livez': answered(() => liveness(control.stuck())),
       '/readyz': ready,
       '/startupz': ready,
-      '/healthz': answered(() => overallHealth(control.stuck(), control.snapshot())),
+      '/healthz': answered(() =>
+        overallHealth(control.snapshot(), { stuck: control.stuck(), unready: control.unready() }),
+      ),
       '/metrics': async () => ({ status: 200, type: metrics.contentType, body: await metrics.text() }),
       '/status': () => json(200, statusJson(control.snapshot())),
     }).map(([path, GET]) => [path, { GET }]),

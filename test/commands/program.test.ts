@@ -72,6 +72,7 @@ describe('the help of', () => {
     'wait',
     'check',
     'inject',
+    'injector',
     'reload-helper',
     'audit verify',
     'demo',
@@ -112,10 +113,20 @@ describe('validate', () => {
       assert.equal((await run('validate', '-c', file)).failed, 'CONFIG_INVALID')
     }
   })
+  it('refuses defaults of the injector that are no annotation', async () => {
+    const text = `${certificate('web')}injector: { certificate: web, image: c, defaults: { vault-rule: web } }\n`
+    assert.equal((await run('validate', '-c', config('defaults.yaml', text))).failed, 'CONFIG_INVALID')
+  })
   it('prints a JSON Schema', async () => {
     const { stdout } = await run('validate', '--print-schema')
     const { $schema, required } = JSON.parse(stdout)
     assert.deepEqual([$schema, required], ['https://json-schema.org/draft/2020-12/schema', ['certificates']])
+  })
+})
+
+describe('injector', () => {
+  it('refuses a config without its section', async () => {
+    assert.equal((await run('injector', '-c', config('none.yaml', certificate('web')))).failed, 'CONFIG_INVALID')
   })
 })
 

@@ -21,6 +21,7 @@ export async function startAdmin(
     control: {
       snapshot: () => sidecar([active('web')]),
       stuck: () => undefined,
+      unready: () => undefined,
       rotate: async () => ({ results: [] }),
       reloadConfig: async () => ({ added: [], changed: [], removed: [] }),
       ...control,

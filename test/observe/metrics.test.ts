@@ -137,6 +137,14 @@ function start(initial: SidecarStatus) {
   }
 }
 
+test('the namespaces of reviewed pods are bounded', async () => {
+  const { metrics } = start(sidecar([active('web')]))
+  everyEvent(metrics)
+  const lines = (await metrics.text()).split('\n').filter((line) => line.startsWith('certferry_injector_review_total{'))
+  assert.equal(lines.length, 201)
+  assert.ok(lines.includes('certferry_injector_review_total{namespace="_other",result="injected"} 50'))
+})
+
 function everyEvent({ observe }: ReturnType<typeof createMetrics>) {
   const certificate = 'web'
   const failure = { code: 'VAULT_SEALED', message: 'sealed' } as const
@@ -167,6 +175,9 @@ function everyEvent({ observe }: ReturnType<typeof createMetrics>) {
   observe('tamper.repaired', { certificate, path: '/tls/tls.key', what: 'mode' })
   observe('vault.request', { operation: 'sign', status: '200', durationMs: 12 })
   observe('vault.clock-skew', { byMs: -1500 })
+  const review = { pod: 'web-', result: 'injected', dryRun: false, durationMs: 2 } as const
+  for (let index = 0; index < 250; index += 1) observe('injector.reviewed', { ...review, namespace: `shop-${index}` })
+  observe('injector.ca-bundle-updated', { webhookConfiguration: 'certferry', added: 1, dropped: 0 })
   observe('vault.token-failed', { nextAt: NOW, ...failure })
   observe('security.wrap-reused', { file: '/run/wrap' })
   observe('clock.stepped', { byMs: 7_200_000 })
