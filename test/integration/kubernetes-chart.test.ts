@@ -18,6 +18,8 @@ import { ROOT } from '../../tools/packages.ts'
 import { component, skipReason } from '../support/components.ts'
 import { writeSchemas } from '../support/kubeconform.ts'
 import { CONTROL_PLANE, startKubernetes, type TestKubernetes } from '../support/kubernetes.ts'
+import { freePort } from '../support/nginx.ts'
+import { startProgram, until } from '../support/program.ts'
 
 const CHART = join(ROOT, 'charts/certferry')
 const EXAMPLES = join(ROOT, 'examples/kubernetes')
@@ -525,7 +527,11 @@ interface PodWish {
   readonly annotations?: Readonly<Record<string, string>>
 }
 const makePod = ({ namespace = 'shop', annotations = {} }: PodWish) =>
-  run('kubectl', ['create', '--dry-run=server', '-f', '-'], JSON.stringify(pod({ namespace, annotations })))
+  run(
+    'kubectl',
+    ['create', '--dry-run=server', '-o', 'json', '-f', '-'],
+    JSON.stringify(pod({ namespace, annotations })),
+  )
 
 const pod = ({ namespace, annotations }: Required<PodWish>) => ({
   apiVersion: 'v1',
@@ -613,6 +619,78 @@ test('helm upgrade and kubectl apply keep the caBundle that the injector wrote',
     assert.equal(await found(), `8 ${caBundle}`, how.join(' '))
   }
 })
+
+test(
+  'with the config and the rights of the chart an injector makes itself trusted, and injects pods',
+  needs,
+  async () => {
+    await using _release = await install({ vault: { address: 'https://vault.vault.svc:8200', role: 'web' } })
+    const port = await freePort()
+    const clientConfig = { url: `https://127.0.0.1:${port}/mutate` }
+    await patchWebhook({ op: 'replace', path: '/webhooks/0/clientConfig', value: clientConfig })
+    const argv = [process.execPath, join(ROOT, 'src/cli.ts'), 'injector', '-c', await injectorConfig(port)]
+    const injector = startProgram(argv, { PATH: process.env.PATH ?? '' })
+    const made = await until('a pod is injected', () => madePod({ annotations: ASKING }), injector)
+    const wanted = injectedPod().pod.spec
+    assert.deepEqual(namesOf(made.spec.initContainers), namesOf(wanted.initContainers))
+    assert.equal((await makePod({})).code, 0)
+    const { stderr } = await makePod({ annotations: { 'certferry.io/certifcate.web': 'misspelt' } })
+    assert.match(stderr, /certferry cannot be injected into pod web.*did you mean "?certificate/s)
+    const written = await kubectl('get', ...WEBHOOK, '-o', 'jsonpath={.webhooks[0].clientConfig.caBundle}')
+    const secret = await kubectl('get', 'secret', 'certferry-injector-ca', '-n', 'certferry', '-o', 'jsonpath={.data}')
+    assert.ok(secret.includes(written), 'the CA in the Secret is the one in the webhook')
+    injector.child.kill('SIGTERM')
+    assert.equal(await injector.ended, 0, injector.output())
+    await kubectl('delete', 'secret', 'certferry-injector-ca', '-n', 'certferry')
+  },
+)
+
+/** Undefined while it is refused. */
+async function madePod(wish: PodWish): Promise<Pod | undefined> {
+  const { code, stdout } = await makePod(wish)
+  return code === 0 ? Pod.parse(JSON.parse(stdout)) : undefined
+}
+
+const namesOf = (containers: Pod['spec']['initContainers']) => containers?.map(({ name }) => name)
+
+const Certificate = z.looseObject({ source: z.looseObject({}) })
+const InjectorConfig = z.looseObject({ injector: z.looseObject({}), certificates: z.tuple([Certificate]) })
+
+/** What the chart gives the injector, with the places of this machine for those of a pod. */
+async function injectorConfig(port: number): Promise<string> {
+  const { url, caFile, createToken } = cluster()
+  const text = await kubectl(
+    'get',
+    'configmap',
+    'certferry-injector-config',
+    '-n',
+    'certferry',
+    '-o',
+    'jsonpath={.data.config\\.yaml}',
+  )
+  const config = InjectorConfig.parse(parse(text))
+  const tokenFile = join(folder, 'token')
+  await writeFile(tokenFile, await createToken('certferry-injector', 'certferry'), { mode: 0o600 })
+  const [{ source, ...certificate }] = config.certificates
+  const file = join(folder, 'injector.yaml')
+  const adapted = {
+    ...config,
+    injector: { ...config.injector, listen: `127.0.0.1:${port}` },
+    kubernetes: { apiServer: url, caFile, tokenFile, namespace: 'certferry', pod: 'certferry-injector-0' },
+    admin: { listen: '127.0.0.1:0' },
+    certificates: [
+      {
+        ...certificate,
+        // The API server asks for the address, since nobody here leads it from a Service to a pod.
+        source: { ...source, altNames: ['127.0.0.1'] },
+        outputs: [{ kind: 'pem', directory: join(folder, 'injector') }],
+        verify: [{ kind: 'tls', address: `127.0.0.1:${port}` }],
+      },
+    ],
+  }
+  await writeFile(file, JSON.stringify(adapted), { mode: 0o600 })
+  return file
+}
 
 /** Takes away all but the namespace in the end, which only a controller could bring to its end. */
 async function applyManifest(manifest: string, how: readonly string[]) {
