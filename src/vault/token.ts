@@ -1,8 +1,8 @@
+import { abortable } from '../abortable.ts'
 import type { Clock } from '../clock.ts'
 import type { Secret } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from '../errors.ts'
-import { abortable } from '../abortable.ts'
 import type { AuthMethod, Login } from './auth/auth.ts'
 
 /** The token is renewed, or replaced, after this share of its life. */
