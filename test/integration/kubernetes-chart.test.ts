@@ -19,7 +19,7 @@ import { component, skipReason } from '../support/components.ts'
 import { writeSchemas } from '../support/kubeconform.ts'
 import { CONTROL_PLANE, startKubernetes, type TestKubernetes } from '../support/kubernetes.ts'
 import { freePort } from '../support/nginx.ts'
-import { startProgram, until } from '../support/program.ts'
+import { type Running, startProgram, until } from '../support/program.ts'
 
 const CHART = join(ROOT, 'charts/certferry')
 const EXAMPLES = join(ROOT, 'examples/kubernetes')
@@ -645,6 +645,53 @@ test(
   },
 )
 
+const RIGHTS = [
+  ['role', 'certferry-injector', 0, 'create'],
+  ['role', 'certferry-injector', 1, 'get'],
+  ['clusterrole', 'certferry-injector', 0, 'get'],
+  ['clusterrole', 'certferry-injector', 0, 'patch'],
+] as const
+
+test('without any one of its rights the injector is not ready, and says which one it lacks', needs, async () => {
+  for (const [kind, name, rule, verb] of RIGHTS) {
+    await using _release = await install()
+    await dropVerb(kind, name, rule, verb)
+    const injector = await startInjector()
+    const told = `verbs: [\\"${verb}\\"]`
+    const isTold = () =>
+      injector
+        .output()
+        .split('\n')
+        .some((line) => line.includes('kubernetes_denied') && line.includes(told))
+    await until(`${kind} without ${verb}: it says so`, () => isTold() || undefined, injector)
+    assert.equal((await makePod({ annotations: ASKING })).code, 1)
+    injector.child.kill('SIGTERM')
+    await injector.ended
+    await kubectl('delete', 'secret', 'certferry-injector-ca', '-n', 'certferry', '--ignore-not-found')
+  }
+})
+
+const Role = z.object({ rules: z.array(z.object({ verbs: z.array(z.string()) })) })
+
+/** A rule needs a verb, so one that nobody asks for is left in its place. */
+async function dropVerb(kind: string, name: string, rule: number, verb: string): Promise<void> {
+  const { rules } = Role.parse(JSON.parse(await kubectl('get', kind, name, '-n', 'certferry', '-o', 'json')))
+  const verbs = rules[rule]?.verbs ?? []
+  assert.ok(verbs.includes(verb), `${kind} ${name} has ${verb}`)
+  const value = [...verbs.filter((each) => each !== verb), 'deletecollection']
+  const patch = JSON.stringify([{ op: 'replace', path: `/rules/${rule}/verbs`, value }])
+  await kubectl('patch', kind, name, '-n', 'certferry', '--type=json', '--patch', patch)
+}
+
+/** With what the installed release gives it; the API server asks it at its address. */
+async function startInjector(): Promise<Running> {
+  const port = await freePort()
+  const clientConfig = { url: `https://127.0.0.1:${port}/mutate` }
+  await patchWebhook({ op: 'replace', path: '/webhooks/0/clientConfig', value: clientConfig })
+  const argv = [process.execPath, join(ROOT, 'src/cli.ts'), 'injector', '-c', await injectorConfig(port)]
+  return startProgram(argv, { PATH: process.env.PATH ?? '' })
+}
+
 /** Undefined while it is refused. */
 async function madePod(wish: PodWish): Promise<Pod | undefined> {
   const { code, stdout } = await makePod(wish)
@@ -683,7 +730,7 @@ async function injectorConfig(port: number): Promise<string> {
         ...certificate,
         // The API server asks for the address, since nobody here leads it from a Service to a pod.
         source: { ...source, altNames: ['127.0.0.1'] },
-        outputs: [{ kind: 'pem', directory: join(folder, 'injector') }],
+        outputs: [{ kind: 'pem', directory: join(folder, `injector-${port}`) }],
         verify: [{ kind: 'tls', address: `127.0.0.1:${port}` }],
       },
     ],
