@@ -172,7 +172,8 @@ function routesOf({ emit, clock, context }: RouteDeps): Routes {
     } catch (thrown) {
       const { code, message } = toSidecarError(thrown)
       if (code !== 'BAD_REVIEW') throw thrown
-      return refuse(400, message)
+      // Of a 415 the API server passes on what it says, of a 400 it does not (client-go, NewGenericServerResponse).
+      return refuse(415, message)
     }
   }
   return new Map([

@@ -236,7 +236,6 @@ const STATUS_OF: Readonly<Partial<Record<SidecarError['code'], number>>> = {
   CONFIG_INVALID: 422,
   CONFIG_UNREADABLE: 422,
   CONFIG_UNSAFE: 422,
-  BAD_REVIEW: 400,
   SIDECAR_UNREACHABLE: 503,
 }
 

@@ -128,11 +128,11 @@ describe('the webhook', () => {
     'no content type': [REVIEW, { headers: {} }, 415, /nothing in particular/],
     'truncated JSON': [REVIEW.slice(0, -20), {}, 400, /is no JSON/],
     'an empty body': ['', {}, 400, /is no JSON/],
-    'no object': ['[]', {}, 400, /not an AdmissionReview of admission.k8s.io\/v1/],
+    'no object': ['[]', {}, 415, /not an AdmissionReview of admission.k8s.io\/v1/],
     'an old API version': [
       REVIEW.replace('admission.k8s.io/v1', 'admission.k8s.io/v1beta1'),
       {},
-      400,
+      415,
       /"?admission.k8s.io\/v1beta1"? .*set admissionReviewVersions: \[v1\]/,
     ],
     'an oversized body': [REVIEW.padEnd(3 * 1024 * 1024 + 1), {}, 413, /may have 3145728 bytes at most/],

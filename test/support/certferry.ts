@@ -15,7 +15,7 @@ export interface Ended {
   readonly tookMs: number
 }
 
-/** A real `certferry run` in a process of its own. */
+/** A real `certferry run` or `certferry injector` in a process of its own. */
 export interface Certferry extends AsyncDisposable {
   readonly pid: number
   readonly control: ControlClient
@@ -38,6 +38,7 @@ export interface Certferry extends AsyncDisposable {
 }
 
 export interface StartOptions {
+  readonly verb?: 'run' | 'injector'
   readonly configFile: string
   /** `admin.socket` of that config. */
   readonly socket: string
@@ -62,12 +63,12 @@ export const commandLine = (program = SOURCE, ...args: readonly string[]): reado
 
 /** Spawns it and returns at once. Disposing it ends it with SIGKILL, unless it has ended already. */
 export function startCertferry(options: StartOptions): Certferry {
-  const { configFile, socket, program, flags = [], env = {}, before = [], ...listeners } = options
+  const { verb = 'run', configFile, socket, program, flags = [], env = {}, before = [], ...listeners } = options
   const [command = '', ...args] = [
     ...before,
     process.execPath,
     ...flags,
-    ...commandLine(program, 'run', '-c', configFile),
+    ...commandLine(program, verb, '-c', configFile),
   ]
   const child = spawn(command, args, {
     // Nothing of the environment that could lead it elsewhere.
