@@ -17,9 +17,11 @@ import { laggingManifests } from '../../tools/manifests.ts'
 import { ROOT } from '../../tools/packages.ts'
 import { component, skipReason } from '../support/components.ts'
 import { writeSchemas } from '../support/kubeconform.ts'
-import { CONTROL_PLANE, startKubernetes, type TestKubernetes } from '../support/kubernetes.ts'
+import { CONTROL_PLANE, startKubernetes, type TestKubernetes, VAULT_AUDIENCE } from '../support/kubernetes.ts'
 import { freePort } from '../support/nginx.ts'
 import { type Running, startProgram, until } from '../support/program.ts'
+import { signOnly, startVault } from '../support/vault.ts'
+import { setupPodLogin } from '../support/vault-kubernetes.ts'
 
 const CHART = join(ROOT, 'charts/certferry')
 const EXAMPLES = join(ROOT, 'examples/kubernetes')
@@ -645,6 +647,32 @@ test(
   },
 )
 
+test('with a certificate from a real Vault it does the same, without a right on Secrets', {
+  skip: skip || (await skipReason('vault', 'vault-plugin-auth-kubernetes')),
+}, async () => {
+  await using vault = await startVault({ kubernetesAuth: true })
+  const injectorRole = {
+    allowed_domains: ['certferry-injector.certferry.svc'],
+    allow_bare_domains: true,
+    key_type: 'any',
+  }
+  const { rootPem } = await vault.setupPki({ roles: { injector: injectorRole } })
+  const account = { serviceAccount: 'certferry-injector', namespace: 'certferry' }
+  const policy = signOnly('pki', 'injector')
+  await setupPodLogin({ vault, cluster: cluster(), kind: 'kubernetes', role: 'injector', ...account, policy })
+  await using _release = await install({
+    vault: { address: vault.address, role: 'web' },
+    certificate: { source: 'vault-pki', vaultPki: { role: 'injector', authRole: 'injector' } },
+  })
+  const injector = await startInjector()
+  const made = await until('a pod is injected', () => madePod({ annotations: ASKING }), injector)
+  assert.deepEqual(namesOf(made.spec.initContainers), namesOf(injectedPod().pod.spec.initContainers))
+  const written = await kubectl('get', ...WEBHOOK, '-o', 'jsonpath={.webhooks[0].clientConfig.caBundle}')
+  assert.equal(Buffer.from(written, 'base64').toString().trim(), rootPem.trim())
+  injector.child.kill('SIGTERM')
+  assert.equal(await injector.ended, 0, injector.output())
+})
+
 const RIGHTS = [
   ['role', 'certferry-injector', 0, 'create'],
   ['role', 'certferry-injector', 1, 'get'],
@@ -701,7 +729,11 @@ async function madePod(wish: PodWish): Promise<Pod | undefined> {
 const namesOf = (containers: Pod['spec']['initContainers']) => containers?.map(({ name }) => name)
 
 const Certificate = z.looseObject({ source: z.looseObject({}) })
-const InjectorConfig = z.looseObject({ injector: z.looseObject({}), certificates: z.tuple([Certificate]) })
+const InjectorConfig = z.looseObject({
+  injector: z.looseObject({}),
+  vault: z.looseObject({ auth: z.looseObject({ tokenFile: z.string() }) }).optional(),
+  certificates: z.tuple([Certificate]),
+})
 
 /** What the chart gives the injector, with the places of this machine for those of a pod. */
 async function injectorConfig(port: number): Promise<string> {
@@ -718,12 +750,16 @@ async function injectorConfig(port: number): Promise<string> {
   const config = InjectorConfig.parse(parse(text))
   const tokenFile = join(folder, 'token')
   await writeFile(tokenFile, await createToken('certferry-injector', 'certferry'), { mode: 0o600 })
+  const vaultTokenFile = join(folder, 'vault-token')
+  await writeFile(vaultTokenFile, await createToken('certferry-injector', 'certferry', VAULT_AUDIENCE), { mode: 0o600 })
+  const { vault } = config
   const [{ source, ...certificate }] = config.certificates
   const file = join(folder, 'injector.yaml')
   const adapted = {
     ...config,
     injector: { ...config.injector, listen: `127.0.0.1:${port}` },
     kubernetes: { apiServer: url, caFile, tokenFile, namespace: 'certferry', pod: 'certferry-injector-0' },
+    ...(vault && { vault: { ...vault, auth: { ...vault.auth, tokenFile: vaultTokenFile } } }),
     admin: { listen: '127.0.0.1:0' },
     certificates: [
       {
