@@ -70,7 +70,13 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   let vault = openVault(initial, deps)
   let config = initial
 
-  for (const certificate of initial.certificates) start(certificate, { isStart: true })
+  try {
+    for (const certificate of initial.certificates) start(certificate, { isStart: true })
+  } catch (error) {
+    // One that cannot be made ends those before it, and the ticks: nobody else could.
+    stop.abort(error)
+    throw error
+  }
 
   return {
     get config() {

@@ -159,3 +159,17 @@ test('P6 a defect inside a rotation is a failure with its stage; the certificate
   assert.match(report?.state.failure?.message ?? '', /planted/)
   assert.ok(existsSync(join(folder, 'bad', 'tls.crt')))
 })
+
+test('a certificate that cannot be made ends the start, with those before it and all that ticks', async () => {
+  const { folder, config } = place()
+  const more = {
+    'check: { trustFile: /nowhere/ca.pem }': /certificate "api": check\.trustFile \/nowhere\/ca\.pem cannot be used/,
+    'reload: [{ kind: rollout-restart }]': /certificate "api": kubernetes\.apiServer is not given/,
+  }
+  for (const [bad, message] of Object.entries(more))
+    assert.throws(() => run(config({ web: '', api: bad })), { message })
+  // That the process can end now, the harness sees; and what the first one held is free.
+  await using running = run(config({ web: '' }))
+  await running.once('web', 'is done', isDone)
+  assert.ok(existsSync(join(folder, 'web', 'tls.key')))
+})
