@@ -246,7 +246,7 @@ ${reload}
   writeFileSync(file, text, { mode: 0o600 })
   return { ...run(loadConfig(file, {})), file }
 }
-const RELOAD = '    reload: [{ kind: rollout-restart }]'
+const RELOAD = '    reload: [{ kind: rollout-restart, timeout: 60s }]'
 const failed = ({ events }: Running) => events.filter(({ name }) => name === 'rotation.failed')
 
 describe('rollout-restart', { skip }, () => {
