@@ -9,9 +9,11 @@ import { after, describe, test } from 'node:test'
 import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
 import * as z from 'zod'
 import { systemClock } from '../../src/clock.ts'
-import { toSidecarError } from '../../src/errors.ts'
+import { fingerprintOf } from '../../src/core/bundle.ts'
+import { SidecarError, toSidecarError } from '../../src/errors.ts'
 import { InjectorOptions } from '../../src/injector/options.ts'
 import { type InjectorDeps, openInjector } from '../../src/injector/server.ts'
+import type { Kubernetes } from '../../src/kubernetes/client.ts'
 import type { Heard } from '../observe/admin-kit.ts'
 import { createTestCa } from '../support/ca.ts'
 import { until } from '../support/until.ts'
@@ -219,6 +221,111 @@ describe('the webhook', () => {
     socket.write(REVIEW.slice(half))
     assert.match(await text(socket), /HTTP\/1.1 200 OK/)
     await closing
+  })
+})
+
+describe('a new certificate', () => {
+  /** An API server whose one webhook trusts what it is told to, once `changing` lets it. */
+  function apiServer(changing: () => Promise<void>): Kubernetes {
+    const configuration = { metadata: { resourceVersion: '1' }, webhooks: [{ clientConfig: {} }] }
+    return {
+      address: 'https://api',
+      namespace: 'certferry',
+      pod: 'injector-0',
+      ask: async ({ method }, schema) => {
+        if (method === 'PATCH') await changing()
+        return schema.parse(configuration)
+      },
+      [Symbol.asyncDispose]: async () => {},
+    }
+  }
+
+  /** A webhook with a certificate in service, and another one in its files. */
+  async function replaced(changing: () => Promise<void>) {
+    const home = await mkdtemp(join(folder, 'replaced-'))
+    const own = { certFile: join(home, 'tls.crt'), keyFile: join(home, 'tls.key'), caFile: join(home, 'ca.crt') }
+    const install = async () => {
+      const { certificatePem, keyPem, bundle } = await ca.issue({ altNames: ['localhost'] })
+      await Promise.all([
+        writeFile(own.certFile, certificatePem),
+        writeFile(own.keyFile, keyPem),
+        writeFile(own.caFile, ca.rootPem),
+      ])
+      return bundle.fingerprint
+    }
+    let isFirst = true
+    const kubernetes = apiServer(async () => {
+      if (!isFirst) await changing()
+    })
+    const first = await install()
+    const webhook = await start({
+      options: { webhookConfiguration: 'certferry-injector' },
+      files: () => own,
+      kubernetes: () => kubernetes,
+      caBundle: { settleMs: 0 },
+    })
+    isFirst = false
+    const second = await install()
+    const shown = async () => {
+      const socket = await dial(webhook.port, { servername: 'localhost' })
+      const leaf = socket.getPeerX509Certificate()
+      socket.destroy()
+      return leaf && fingerprintOf(leaf)
+    }
+    return { ...webhook, own, first, second, shown }
+  }
+
+  test('is not shown before the API server trusts it', async () => {
+    const asked = Promise.withResolvers<void>()
+    const change = Promise.withResolvers<void>()
+    await using webhook = await replaced(() => {
+      asked.resolve()
+      return change.promise
+    })
+    const taking = webhook.injector.takeUp(forever)
+    await asked.promise
+    assert.equal(await webhook.shown(), webhook.first)
+    change.resolve()
+    await taking
+    assert.equal(await webhook.shown(), webhook.second)
+  })
+
+  test('waits while the API server is away: told, the old one in service, and taken up by itself', async () => {
+    let isAway = true
+    await using webhook = await replaced(async () => {
+      if (isAway) throw new SidecarError('KUBERNETES_UNREACHABLE', 'away')
+    })
+    const error = await webhook.injector.takeUp(forever).catch(toSidecarError)
+    assert.ok(error instanceof SidecarError)
+    assert.equal(error.code, 'KUBERNETES_UNREACHABLE')
+    assert.equal(await webhook.shown(), webhook.first)
+    assert.equal(webhook.injector.unready(), undefined, 'what is in service is still trusted')
+    assert.equal(webhook.named('injector.tls-failed').length, 1)
+    isAway = false
+    await until('the new one is shown', async () => (await webhook.shown()) === webhook.second)
+  })
+
+  test('is not taken up with the CA of another set', async () => {
+    await using webhook = await replaced(async () => {})
+    await writeFile(webhook.own.caFile, (await createTestCa()).rootPem)
+    const error = await webhook.injector.takeUp(forever).catch(toSidecarError)
+    assert.match(String(error), /ca.crt does not belong to the certificate beside it/)
+    assert.equal(await webhook.shown(), webhook.first)
+  })
+
+  test('before the first one the webhook is not ready', async () => {
+    const none = join(folder, 'none')
+    const injector = await openInjector(InjectorOptions.parse(MINIMAL), {
+      clock: systemClock,
+      emit: () => {},
+      env: {},
+      files: () => ({ certFile: none, keyFile: none, caFile: none }),
+      kubernetes: () => assert.fail('there is no API server'),
+    })
+    assert.equal(injector.unready(), 'the webhook has no certificate yet')
+    const error = await injector.takeUp(forever).catch(toSidecarError)
+    assert.match(String(error), /none cannot be read: ENOENT/)
+    await injector[Symbol.asyncDispose]()
   })
 })
 
