@@ -34,7 +34,7 @@ if (running) writeFileSync(adminTokenFile, running.token)
 const ca = await createTestCa()
 
 /** What the documentation of each feature says that a Role must hold. */
-const RESTART = [
+const RESTART: readonly Rule[] = [
   { apiGroups: [''], resources: ['pods'], verbs: ['get'] },
   { apiGroups: ['apps'], resources: ['replicasets'], verbs: ['get'] },
   { apiGroups: ['apps'], resources: ['deployments'], resourceNames: ['web'], verbs: ['get', 'patch'] },
@@ -46,12 +46,17 @@ const RESTART = [
   },
   { apiGroups: ['coordination.k8s.io'], resources: ['leases'], verbs: ['create'] },
 ]
-const SECRET = [
+const SECRET: readonly Rule[] = [
   { apiGroups: [''], resources: ['secrets'], resourceNames: ['web-tls'], verbs: ['get', 'patch', 'create'] },
 ]
-const EVENTS = [{ apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] }]
+const EVENTS: readonly Rule[] = [{ apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] }]
 
-type Rule = (typeof RESTART)[number]
+interface Rule {
+  readonly apiGroups: readonly string[]
+  readonly resources: readonly string[]
+  readonly resourceNames?: readonly string[]
+  readonly verbs: readonly string[]
+}
 
 /** The rules with one verb less, for each verb. */
 const lessOne = (rules: readonly Rule[]) =>
@@ -75,6 +80,7 @@ const Workload = z.object({
     template: z.object({ metadata: z.object({ annotations: z.record(z.string(), z.string()).default({}) }) }),
   }),
 })
+const Uid = z.object({ metadata: z.object({ uid: z.string() }) })
 const LeaseObject = z.object({
   metadata: z.object({ annotations: z.record(z.string(), z.string()) }),
   spec: z.object({ holderIdentity: z.string(), leaseTransitions: z.int(), leaseDurationSeconds: z.int() }),
@@ -161,12 +167,18 @@ const templateOf = (app: string) => ({
 })
 type Shop = Awaited<ReturnType<typeof createShop>>
 
+/** One that takes pods, though nobody runs them. */
+async function addNode(name: string): Promise<void> {
+  await cluster().api('POST', '/api/v1/nodes', { metadata: { name } })
+  await cluster().api('PATCH', `/api/v1/nodes/${name}`, { spec: { taints: null } })
+}
+
 /** A role comes into force as a whole. */
 async function isAllowed(client: Kubernetes, rules: readonly Rule[]): Promise<boolean> {
   const rule = rules.find(({ verbs }) => verbs.length > 0)
   if (!rule) return true
   const { apiGroups, resources, verbs } = rule
-  const name = 'resourceNames' in rule ? rule.resourceNames?.[0] : undefined
+  const name = rule.resourceNames?.[0]
   const resourceAttributes = {
     namespace: client.namespace,
     group: apiGroups[0],
@@ -438,6 +450,37 @@ describe('rollout-restart', { skip }, () => {
     ['StatefulSet', 'statefulsets'],
     ['DaemonSet', 'daemonsets'],
   ] as const)
+    test(`a pod of a ${kind} is replaced by the restart that it asks for`, async () => {
+      const rules = RESTART.flatMap((rule): Rule[] => {
+        const [of] = rule.resources
+        if (of === 'replicasets') return []
+        if (of === 'deployments') return [{ ...rule, resources: [resource], resourceNames: ['db'] }]
+        return rule.resourceNames ? [{ ...rule, resourceNames: [`certferry-${kind.toLowerCase()}-db`] }] : [rule]
+      })
+      const shop = await createShop({ rules })
+      if (kind === 'DaemonSet') await addNode(shop.namespace)
+      // In order, a StatefulSet would wait for pods that no kubelet makes ready.
+      const more = kind === 'StatefulSet' ? { serviceName: 'db', podManagementPolicy: 'Parallel' } : {}
+      const spec = { selector: { matchLabels: { app: 'x' } }, template: templateOf('x'), ...more }
+      await cluster().api('POST', `${shop.apps}/${resource}`, { metadata: { name: 'db' }, spec })
+      const uidOf = async (name: string) =>
+        Uid.parse(await cluster().api('GET', `${shop.core}/pods/${name}`)).metadata.uid
+      const find = async () => (await shop.pods()).find((name) => name.startsWith('db-'))
+      const pod = await until('its pod is there', find)
+      const before = await uidOf(pod)
+      const reload = beginReload(restarter(shop.as(pod)))
+      await until('another pod is there', async () => {
+        const now = await find()
+        return now !== undefined && (await uidOf(now)) !== before
+      })
+      await reload.end()
+      if (kind === 'DaemonSet') await cluster().api('DELETE', `/api/v1/nodes/${shop.namespace}`)
+    })
+
+  for (const [kind, resource] of [
+    ['StatefulSet', 'statefulsets'],
+    ['DaemonSet', 'daemonsets'],
+  ] as const)
     test(`a ${kind} named in the config is restarted, though this pod is not of it, and nobody waits`, async () => {
       const shop = await createShop()
       const [pod = ''] = await shop.pods()
@@ -654,7 +697,6 @@ certificates:
     const service = await openService(loadConfig(file, env), { clock: systemClock, env, destination })
     return { service, file, lines: () => lines.join(''), [Symbol.asyncDispose]: () => service[Symbol.asyncDispose]() }
   }
-  const Uid = z.object({ metadata: z.object({ uid: z.string() }) })
   const DEV_CA = '{ kind: dev-ca, directory: OWN/ca, commonName: web.example }'
 
   test('kubectl describe shows what happened to the certificate', async () => {
