@@ -72,7 +72,7 @@ export async function openInjector(options: InjectorOptions, deps: InjectorDeps)
       : opened.use(keepCaBundle(deps.kubernetes(), { ...deps.caBundle, webhookConfiguration }, { clock, emit }))
   const routes = routesOf({ emit, clock, context: () => ({ ...fixed, nativeSidecars: native.areKnown }) })
   const limits = { ...LIMITS, ...deps.limits }
-  const { server } = opened.use(createServer({ routes, limits, emit, tls: { minVersion: 'TLSv1.2' } }))
+  const { server } = opened.use(createServer({ routes, limits, emit, tls: {} }))
   if (!('setSecureContext' in server)) throw new TypeError('a server with tls is one of https')
   const stop = new AbortController()
   let why: string | undefined = 'the webhook has no certificate yet'
