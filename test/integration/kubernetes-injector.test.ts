@@ -204,6 +204,11 @@ function served(port: number): Promise<{ leaf: X509Certificate; issuer: X509Cert
   })
 }
 
+/** Which CA signed what is served now. */
+async function issuerServed(port: number): Promise<string> {
+  return (await served(port)).issuer?.fingerprint256 ?? assert.fail('the intermediate is sent along')
+}
+
 describe('certferry injector', needs, () => {
   test('with exactly its rights it makes itself trusted, and the API server has it inject pods', async () => {
     const port = await freePort()
@@ -279,6 +284,33 @@ describe('certferry injector', needs, () => {
       replica.log('injector.tls-failed').filter(({ reason }) => reason !== 'injector_tls'),
       [],
     )
+  })
+
+  test('a certificate of a CA that cannot be made trusted stays out of service, and nothing is lost', async () => {
+    const port = await freePort()
+    await using _webhooks = await configureWebhooks(port)
+    const kubernetes = await account(RIGHTS)
+    await using replica = await startInjector({ port, kubernetes })
+    await ready(replica)
+    const before = await issuerServed(port)
+    const role = `/apis/rbac.authorization.k8s.io/v1/clusterroles/${kubernetes.pod}`
+    await cluster().api('PATCH', role, { rules: [] })
+    await cluster().api('DELETE', `/api/v1/namespaces/certferry/secrets/${CA_SECRET}`)
+    const rotate = () => replica.control.rotate({ certificates: 'all', reason: 'test', wait: true }, forever)
+    const { error } = await until(
+      'the right is taken away',
+      async () => (await rotate()).results.find(({ ok }) => !ok) ?? false,
+    )
+    assert.equal(error?.code, 'KUBERNETES_DENIED')
+    const meanwhile = await issuerServed(port)
+    assert.equal((await replica.get('/readyz')).status, 200)
+    assert.deepEqual(replica.log('rotation.rolled-back'), [])
+    assert.ok(isInjected(await cluster().api('POST', PODS, podWith(ASKING))))
+    await cluster().api('PATCH', role, { rules: RIGHTS.webhooks })
+    await until('it is taken into service', async () => (await rotate()).results.every(({ ok }) => ok))
+    assert.equal(meanwhile, before)
+    assert.notEqual(await issuerServed(port), before)
+    assert.equal((await trusted())[0]?.length, 2)
   })
 
   test('two replicas that start at the same time share a CA, and the API server asks both', async () => {
