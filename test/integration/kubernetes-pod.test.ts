@@ -167,6 +167,30 @@ describe('a pod that asks by annotation for a certificate', { skip, timeout: 600
     await pod.exec('certferry', [...CERTFERRY, 'rotate', 'web', '--wait', '-c', CONFIG])
     assert.notEqual(await serialIn(pod), before)
   })
+
+  test('on a cluster without native sidecars has it all the same before the app starts, and issues it once', async () => {
+    const metrics = await freePort()
+    const made = await cluster.api('POST', `/api/v1/namespaces/${NAMESPACE}/pods`, {
+      metadata: {
+        name: 'classic',
+        annotations: {
+          'certferry.io/certificate.web': 'pki_int/sign/web?common_name=classic.example.com&ttl=72h',
+          'certferry.io/native-sidecar': 'false',
+          'certferry.io/metrics-port': `${metrics}`,
+        },
+      },
+      spec: {
+        ...commonSpec(),
+        containers: [{ name: 'app', image: 'tools', command: ['sleep', '600'], securityContext: CAREFUL }],
+      },
+    })
+    const issuedBefore = await issued(vault)
+    await using pod = await run(made)
+    assert.deepEqual(pod.history().slice(0, 3), ['certferry-init started', 'certferry-init ended 0', 'app started'])
+    await pod.exec('certferry', [...CERTFERRY, 'wait', '-c', CONFIG])
+    assert.match(await serialIn(pod), /^[0-9A-F]+$/)
+    assert.equal(await issued(vault), issuedBefore + 1)
+  })
 })
 
 const commonSpec = () => ({
@@ -289,3 +313,6 @@ function served(port: number): Promise<string> {
 
 const logins = async (vault: TestVault) =>
   (await vault.audited()).filter(({ path, error }) => path === 'auth/kubernetes/login' && error === '').length
+
+const issued = async (vault: TestVault) =>
+  (await vault.audited()).filter(({ path, serial }) => path === 'pki_int/sign/web' && serial !== undefined).length
