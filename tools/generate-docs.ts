@@ -2,6 +2,7 @@
 // npm run docs -- --check  says which of them lag behind, and fails if one does
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { renderKubernetes } from './docs/annotations.ts'
 import { renderChart } from './docs/chart.ts'
 import { renderConfiguration } from './docs/configuration.ts'
 import { renderErrors } from './docs/errors.ts'
@@ -19,6 +20,7 @@ export const documents: readonly { readonly file: string; readonly render: () =>
   { file: 'docs/events.md', render: renderEvents },
   { file: 'README.md', render: renderReadme },
   { file: 'charts/certferry/README.md', render: renderChart },
+  { file: 'docs/kubernetes.md', render: renderKubernetes },
 ]
 
 /** Files that differ from what would be written. */

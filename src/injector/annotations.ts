@@ -98,7 +98,7 @@ export const PodAnnotations = z.strictObject({
     .describe('CA certificates that may sign for Vault, in PEM'),
   'vault-server-name': text(/^\S+$/, 'must be a host name').optional().describe("Name expected in Vault's certificate"),
   'vault-tls-secret': ObjectName.optional().describe(
-    'Secret of type kubernetes.io/tls that certferry presents to Vault; its ca.crt, where it has one, is that of vault-ca',
+    'Secret of type kubernetes.io/tls that certferry presents to Vault',
   ),
   'auth-type': text(/^[a-z-]+$/, 'must be the kind of an auth method')
     .prefault('kubernetes')

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { ERRORS } from '../../src/errors.ts'
+import { CERTIFICATE_ANNOTATIONS, PodAnnotations } from '../../src/injector/annotations.ts'
 import { EVENTS } from '../../src/observe/events.ts'
 import * as tables from '../../src/observe/metric-table.ts'
 import { ALERTS } from '../../tools/docs/metrics.ts'
@@ -18,6 +19,18 @@ test('each page is written once: a README, or one below docs/', () => {
   const files = documents.map(({ file }) => file)
   assert.equal(new Set(files).size, files.length)
   for (const file of files) assert.match(file, /^(README|charts\/certferry\/README|docs\/[a-z-]+)\.md$/)
+})
+
+test('every annotation is in the page on Kubernetes', () => {
+  const page = read('docs/kubernetes.md')
+  const names = [
+    ...Object.keys(PodAnnotations.shape),
+    ...Object.keys(CERTIFICATE_ANNOTATIONS).map((name) => `${name}.NAME`),
+  ]
+  assert.deepEqual(
+    names.filter((name) => !page.includes(`\n| \`${name}\` |`)),
+    [],
+  )
 })
 
 test('every error, event and metric is in its page', () => {

@@ -1,0 +1,38 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as z from 'zod'
+import { CERTIFICATE_ANNOTATIONS, PodAnnotations } from '../../src/injector/annotations.ts'
+import { ROOT } from '../packages.ts'
+import { code, table } from './table.ts'
+
+const PAGE = 'docs/kubernetes.md'
+const BLOCK = /(?<=<!-- annotations:begin -->\n).*(?=<!-- annotations:end -->)/s
+
+/** docs/kubernetes.md with the tables of annotations written anew between their markers. */
+export async function renderKubernetes(): Promise<string> {
+  const page = await readFile(join(ROOT, PAGE), 'utf8')
+  if (!BLOCK.test(page)) throw new Error(`${PAGE} has lost its markers <!-- annotations:begin --> and end`)
+  return page.replace(BLOCK, () => `${certificateTable()}\n\n${podTable()}\n`)
+}
+
+const certificateTable = () =>
+  table(
+    ['One certificate', 'Meaning'],
+    Object.entries(CERTIFICATE_ANNOTATIONS).map(([name, meaning]) => [code(`${name}.NAME`), meaning]),
+  )
+
+const podTable = () =>
+  table(
+    ['The whole pod', 'Default', 'Meaning'],
+    Object.entries(
+      Schema.parse(z.toJSONSchema(PodAnnotations, { io: 'input', unrepresentable: 'any' })).properties,
+    ).map(([name, { default: preset, description }]) => [
+      code(name),
+      preset === undefined ? '' : code(preset),
+      description,
+    ]),
+  )
+
+const Schema = z.object({
+  properties: z.record(z.string(), z.object({ default: z.string().optional(), description: z.string() })),
+})
