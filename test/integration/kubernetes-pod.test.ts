@@ -1,17 +1,18 @@
 import assert from 'node:assert/strict'
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { connect } from 'node:tls'
 import * as z from 'zod'
 import { bundleCli } from '../../tools/build.ts'
 import { nodeIn } from '../support/bundled.ts'
-import { type Certferry, startCertferry } from '../support/certferry.ts'
+import type { Certferry } from '../support/certferry.ts'
 import { skipReason } from '../support/components.ts'
+import { startInjector } from '../support/injector.ts'
 import { CONTROL_PLANE, startKubernetes, type TestKubernetes } from '../support/kubernetes.ts'
 import { freePort } from '../support/nginx.ts'
 import { podsReason, type RunningPod, runPod, type TestImage } from '../support/pod-runner.ts'
+import { served } from '../support/served.ts'
 import { until } from '../support/until.ts'
 import { signOnly, startVault, type TestVault, WEB_ROLE } from '../support/vault.ts'
 import { setupPodLogin } from '../support/vault-kubernetes.ts'
@@ -50,7 +51,7 @@ describe('a pod that asks by annotation for a certificate', { skip, timeout: 600
     const policy = signOnly('pki_int', 'web')
     const account = { role: 'web', serviceAccount: 'web', namespace: NAMESPACE }
     await setupPodLogin({ vault, cluster, kind: 'kubernetes', ...account, policy })
-    injector = await startInjector({ cluster, vault, folder })
+    injector = await startInjector({ cluster, vault, folder, image: IMAGE, namespace: NAMESPACE })
     images = await makeImages(folder)
   })
   after(async () => {
@@ -226,89 +227,11 @@ async function makeImages(folder: string): Promise<Record<string, TestImage>> {
   }
 }
 
-interface Around {
-  readonly cluster: TestKubernetes
-  readonly vault: TestVault
-  readonly folder: string
-}
-
-/** A real one over TLS, whom the API server asks about the pods of the namespace; its rights are the matter of kubernetes-injector.test.ts. */
-async function startInjector({ cluster, vault, folder }: Around): Promise<Certferry> {
-  const port = await freePort()
-  const configuration = 'certferry-injector'
-  await cluster.api('POST', '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations', {
-    metadata: { name: configuration },
-    webhooks: [
-      {
-        name: 'injector.certferry.io',
-        admissionReviewVersions: ['v1'],
-        sideEffects: 'None',
-        failurePolicy: 'Fail',
-        reinvocationPolicy: 'IfNeeded',
-        clientConfig: { url: `https://127.0.0.1:${port}/mutate` },
-        rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
-        namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': NAMESPACE } },
-      },
-    ],
-  })
-  const tokenFile = join(folder, 'injector-token')
-  writeFileSync(tokenFile, cluster.token, { mode: 0o600 })
-  const socket = join(folder, 'injector.sock')
-  const configFile = join(folder, 'injector.yaml')
-  const config = {
-    injector: {
-      listen: `127.0.0.1:${port}`,
-      certificate: 'injector',
-      webhookConfiguration: configuration,
-      image: IMAGE,
-      namespace: 'certferry',
-      defaults: { 'vault-address': vault.address, 'vault-role': 'web' },
-    },
-    kubernetes: {
-      apiServer: cluster.url,
-      caFile: cluster.caFile,
-      tokenFile,
-      namespace: 'certferry',
-      pod: 'certferry-injector',
-    },
-    admin: { listen: '127.0.0.1:0', socket },
-    log: { format: 'json' },
-    certificates: [
-      {
-        name: 'injector',
-        source: { kind: 'dev-ca', secret: 'certferry-injector-ca', altNames: ['127.0.0.1', 'localhost'], ttl: '24h' },
-        outputs: [{ kind: 'pem', directory: join(folder, 'injector-tls') }],
-        verify: [{ kind: 'tls', address: `127.0.0.1:${port}`, serverName: 'localhost' }],
-      },
-    ],
-  }
-  writeFileSync(configFile, JSON.stringify(config), { mode: 0o600 })
-  const injector = startCertferry({ verb: 'injector', configFile, socket })
-  const isReady = async () => (await injector.get('/readyz')).status === 200
-  await until('the injector is ready', isReady, { timeoutMs: 90_000 }).catch(async (cause) => {
-    await injector[Symbol.asyncDispose]()
-    throw new Error(`${JSON.stringify(injector.log().slice(-5))}\n${injector.stderr()}`, { cause })
-  })
-  return injector
-}
-
 /** Serial of the certificate on the volume, as the app sees it. */
 async function serialIn(pod: RunningPod): Promise<string> {
   const app = pod.history().some((line) => line === 'nginx started') ? 'nginx' : 'app'
   const text = await pod.exec(app, ['openssl', 'x509', '-in', '/tls/web/tls.crt', '-noout', '-serial'])
   return text.trim().replace('serial=', '')
-}
-
-/** Serial of the certificate that a client gets. */
-function served(port: number): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const options = { host: '127.0.0.1', port, servername: 'web.example.com', rejectUnauthorized: false }
-    const socket = connect(options, () => {
-      resolve(socket.getPeerCertificate().serialNumber)
-      socket.destroy()
-    })
-    socket.once('error', reject)
-  })
 }
 
 const logins = async (vault: TestVault) =>

@@ -65,7 +65,7 @@ const Container = z.looseObject({
 type Container = z.output<typeof Container>
 
 /** What the runner reads of a pod as the API server shows it. */
-const AdmittedPod = z.looseObject({
+export const AdmittedPod = z.looseObject({
   metadata: z.looseObject({
     name: z.string(),
     namespace: z.string(),
