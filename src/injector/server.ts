@@ -49,6 +49,8 @@ export interface Injector extends AsyncDisposable {
 const LIMITS: Limits = {
   ...PUBLIC_LIMITS,
   bodyBytes: 3 * 1024 * 1024,
+  // A dozen of the longest; a usual one has 10 KiB.
+  bodiesBytes: 36 * 1024 * 1024,
   // The API server keeps connections for 90 s; were this side the first to close them, a review could be lost.
   idleMs: 120_000,
   // An API server has at most 200 changes under way by default, and there may be a few.

@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import { SidecarError, systemCode, toSidecarError } from '../errors.ts'
 import { wireError } from './control.ts'
 import type { Emit } from './events.ts'
-import { type AnswerOptions, answer, json, type Reply, type Routes } from './router.ts'
+import { type AnswerOptions, answer, type BodyRoom, createBodyRoom, json, type Reply, type Routes } from './router.ts'
 
 /** What a client may take of the server. Times in ms. */
 export interface Limits {
@@ -21,6 +21,8 @@ export interface Limits {
   readonly connections: number
   readonly headerBytes: number
   readonly bodyBytes: number
+  /** Of all bodies at the same time. */
+  readonly bodiesBytes: number
   /** How long requests under way may take to end when the server stops. */
   readonly drainMs: number
   /**
@@ -38,10 +40,11 @@ export const PUBLIC_LIMITS: Limits = {
   connections: 64,
   headerBytes: 16 * 1024,
   bodyBytes: 1024,
+  bodiesBytes: 64 * 1024,
   drainMs: 500,
   lingerMs: 0,
 }
-export const CONTROL_LIMITS: Limits = { ...PUBLIC_LIMITS, stallMs: 0, bodyBytes: 16 * 1024 }
+export const CONTROL_LIMITS: Limits = { ...PUBLIC_LIMITS, stallMs: 0, bodyBytes: 16 * 1024, bodiesBytes: 1024 * 1024 }
 
 export interface HttpServerOptions {
   readonly routes: Routes
@@ -59,6 +62,7 @@ export interface HttpServer extends AsyncDisposable {
 /** An HTTP server that slow, greedy and broken clients cannot hold up. The caller makes it listen. */
 export function createServer({ routes, limits, emit, isOurName, tls }: HttpServerOptions): HttpServer {
   const stop = new AbortController()
+  const room = createBodyRoom(limits.bodiesBytes)
   const retire = new AbortController()
   let empty = () => {}
   /** In the order they came. */
@@ -81,6 +85,7 @@ export function createServer({ routes, limits, emit, isOurName, tls }: HttpServe
       routes,
       limits,
       emit,
+      room,
       isOurName,
       stop: stop.signal,
       isLast: () => retire.signal.aborted || isLast(),
@@ -200,6 +205,7 @@ function oneAtATime(taken: WeakSet<Socket>, respond: Respond) {
 }
 
 interface RespondOptions extends Pick<HttpServerOptions, 'routes' | 'limits' | 'emit' | 'isOurName'> {
+  readonly room: BodyRoom
   readonly stop: AbortSignal
   /** Whether the connection is closed after this answer in any case. */
   readonly isLast: () => boolean
@@ -209,12 +215,12 @@ interface RespondOptions extends Pick<HttpServerOptions, 'routes' | 'limits' | '
 async function respond(
   request: IncomingMessage,
   response: ServerResponse,
-  { routes, limits, emit, isOurName, stop, isLast }: RespondOptions,
+  { routes, limits, emit, room, isOurName, stop, isLast }: RespondOptions,
 ): Promise<void> {
   const gone = new AbortController()
   response.once('close', () => gone.abort(new DOMException('the client has gone', 'AbortError')))
   const signal = AbortSignal.any([stop, gone.signal])
-  const reply = await answer(request, routes, { maxBodyBytes: limits.bodyBytes, signal, isOurName }).catch(
+  const reply = await answer(request, routes, { maxBodyBytes: limits.bodyBytes, room, signal, isOurName }).catch(
     (error: unknown) => {
       if (gone.signal.aborted || request.errored) return undefined
       return failed(toSidecarError(stop.aborted ? stop.reason : error), emit)

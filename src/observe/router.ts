@@ -33,8 +33,31 @@ export const json = (status: number, value: unknown): Reply => ({
   body: `${JSON.stringify(value)}\n`,
 })
 
+/** How many bytes of bodies may be held at the same time. */
+export interface BodyRoom {
+  /** False where there is no room for so many more. */
+  take(bytes: number): boolean
+  give(bytes: number): void
+}
+
+export function createBodyRoom(limit: number): BodyRoom {
+  let held = 0
+  return {
+    take: (bytes) => {
+      if (held + bytes > limit) return false
+      held += bytes
+      return true
+    },
+    give: (bytes) => {
+      held -= bytes
+    },
+  }
+}
+
 export interface AnswerOptions {
   readonly maxBodyBytes: number
+  /** Shared by all connections of a server. */
+  readonly room: BodyRoom
   readonly signal: AbortSignal
   /** Judges the Host header, port included; by default any name will do. */
   readonly isOurName?: ((host: string) => boolean) | undefined
@@ -44,7 +67,7 @@ export interface AnswerOptions {
 export async function answer(
   request: IncomingMessage,
   routes: Routes,
-  { maxBodyBytes, signal, isOurName = () => true }: AnswerOptions,
+  { maxBodyBytes, room, signal, isOurName = () => true }: AnswerOptions,
 ): Promise<Reply> {
   const refusal = refuseForm(request, isOurName)
   if (refusal) return refusal
@@ -56,10 +79,11 @@ export async function answer(
   const handler = method === 'GET' || method === 'POST' ? route[method] : undefined
   if (!handler) return { ...text(405, 'method not allowed'), headers: { Allow: allowed(route) } }
   if (method === 'GET' && hasBody(request)) return text(400, `${request.method} takes no body`)
-  const body = await readBody(request, maxBodyBytes)
-  if (body === undefined) return tooLarge(maxBodyBytes)
+  const body = await readBody(request, maxBodyBytes, room)
+  if (body === 'too large') return tooLarge(maxBodyBytes)
+  if (body === 'no room') return text(503, 'too many bodies at the same time')
   const mediaType = request.headers['content-type']?.split(';', 1)[0]?.trim().toLowerCase() ?? ''
-  return handler({ query: new URLSearchParams(query), body, mediaType, signal })
+  return handler({ query: new URLSearchParams(query), body: body.text, mediaType, signal })
 }
 
 /** What the parser lets through and RFC 9110 and 9112 do not. */
@@ -85,17 +109,38 @@ const allowed = (route: Readonly<Partial<Record<Method, Handler>>>) =>
 const hasBody = ({ headers }: IncomingMessage) =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
-/** Undefined when it is longer than `limit`; what is left is then not kept. Rejects when the client goes away. */
-function readBody(request: IncomingMessage, limit: number): Promise<string | undefined> {
+/** What does not fit is not kept. Rejects when the client goes away. */
+function readBody(
+  request: IncomingMessage,
+  limit: number,
+  room: BodyRoom,
+): Promise<{ readonly text: string } | 'too large' | 'no room'> {
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = []
+    let chunks: Buffer[] = []
     let length = 0
-    request.on('data', (chunk: Buffer) => {
+    const letGo = () => {
+      room.give(length)
+      length = 0
+      chunks = []
+    }
+    const refuse = (why: 'too large' | 'no room') => {
+      letGo()
+      request.off('data', keep)
+      resolve(why)
+    }
+    const keep = (chunk: Buffer) => {
+      if (length + chunk.length > limit) return refuse('too large')
+      if (!room.take(chunk.length)) return refuse('no room')
       length += chunk.length
-      if (length > limit) return resolve(undefined)
       chunks.push(chunk)
+    }
+    request.on('data', keep)
+    request.once('end', () => {
+      const text = Buffer.concat(chunks).toString('utf8')
+      letGo()
+      resolve({ text })
     })
-    request.once('end', () => resolve(Buffer.concat(chunks).toString('utf8')))
     request.once('error', reject)
+    request.once('close', letGo)
   })
 }

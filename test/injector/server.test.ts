@@ -149,6 +149,16 @@ describe('the webhook', () => {
       assert.deepEqual(webhook.named('internal.error'), [])
     })
 
+  test('holds no more bodies at the same time than there is room for, and has it again once they are gone', async () => {
+    await using webhook = await start({ limits: { lingerMs: 0, bodiesBytes: 2 * REVIEW.length } })
+    const first = connect({ port: webhook.port, ca: ca.rootPem, servername: 'localhost' })
+    const head = `POST /mutate HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${2 * REVIEW.length}\r\n\r\n`
+    first.write(head + REVIEW.padEnd(2 * REVIEW.length - 1))
+    await until('there is no room', async () => (await webhook.post(REVIEW)).status === 503)
+    first.destroy()
+    await until('there is room again', async () => (await webhook.post(REVIEW)).status === 200)
+  })
+
   test('refuses an oversized body of unknown length', async () => {
     await using webhook = await start()
     const chunked = { headers: { 'content-type': 'application/json', 'transfer-encoding': 'chunked' } }
