@@ -1,12 +1,21 @@
 import { applyPatch } from 'rfc6902'
 import { quote } from '../core/secret.ts'
 import { SidecarError } from '../errors.ts'
-import { asksForInjection, INJECTED, PREFIX, RENDERED_CONFIG, RENDERED_VAULT_CA, STATUS } from './annotations.ts'
+import {
+  type Annotations,
+  asksForInjection,
+  INJECTED,
+  PREFIX,
+  RENDERED_CONFIG,
+  RENDERED_VAULT_CA,
+  STATUS,
+} from './annotations.ts'
 import { lacking, unfit } from './fitness.ts'
 import { type Identity, identityFor } from './identity.ts'
 import { Container, consumersOf, INIT, nameOf, type Pod, SIDECAR, VOLUMES } from './pod.ts'
 import { needsApiServer, renderConfig, sendsSignal } from './sidecar-config.ts'
 import { initContainer, mountsForApp, sidecarContainer, volumesFor } from './sidecar-container.ts'
+import { fromVaultK8s, type Translated } from './vault-k8s.ts'
 import { readAnnotations, type Trouble, type Wish } from './wish.ts'
 
 /** What holds for all pods of a cluster. */
@@ -32,20 +41,28 @@ export type Injection =
  * so that it may be asked about again. Throws INJECTION_REFUSED with all that is wrong. Pure.
  */
 export function injectPod(pod: Pod, context: InjectorContext): Injection {
-  const annotations = pod.metadata.annotations ?? {}
-  if (!asksForInjection(annotations)) return { kind: 'skipped', why: 'no annotation asks for a sidecar' }
-  const { wish, troubles } = readAnnotations(annotations, context.defaults)
+  const asked = askedBy(pod.metadata.annotations ?? {}, context)
+  if (!asked) return { kind: 'skipped', why: 'no annotation asks for a sidecar' }
+  const { wish, troubles } = readAnnotations(asked.annotations, context.defaults)
   if (isInjected(pod)) return { kind: 'injected', pod: withMounts(pod, wish), warnings: [] }
   const identity = identityFor(pod, wish)
   const config = wish.certificates.length > 0 ? renderConfig(wish, identity) : undefined
   refuse(pod, [
+    ...asked.troubles,
     ...troubles,
     ...(config?.troubles ?? []),
-    ...(troubles.length === 0 ? lacking(wish) : []),
+    ...(troubles.length + asked.troubles.length === 0 ? lacking(wish) : []),
     ...unfit(pod, wish),
     ...identity.troubles,
   ])
-  return build(pod, { wish, context, identity, config: config?.yaml })
+  const { pod: injected, warnings } = build(pod, { wish, context, identity, config: config?.yaml })
+  return { kind: 'injected', pod: injected, warnings: [...asked.warnings, ...warnings] }
+}
+
+/** The annotations under our prefix, in compatibility mode also what those of vault-k8s come to; undefined where none of them asks for a sidecar. */
+export function askedBy(annotations: Annotations, { vaultAnnotations }: InjectorContext): Translated | undefined {
+  const all = (vaultAnnotations ? fromVaultK8s(annotations) : undefined) ?? { annotations, warnings: [], troubles: [] }
+  return asksForInjection(all.annotations) ? all : undefined
 }
 
 /** Whether the sidecar is in it; the mark alone may have been copied from another pod. */
@@ -71,7 +88,7 @@ interface Plan {
   readonly config: string | undefined
 }
 
-function build(pod: Pod, plan: Plan): Injection {
+function build(pod: Pod, plan: Plan): { pod: Pod; warnings: string[] } {
   const { wish, context, identity, config } = plan
   const isNative = wish.pod['native-sidecar'] ?? context.nativeSidecars
   const parts = { wish, identity, image: wish.pod.image ?? context.image, needsApiServer: needsApiServer(wish) }
@@ -108,7 +125,7 @@ function build(pod: Pod, plan: Plan): Injection {
       }),
     },
   }
-  return { kind: 'injected', pod: withMounts(injected, wish), warnings: [...identity.warnings, ...warningsFor(wish)] }
+  return { pod: withMounts(injected, wish), warnings: [...identity.warnings, ...warningsFor(wish)] }
 }
 
 function warningsFor({ certificates, pod }: Wish): string[] {

@@ -4,7 +4,7 @@ import { isRecord } from '../config/problems.ts'
 import { quote } from '../core/secret.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import { asksForInjection, PREFIX } from './annotations.ts'
-import { type InjectorContext, injectPod } from './inject.ts'
+import { askedBy, type InjectorContext, injectPod } from './inject.ts'
 import { patchOf } from './patch.ts'
 import { removeInjection } from './remove.ts'
 import { parsePod } from './review.ts'
@@ -92,7 +92,7 @@ const Named = z.object({
 
 function injectTemplate(template: unknown, place: string, who: string, { context, found }: Work): unknown {
   const annotations = Named.safeParse(template).data?.metadata.annotations
-  if (!annotations || !asksForInjection(annotations)) return template
+  if (!annotations || !askedBy(annotations, context)) return template
   try {
     const injection = injectPod(removeInjection(parsePod(template)), context)
     if (injection.kind === 'skipped') return template

@@ -2,18 +2,32 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as z from 'zod'
 import { CERTIFICATE_ANNOTATIONS, PodAnnotations } from '../../src/injector/annotations.ts'
+import { EQUIVALENTS } from '../../src/injector/vault-k8s.ts'
 import { ROOT } from '../packages.ts'
 import { code, table } from './table.ts'
 
 const PAGE = 'docs/kubernetes.md'
-const BLOCK = /(?<=<!-- annotations:begin -->\n).*(?=<!-- annotations:end -->)/s
+const blockOf = (name: string) => new RegExp(`(?<=<!-- ${name}:begin -->\\n).*(?=<!-- ${name}:end -->)`, 's')
 
 /** docs/kubernetes.md with the tables of annotations written anew between their markers. */
 export async function renderKubernetes(): Promise<string> {
   const page = await readFile(join(ROOT, PAGE), 'utf8')
-  if (!BLOCK.test(page)) throw new Error(`${PAGE} has lost its markers <!-- annotations:begin --> and end`)
-  return page.replace(BLOCK, () => `${certificateTable()}\n\n${podTable()}\n`)
+  const tables = { annotations: `${certificateTable()}\n\n${podTable()}\n`, 'vault-annotations': `${vaultTable()}\n` }
+  return Object.entries(tables).reduce((text, [name, content]) => {
+    if (!blockOf(name).test(text)) throw new Error(`${PAGE} has lost its markers <!-- ${name}:begin --> and end`)
+    return text.replace(blockOf(name), () => content)
+  }, page)
 }
+
+const vaultTable = () =>
+  table(
+    ['vault.hashicorp.com/', 'certferry.io/', ''],
+    Object.entries(EQUIVALENTS).map(([name, { becomes, note = '', refused }]) => [
+      code(name),
+      becomes === undefined ? (refused ? 'refused' : 'ignored') : code(becomes),
+      note,
+    ]),
+  )
 
 const certificateTable = () =>
   table(
