@@ -66,11 +66,11 @@ const base64Within = (bytes: Buffer, offset: number): string =>
     .toString('base64')
     .slice(offset && offset + 1, Math.floor(((offset + bytes.length) * 8) / 6))
 
-/** Foreign text made safe for one line of a message: redacted, control characters escaped, cut to `limit` characters. */
+/** Foreign text made safe for one line of a message: redacted, characters that control or hide escaped, cut to `limit` characters. */
 export function quote(text: string, limit = 300): string {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is being escaped
-  const clean = redact(text).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (c) =>
-    c === '\n' ? ' ' : `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`,
+  const clean = redact(text).replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]|\p{Cf}/gu, (c) =>
+    c === '\n' ? ' ' : `\\x${c.codePointAt(0)?.toString(16).padStart(2, '0')}`,
   )
   return clean.length > limit ? `${clean.slice(0, limit)}…` : clean
 }

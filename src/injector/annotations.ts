@@ -49,7 +49,11 @@ const Names = z
     (names) => names.every((name) => DNS_LABEL.test(name)),
     'must be names of containers, with commas between them',
   )
-const path = z.string()
+/** RFC 6901, without the names by which JavaScript reaches what all objects share. */
+const path = z
+  .string()
+  .regex(/^(?:\/(?:[^~/]|~[01])*)*$/, 'must be a JSON pointer such as /env/-')
+  .refine((pointer) => !/\/(?:__proto__|constructor|prototype)(?:\/|$)/.test(pointer), 'names nothing of a container')
 /** RFC 6902 §4. */
 const Operation = z.discriminatedUnion('op', [
   z.object({ op: z.literal('add'), path, value: z.unknown() }),

@@ -72,7 +72,7 @@ const isInjected = ({ metadata, spec }: Pod): boolean =>
 
 function refuse(pod: Pod, troubles: readonly Trouble[]): void {
   if (troubles.length === 0) return
-  const lines = troubles.map(({ annotation, message }) => `  ${annotation}${annotation && ': '}${message}`)
+  const lines = troubles.map(({ annotation, message }) => `  ${quote(annotation, 120)}${annotation && ': '}${message}`)
   const count = troubles.length === 1 ? '1 problem' : `${troubles.length} problems`
   throw new SidecarError(
     'INJECTION_REFUSED',

@@ -70,6 +70,10 @@ describe('a bad annotation is refused with its name and what to write', () => {
       { 'share-process-namespace': 'false', 'reload.web': 'SIGHUP:nginx' },
       /share-process-namespace: is 'false', but a reload sends a signal/,
     ],
+    [{ 'json-patch': '[{"op":"add","path":"foo","value":1}]' }, /json-patch: must be a JSON pointer such as \/env\/-/],
+    [{ 'json-patch': '[{"op":"move","path":"/x","from":"y"}]' }, /json-patch: must be a JSON pointer/],
+    [{ 'json-patch': '[{"op":"add","path":"/__proto__/x","value":1}]' }, /json-patch: names nothing of a container/],
+    [{ 'certificate.w\n{"level":"error"}\u202e': 'x' }, /certificate\.w \{"level":"error"\}\\x202e: /],
     [{ config: 'web' }, /certferry\.io\/config: cannot be given together with certferry\.io\/certificate\.web/],
     [{ 'service-account-token-volume': 'tokn' }, /service-account-token-volume: the pod has no volume "tokn"/],
   ] as const) {
@@ -138,6 +142,20 @@ describe('a pod that cannot take it is refused whole', () => {
 })
 
 describe('a review', () => {
+  test('of a pod with ten times as many volumes takes not much more than ten times as long', () => {
+    const many = (count: number) =>
+      podWith(WEB, { spec: { volumes: Array.from({ length: count }, (_, index) => ({ name: `v${index}` })) } })
+    const timed = (count: number) => {
+      const asked = reviewOf(many(count))
+      const begin = performance.now()
+      for (let round = 0; round < 5; round += 1) review(asked, CONTEXT)
+      return performance.now() - begin
+    }
+    timed(10)
+    const [few, lots] = [timed(200), timed(2000)]
+    assert.ok(lots < 40 * few, `${lots.toFixed(1)} ms against ${few.toFixed(1)} ms`)
+  })
+
   test('of a dry run gets the same answer', () => {
     const [dry, real] = [{ dryRun: true }, {}].map((request) => admit(podWith(WEB), CONTEXT, request))
     assert.deepEqual(dry?.operations, real?.operations)
