@@ -193,7 +193,8 @@ export const Defaults = z.record(z.string(), z.string()).check((context) => {
 export const CERTIFICATE_ANNOTATIONS = {
   certificate:
     'What to obtain: pki/issue/web?common_name=web.example.com (a path of Vault with its parameters), or a certificate of the config in YAML, without its name',
-  reload: 'How the app is told: SIGHUP:nginx, an http URL, rollout-restart, or reload of the config in YAML',
+  reload:
+    'How the app is told: SIGHUP:nginx, an http URL, rollout-restart, helper (certferry reload-helper at /run/certferry-reload/app.sock), or reload of the config in YAML',
   verify: 'Proof that the app serves it: 127.0.0.1:8443, or verify of the config in YAML',
   directory: 'Where its files are, below volume-path; by default a directory of its name there',
 } as const

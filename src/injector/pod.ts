@@ -6,6 +6,7 @@ export const INIT = 'certferry-init'
 export const VOLUMES = {
   tls: 'certferry-tls',
   run: 'certferry-run',
+  reload: 'certferry-reload',
   config: 'certferry-config',
   vaultTls: 'certferry-vault-tls',
   extraSecret: 'certferry-extra-secret',

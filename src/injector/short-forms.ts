@@ -1,6 +1,7 @@
 import { isRecord, suggestion } from '../config/problems.ts'
 import { quote } from '../core/secret.ts'
 import { parseYaml } from './annotation-yaml.ts'
+import { PLACES } from './sidecar-config.ts'
 
 type Plain = Record<string, unknown>
 
@@ -60,14 +61,15 @@ function algorithmOf(type: string | null, bits: string | null): string | undefin
 
 const SIGNAL = /^(?<signal>SIG[A-Z0-9]+):(?<process>[^/\s]+)$/
 
-/** `SIGHUP:nginx`, a URL, `rollout-restart`, or `reload` of the config in YAML. Text says what is wrong. */
+/** `SIGHUP:nginx`, a URL, `rollout-restart`, `helper`, or `reload` of the config in YAML. Text says what is wrong. */
 export function parseReload(value: string): readonly unknown[] | string {
   const text = value.trim()
   const signal = SIGNAL.exec(text)?.groups
   if (signal) return [{ kind: 'signal', ...signal }]
   if (/^https?:\/\/\S+$/.test(text)) return [{ kind: 'http', url: text }]
   if (text === 'rollout-restart') return [{ kind: text }]
-  return listFrom(text, 'SIGHUP:nginx, http://127.0.0.1:8080/reload, rollout-restart')
+  if (text === 'helper') return [{ kind: 'http', url: 'http://localhost/reload', socket: PLACES.helper }]
+  return listFrom(text, 'SIGHUP:nginx, http://127.0.0.1:8080/reload, rollout-restart, helper')
 }
 
 /** `127.0.0.1:8443`, or `verify` of the config in YAML. Text says what is wrong. */

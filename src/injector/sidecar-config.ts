@@ -8,6 +8,8 @@ import type { Trouble, Wish } from './wish.ts'
 export const MOUNTS = {
   config: '/etc/certferry',
   run: '/run/certferry',
+  /** Shared with the app, which may write there. */
+  reload: '/run/certferry-reload',
   podToken: '/var/run/secrets/certferry',
   vaultTls: '/etc/certferry-vault-tls',
   extraSecret: '/etc/certferry-secret',
@@ -20,6 +22,8 @@ export const PLACES = {
   token: `${MOUNTS.config}/token`,
   kubernetes: `${MOUNTS.config}/kubernetes`,
   podToken: `${MOUNTS.podToken}/token`,
+  /** Where `certferry reload-helper` in the app's container listens. */
+  helper: `${MOUNTS.reload}/app.sock`,
 } as const
 
 /** Mode of the key where certferry and the app are different users of one group. */
@@ -60,6 +64,14 @@ export const needsApiServer = ({ pod, certificates }: Wish): boolean =>
 
 export const sendsSignal = ({ certificates }: Wish): boolean =>
   certificates.some(({ reload }) => hasKind(reload, 'signal'))
+
+/** Whether a reload goes to a socket that the app's container makes. */
+export const callsHelper = ({ certificates }: Wish): boolean =>
+  certificates.some(
+    ({ reload }) =>
+      Array.isArray(reload) &&
+      reload.some((each) => isRecord(each) && String(each.socket).startsWith(`${MOUNTS.reload}/`)),
+  )
 
 const hasKind = (list: unknown, kind: string): boolean =>
   Array.isArray(list) && list.some((each) => isRecord(each) && each.kind === kind)

@@ -1,7 +1,7 @@
 import { RENDERED_CONFIG, RENDERED_VAULT_CA } from './annotations.ts'
 import type { Identity } from './identity.ts'
 import { type Container, INIT, SIDECAR, VOLUMES, type Volume } from './pod.ts'
-import { MOUNTS, PLACES, usesToken } from './sidecar-config.ts'
+import { callsHelper, MOUNTS, PLACES, usesToken } from './sidecar-config.ts'
 import type { Wish } from './wish.ts'
 
 /** What the containers and volumes are made of. */
@@ -76,11 +76,13 @@ function resourcesOf(pod: Wish['pod']) {
   return { requests: of('requests'), limits: of('limits') }
 }
 
-function mountsOf({ pod }: Wish) {
+function mountsOf(wish: Wish) {
+  const { pod } = wish
   const token = pod['service-account-token-volume']
   return [
     { name: VOLUMES.tls, mountPath: pod['volume-path'] },
     { name: VOLUMES.run, mountPath: MOUNTS.run },
+    ...helperMounts(wish),
     { name: VOLUMES.config, mountPath: MOUNTS.config, readOnly: true },
     ...(token === undefined ? [] : [{ name: token, mountPath: MOUNTS.podToken, readOnly: true }]),
     ...(pod['vault-tls-secret'] === undefined
@@ -93,7 +95,13 @@ function mountsOf({ pod }: Wish) {
 }
 
 /** The whole volume, never one file of it by subPath: such a mount would stay with the first certificate. */
-export const mountsForApp = ({ pod }: Wish) => [{ name: VOLUMES.tls, mountPath: pod['volume-path'], readOnly: true }]
+export const mountsForApp = (wish: Wish) => [
+  { name: VOLUMES.tls, mountPath: wish.pod['volume-path'], readOnly: true },
+  ...helperMounts(wish),
+]
+
+/** Not in the volume of the certificates, which the app shall not write to. */
+const helperMounts = (wish: Wish) => (callsHelper(wish) ? [{ name: VOLUMES.reload, mountPath: MOUNTS.reload }] : [])
 
 /** In memory what holds a key; and one volume of everything that the sidecar reads. */
 export function volumesFor({ wish, needsApiServer }: Parts): Volume[] {
@@ -104,12 +112,16 @@ export function volumesFor({ wish, needsApiServer }: Parts): Volume[] {
       name: VOLUMES.tls,
       emptyDir: { medium: 'Memory', ...(pod['volume-size'] !== 'none' && { sizeLimit: pod['volume-size'] }) },
     },
-    { name: VOLUMES.run, emptyDir: { medium: 'Memory', sizeLimit: '1Mi' } },
+    { name: VOLUMES.run, emptyDir: SMALL },
+    ...(callsHelper(wish) ? [{ name: VOLUMES.reload, emptyDir: SMALL }] : []),
     { name: VOLUMES.config, projected: { sources: sourcesOf(pod, needsApiServer) } },
     ...(pod['vault-tls-secret'] === undefined ? [] : [secret(VOLUMES.vaultTls, pod['vault-tls-secret'])]),
     ...(pod['extra-secret'] === undefined ? [] : [secret(VOLUMES.extraSecret, pod['extra-secret'])]),
   ]
 }
+
+/** For a socket. */
+const SMALL = { medium: 'Memory', sizeLimit: '1Mi' }
 
 /** https://kubernetes.io/docs/concepts/storage/projected-volumes/: the kubelet keeps the token fresh, and the config the annotation. */
 function sourcesOf(pod: Wish['pod'], needsApiServer: boolean) {

@@ -335,6 +335,22 @@ describe('an annotation', () => {
     assert.doesNotMatch(JSON.stringify(admit(podWith(WEB)).pod.spec.volumes), /kube-root-ca/)
   })
 
+  test('reload: helper shares a volume for the socket, which the app may write to', () => {
+    const { pod } = admit(podWith({ ...WEB, 'certferry.io/reload.web': 'helper' }))
+    const [{ reload }] = configOf(pod).certificates
+    assert.deepEqual(reload, [
+      { kind: 'http', url: 'http://localhost/reload', socket: '/run/certferry-reload/app.sock' },
+    ])
+    for (const name of ['nginx', 'certferry'])
+      assert.ok(mountsOf(pod, name)?.includes('certferry-reload /run/certferry-reload'), name)
+    assert.deepEqual(pod.spec.containers[0]?.volumeMounts?.at(-1), {
+      name: 'certferry-reload',
+      mountPath: '/run/certferry-reload',
+    })
+    assert.equal(pod.spec.shareProcessNamespace, undefined)
+    assert.deepEqual(admit(pod).operations, [])
+  })
+
   test('json-patch changes the sidecar', () => {
     const { pod } = admit(
       podWith({
