@@ -169,6 +169,55 @@ describe('a pod that asks by annotation for a certificate', { skip, timeout: 600
     assert.notEqual(await serialIn(pod), before)
   })
 
+  test('without a shared process namespace is told by reload-helper, and proves that it serves the next one', async () => {
+    const [port, metrics] = [await freePort(), await freePort()]
+    const socket = '/run/certferry-reload/app.sock'
+    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi']
+      .map((each) => `${each}_temp_path /tmp/${each};`)
+      .join(' ')
+    const conf = `daemon off; pid /tmp/nginx.pid; events {} http { access_log off; ${paths} server { listen 127.0.0.1:${port} ssl; include /tls/web/tls.conf; } }`
+    const made = await cluster.api('POST', `/api/v1/namespaces/${NAMESPACE}/pods`, {
+      metadata: {
+        name: 'helped',
+        annotations: {
+          'certferry.io/certificate.web':
+            'source: { kind: vault-pki, mount: pki_int, role: web, commonName: web.example.com, ttl: 72h }\noutputs: [{ kind: pem, directory: /tls/web, layout: nginx-include }]',
+          'certferry.io/reload.web': 'helper',
+          'certferry.io/verify.web': `127.0.0.1:${port}`,
+          'certferry.io/metrics-port': `${metrics}`,
+        },
+      },
+      spec: {
+        ...commonSpec(),
+        volumes: [{ name: 'tmp', emptyDir: {} }],
+        containers: [
+          {
+            name: 'app',
+            image: IMAGE,
+            command: [
+              ...CERTFERRY,
+              'reload-helper',
+              '--socket',
+              socket,
+              '--',
+              'sh',
+              '-c',
+              `echo '${conf}' > /tmp/nginx.conf && exec nginx -e stderr -c /tmp/nginx.conf`,
+            ],
+            volumeMounts: [{ name: 'tmp', mountPath: '/tmp' }],
+            securityContext: CAREFUL,
+          },
+        ],
+      },
+    })
+    await using pod = await run(made)
+    const first = await until('nginx serves the first', () => served(port))
+    await pod.exec('certferry', [...CERTFERRY, 'rotate', 'web', '--wait', '-c', CONFIG])
+    const second = await served(port)
+    assert.notEqual(second, first)
+    assert.equal(second, await serialIn(pod))
+  })
+
   test('on a cluster without native sidecars has it all the same before the app starts, and issues it once', async () => {
     const metrics = await freePort()
     const made = await cluster.api('POST', `/api/v1/namespaces/${NAMESPACE}/pods`, {
