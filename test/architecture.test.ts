@@ -79,7 +79,16 @@ const RULES: Readonly<Record<string, Rule>> = {
     types: ['clock.ts', ...CONTRACTS],
   },
   'injector/': {
-    values: ['core/', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'config/', 'kubernetes/', 'observe/'],
+    values: [
+      'core/',
+      'errors.ts',
+      'plain-file.ts',
+      'abortable.ts',
+      'config/',
+      'kubernetes/',
+      'observe/',
+      'outputs/index.ts',
+    ],
     types: ['clock.ts'],
   },
   'loop.ts': ALL_BUT_COMMANDS,

@@ -94,7 +94,9 @@ export const PodAnnotations = z.strictObject({
   'vault-address': text(/^https?:\/\/\S+$/, 'must be an address such as https://vault.vault.svc:8200')
     .optional()
     .describe('Address of Vault'),
-  'vault-role': text(/^\S+$/, 'must be the name of a role').optional().describe('Role to log in with'),
+  'vault-role': text(/^\S+$/, 'must be the name of a role')
+    .optional()
+    .describe('Role to log in with, of kubernetes and jwt'),
   'vault-namespace': text(/^\S+$/, 'must be a namespace path').optional().describe('Vault Enterprise namespace'),
   namespace: text(/^\S+$/, 'must be a namespace path').optional().describe('The same as vault-namespace'),
   'vault-ca': text(/^-----BEGIN CERTIFICATE-----[\s\S]*-----END CERTIFICATE-----$/, 'must be certificates in PEM')
@@ -196,7 +198,7 @@ export const CERTIFICATE_ANNOTATIONS = {
   reload:
     'How the app is told: SIGHUP:nginx, an http URL, rollout-restart, helper (certferry reload-helper at /run/certferry-reload/app.sock), or reload of the config in YAML',
   verify: 'Proof that the app serves it: 127.0.0.1:8443, or verify of the config in YAML',
-  directory: 'Where its files are, below volume-path; by default a directory of its name there',
+  directory: 'Where its files are, below volume-path, unless its outputs say; by default a directory of its name there',
 } as const
 export type CertificateAnnotation = keyof typeof CERTIFICATE_ANNOTATIONS
 export const isCertificateAnnotation = (name: string): name is CertificateAnnotation =>

@@ -113,15 +113,19 @@ function vaultOf({ pod }: Wish): Record<string, unknown> {
     auth: {
       kind: pod['auth-type'],
       ...(mount !== undefined && { mount }),
-      ...(pod['vault-role'] !== undefined && { role: pod['vault-role'] }),
-      ...(usesToken(pod['auth-type']) && { tokenFile: tokenFileOf(pod) }),
+      ...(usesToken(pod['auth-type']) && withToken(pod)),
       ...pod['auth-config'],
     },
   }
 }
 
-/** These methods show Vault the token of the service account. */
+/** These methods show Vault the token of the service account, and name a role. */
 export const usesToken = (authType: string): boolean => authType === 'kubernetes' || authType === 'jwt'
+
+const withToken = (pod: Wish['pod']) => ({
+  ...(pod['vault-role'] !== undefined && { role: pod['vault-role'] }),
+  tokenFile: tokenFileOf(pod),
+})
 
 const tokenFileOf = (pod: Wish['pod']): string =>
   pod['service-account-token-volume'] === undefined ? PLACES.token : PLACES.podToken

@@ -1,5 +1,6 @@
-import { inWords, suggestion } from '../config/problems.ts'
+import { inWords, isRecord, suggestion } from '../config/problems.ts'
 import { quote } from '../core/secret.ts'
+import { outputs } from '../outputs/index.ts'
 import {
   type Annotations,
   CERTIFICATE_ANNOTATIONS,
@@ -122,13 +123,22 @@ function readCertificate(name: string, parts: readonly Part[], volumePath: strin
   const verify = parse(of('verify'), parseVerify)
   if (!options) return undefined
   return {
-    outputs: [{ kind: 'pem', directory: directory.path }],
     ...options,
+    outputs: withDirectory(options.outputs ?? [{ kind: 'pem' }], directory.path),
     ...(reload && { reload }),
     ...(verify && { verify }),
     name,
   }
 }
+
+/** Those that write files and do not say where do it in the directory of the certificate. */
+const withDirectory = (list: unknown, directory: string): unknown =>
+  Array.isArray(list)
+    ? list.map((each) => (isRecord(each) && writesFiles(each.kind) ? { directory, ...each } : each))
+    : list
+
+const writesFiles = (kind: unknown): boolean =>
+  outputs.definitions.some((definition) => definition.kind === kind && 'directory' in definition.options.shape)
 
 /** Relative, or absolute and below the volume. */
 function directoryIn(volumePath: string, value: string): { path: string } | string {

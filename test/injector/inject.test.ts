@@ -320,6 +320,25 @@ describe('an annotation', () => {
     assert.match(JSON.stringify(pod.spec.volumes), /vault-ca\.pem/)
   })
 
+  test('auth-type takes another method, which knows no role', () => {
+    const annotations = {
+      'certferry.io/auth-type': 'approle',
+      'certferry.io/auth-config': '{ roleIdFile: /etc/certferry-secret/role-id }',
+    }
+    const { auth } = configOf(admit(podWith({ ...WEB, ...annotations })).pod).vault
+    assert.deepEqual(auth, { kind: 'approle', roleIdFile: '/etc/certferry-secret/role-id' })
+  })
+
+  test('directory says where outputs are that do not say it themselves', () => {
+    const certificate =
+      'source: { kind: vault-pki, role: web, commonName: web.example.com }\noutputs: [{ kind: combined }, { kind: pem, directory: /tls/b }]'
+    const { pod } = admit(podWith({ 'certferry.io/certificate.web': certificate, 'certferry.io/directory.web': 'a' }))
+    assert.deepEqual(configOf(pod).certificates[0].outputs, [
+      { directory: '/tls/a', kind: 'combined' },
+      { kind: 'pem', directory: '/tls/b' },
+    ])
+  })
+
   test('config takes a ConfigMap with the whole config', () => {
     const { pod } = admit(podWith({ 'certferry.io/config': 'web-certferry' }))
     assert.equal(pod.metadata.annotations?.['certferry.io/rendered-config'], undefined)
