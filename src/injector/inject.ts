@@ -49,8 +49,7 @@ export function injectPod(pod: Pod, context: InjectorContext): Injection {
   const config = wish.certificates.length > 0 ? renderConfig(wish, identity) : undefined
   refuse(pod, [
     ...asked.troubles,
-    ...troubles,
-    ...(config?.troubles ?? []),
+    ...[...troubles, ...(config?.troubles ?? [])].map((trouble) => withOrigin(trouble, asked)),
     ...(troubles.length + asked.troubles.length === 0 ? lacking(wish) : []),
     ...unfit(pod, wish),
     ...identity.troubles,
@@ -61,7 +60,12 @@ export function injectPod(pod: Pod, context: InjectorContext): Injection {
 
 /** The annotations under our prefix, in compatibility mode also what those of vault-k8s come to; undefined where none of them asks for a sidecar. */
 export function askedBy(annotations: Annotations, { vaultAnnotations }: InjectorContext): Translated | undefined {
-  const all = (vaultAnnotations ? fromVaultK8s(annotations) : undefined) ?? { annotations, warnings: [], troubles: [] }
+  const all = (vaultAnnotations ? fromVaultK8s(annotations) : undefined) ?? {
+    annotations,
+    origins: {},
+    warnings: [],
+    troubles: [],
+  }
   return asksForInjection(all.annotations) ? all : undefined
 }
 
@@ -69,6 +73,12 @@ export function askedBy(annotations: Annotations, { vaultAnnotations }: Injector
 const isInjected = ({ metadata, spec }: Pod): boolean =>
   metadata.annotations?.[STATUS] === INJECTED &&
   [...(spec.initContainers ?? []), ...spec.containers].some(({ name }) => name === SIDECAR || name === INIT)
+
+/** Whoever wrote for vault-k8s does not know our annotation. */
+function withOrigin({ annotation, message }: Trouble, { origins }: Translated): Trouble {
+  const from = origins[annotation]
+  return from === undefined ? { annotation, message } : { annotation: from, message: `${message} (as ${annotation})` }
+}
 
 function refuse(pod: Pod, troubles: readonly Trouble[]): void {
   if (troubles.length === 0) return

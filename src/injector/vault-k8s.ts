@@ -2,257 +2,199 @@ import { stringify } from 'yaml'
 import { quote } from '../core/secret.ts'
 import { type Annotations, DNS_LABEL, PREFIX } from './annotations.ts'
 import { parseCertificate } from './short-forms.ts'
+import { EQUIVALENTS, type Equivalent, flag } from './vault-k8s-table.ts'
+import { readSignal, readTemplate } from './vault-k8s-template.ts'
 import type { Trouble } from './wish.ts'
 
 export const VAULT_PREFIX = 'vault.hashicorp.com/'
-const INJECT = `${VAULT_PREFIX}agent-inject`
-const DONE = `${VAULT_PREFIX}agent-inject-status`
-
-/** What becomes of an annotation of vault-k8s: our name for it, or why there is none. */
-export interface Equivalent {
-  /** Ours, without prefix. */
-  readonly becomes?: string
-  readonly value?: (value: string) => string
-  /** For people; with `refused` what to write instead. */
-  readonly note?: string
-  readonly refused?: boolean
-}
-
-/** https://developer.hashicorp.com/vault/docs/platform/k8s/injector/annotations. Names with `-<name>` stand for one of each secret. */
-export const EQUIVALENTS: Readonly<Record<string, Equivalent>> = {
-  'agent-inject': { becomes: 'inject' },
-  'agent-inject-status': { note: 'a pod that vault-k8s has injected is left alone' },
-  'agent-inject-secret-<name>': {
-    becomes: 'certificate.<name>',
-    note: 'where it is a path of PKI, pki/issue/web or pki/sign/web; parameters from the template. Other secrets are refused',
-  },
-  'agent-inject-template-<name>': {
-    becomes: 'certificate.<name>',
-    note: 'its path and parameters are read; what it prints becomes one file with key and chain (output combined)',
-  },
-  'agent-inject-template-file-<name>': { refused: true, note: 'write certferry.io/certificate.<name> instead' },
-  'agent-inject-default-template': { note: 'certificates are written as PEM' },
-  'agent-template-left-delim-<name>': { refused: true, note: 'write certferry.io/certificate.<name> instead' },
-  'agent-template-right-delim-<name>': { refused: true, note: 'write certferry.io/certificate.<name> instead' },
-  'agent-inject-file-<name>': { becomes: 'certificate.<name>', note: 'name of the file' },
-  'agent-inject-perms-<name>': { becomes: 'certificate.<name>', note: 'mode of the file' },
-  'agent-inject-command-<name>': {
-    becomes: 'reload.<name>',
-    note: 'where it only sends a signal: pkill -HUP nginx, kill -HUP $(pidof nginx). Others are refused: reload by http or exec',
-  },
-  'error-on-missing-key-<name>': { note: 'nothing is written unless it is whole' },
-  'secret-volume-path': { becomes: 'volume-path', note: '/vault/secrets unless given' },
-  'secret-volume-path-<name>': { refused: true, note: 'write certferry.io/directory.<name>, below volume-path' },
-  'preserve-secret-case': { note: 'names are taken as they are, in lower case' },
-  'agent-inject-containers': { becomes: 'containers' },
-  'agent-copy-volume-mounts': { refused: true, note: 'write certferry.io/extra-secret or json-patch' },
-  'agent-inject-token': { refused: true, note: 'the token stays in certferry; let the app log in by itself' },
-  'agent-image': { note: 'another program; write certferry.io/image' },
-  'agent-configmap': { refused: true, note: 'write certferry.io/config with a config of certferry' },
-  'agent-extra-secret': { becomes: 'extra-secret' },
-  'agent-init-first': { becomes: 'init-first' },
-  'agent-pre-populate': { note: 'a native sidecar is always there first' },
-  'agent-pre-populate-only': { becomes: 'init-only' },
-  'agent-requests-cpu': { note: 'for Vault Agent; write certferry.io/requests-cpu' },
-  'agent-requests-mem': { note: 'for Vault Agent; write certferry.io/requests-memory' },
-  'agent-requests-ephemeral': { note: 'for Vault Agent; write certferry.io/requests-ephemeral-storage' },
-  'agent-limits-cpu': { note: 'for Vault Agent; write certferry.io/limits-cpu' },
-  'agent-limits-mem': { note: 'for Vault Agent; write certferry.io/limits-memory' },
-  'agent-limits-ephemeral': { note: 'for Vault Agent; write certferry.io/limits-ephemeral-storage' },
-  'agent-run-as-user': { becomes: 'run-as-user' },
-  'agent-run-as-group': { becomes: 'run-as-group' },
-  'agent-run-as-same-user': { becomes: 'run-as-same-user' },
-  'agent-set-security-context': { becomes: 'set-security-context' },
-  'agent-share-process-namespace': { becomes: 'share-process-namespace' },
-  'agent-service-account-token-volume-name': { becomes: 'service-account-token-volume' },
-  'agent-revoke-on-shutdown': { note: 'would revoke certificates that are leased to the token' },
-  'agent-revoke-grace': { note: 'as agent-revoke-on-shutdown' },
-  'agent-enable-quit': { note: 'a native sidecar ends with the app' },
-  'agent-cache-enable': { refused: true, note: 'certferry is no proxy; keep Vault Agent for that' },
-  'agent-cache-use-auto-auth-token': { note: 'no proxy' },
-  'agent-cache-listener-port': { note: 'no proxy' },
-  'agent-cache-exit-on-err': { note: 'no proxy' },
-  'agent-auto-auth-exit-on-err': { note: 'logs in again, and says why not' },
-  'auth-min-backoff': { note: 'backoff is fixed' },
-  'auth-max-backoff': { note: 'backoff is fixed' },
-  'template-config-exit-on-retry-failure': { note: 'tries on, and keeps what is good' },
-  'template-static-secret-render-interval': { note: 'certificates are renewed by their lifetime' },
-  'template-lease-renewal-threshold': { note: 'renew.after of the certificate in YAML' },
-  'template-max-connections-per-host': { note: 'one connection does' },
-  'agent-disable-idle-connections': { note: 'nothing is kept open' },
-  'agent-disable-keep-alives': { note: 'nothing is kept open' },
-  'agent-telemetry-<name>': { note: 'metrics are at /metrics' },
-  'agent-json-patch': { note: 'is for the container of Vault Agent; write certferry.io/json-patch' },
-  'agent-init-json-patch': { note: 'is for the container of Vault Agent; write certferry.io/init-json-patch' },
-  role: { becomes: 'vault-role' },
-  'auth-type': { becomes: 'auth-type' },
-  'auth-path': { becomes: 'auth-path' },
-  'auth-config-<name>': { refused: true, note: 'write certferry.io/auth-config' },
-  service: { becomes: 'vault-address' },
-  namespace: { becomes: 'vault-namespace' },
-  'proxy-address': { refused: true, note: 'certferry speaks to Vault directly' },
-  'tls-skip-verify': {
-    refused: true,
-    note: 'certferry does not talk to a Vault it cannot authenticate; write certferry.io/vault-ca',
-  },
-  'tls-secret': { note: 'for files of ca-cert and the like; write certferry.io/vault-ca, or vault-tls-secret' },
-  'tls-server-name': { becomes: 'vault-server-name' },
-  'ca-cert': { note: 'a file of tls-secret; write certferry.io/vault-ca, or have it as a default of the injector' },
-  'ca-key': { note: 'no use is made of it' },
-  'client-cert': { refused: true, note: 'write certferry.io/vault-tls-secret' },
-  'client-key': { refused: true, note: 'write certferry.io/vault-tls-secret' },
-  'client-max-retries': { note: 'tries on by itself' },
-  'client-timeout': { note: 'vault.timeouts of the config' },
-  'go-max-procs': { note: 'not a Go program' },
-  'log-level': {
-    becomes: 'log-level',
-    value: (level) => (level === 'trace' ? 'debug' : level === 'err' ? 'error' : level),
-  },
-  'log-format': { becomes: 'log-format', value: (format) => (format === 'standard' ? 'pretty' : format) },
-  'agent-request-namespace': { note: 'of vault-k8s itself' },
-}
+/** Where vault-k8s mounts what it renders. */
+const SECRETS = '/vault/secrets'
 
 export interface Translated {
-  /** Those of the pod, with ours in place of what vault-k8s would have read. */
+  /** Those of the pod, with ours for what vault-k8s would have read. */
   readonly annotations: Annotations
+  /** By each of ours that was made: that of vault-k8s it comes from, for messages. */
+  readonly origins: Annotations
   readonly warnings: readonly string[]
   readonly troubles: readonly Trouble[]
 }
 
-/** Ours win where both say something. Undefined where the pod does not ask vault-k8s for anything, or has got it from there already. */
+/**
+ * What a pod asks of vault-k8s, in our annotations. Of two that say the same, that of the pod under our prefix counts. Undefined where it asks
+ * for nothing, or has got it already.
+ */
 export function fromVaultK8s(annotations: Annotations): Translated | undefined {
-  if (annotations[INJECT] !== 'true' || annotations[DONE] !== undefined) return undefined
+  if (flag(annotations[`${VAULT_PREFIX}agent-inject`] ?? '') !== 'true') return undefined
+  if (annotations[`${VAULT_PREFIX}agent-inject-status`] === 'injected') return undefined
   const theirs = Object.entries(annotations).flatMap(([key, value]) =>
     key.startsWith(VAULT_PREFIX) ? [{ key, value, ...familyOf(key.slice(VAULT_PREFIX.length)) }] : [],
   )
-  const troubles = theirs.flatMap(({ key, equivalent }) =>
-    equivalent?.refused ? [{ annotation: key, message: `has no equivalent in certferry: ${equivalent.note}` }] : [],
+  const says = (ours: string) => annotations[PREFIX + ours] !== undefined
+  const plain = theirs.map((one) => translate(one, says))
+  const secrets = secretNames(theirs).map(
+    (name) => new Map([...theirs].flatMap((one) => (one.name === name ? [[one.family, one]] : []))),
   )
-  const ignored = theirs.filter(({ equivalent }) => !equivalent?.refused && equivalent?.becomes === undefined)
-  const plain = theirs.flatMap(({ value, name, equivalent }) =>
-    equivalent?.becomes !== undefined && name === undefined
-      ? [[`${PREFIX}${equivalent.becomes}`, equivalent.value?.(value) ?? value]]
-      : [],
-  )
-  const secrets = theirs
-    .filter(({ family }) => family === 'agent-inject-secret-<name>')
-    .map(({ name = '' }) =>
-      certificateOf(name, annotations, annotations[`${VAULT_PREFIX}secret-volume-path`] ?? SECRETS),
-    )
+  const all = [
+    ...plain,
+    ...clashes(secrets),
+    ...secrets.map((secret) => translateSecret(secret, says, directoryOf(annotations))),
+  ]
+  const made = all.flatMap(({ made = [] }) => made).filter(({ ours }) => !says(ours))
   return {
     annotations: {
       [`${PREFIX}volume-path`]: SECRETS,
-      ...Object.fromEntries(plain),
-      ...Object.assign({}, ...secrets.map((secret) => secret.annotations)),
+      ...Object.fromEntries(made.map(({ ours, value }) => [PREFIX + ours, value])),
       ...annotations,
     },
-    warnings: [
-      ...ignored.map(({ key, equivalent }) => `certferry: ${key} is ignored: ${equivalent?.note ?? 'it is not known'}`),
-      ...secrets.flatMap(({ warnings }) => warnings),
-    ],
-    troubles: [...troubles, ...secrets.flatMap((secret) => secret.troubles)],
+    origins: Object.fromEntries(made.map(({ ours, from }) => [PREFIX + ours, from])),
+    warnings: all.flatMap(({ warning }) => (warning === undefined ? [] : [`certferry: ${warning}`])),
+    troubles: all.flatMap(({ trouble }) => trouble ?? []),
   }
 }
 
-/** Where vault-k8s mounts what it renders. */
-const SECRETS = '/vault/secrets'
+interface Theirs {
+  /** With its prefix. */
+  readonly key: string
+  readonly value: string
+  /** As in the table. */
+  readonly family: string
+  /** Of the secret, where it is about one. */
+  readonly name: string | undefined
+  readonly equivalent: Equivalent | undefined
+}
 
+interface Result {
+  /** Ours without prefix. */
+  readonly made?: readonly { readonly ours: string; readonly value: string; readonly from: string }[]
+  readonly warning?: string | undefined
+  readonly trouble?: Trouble
+}
+
+type Says = (ours: string) => boolean
+
+const OF_ONE = '<name>'
 /** Longest first, so that a family is not taken for another one whose name begins alike. */
 const FAMILIES = Object.keys(EQUIVALENTS)
-  .filter((family) => family.endsWith('-<name>'))
+  .filter((family) => family.endsWith(OF_ONE))
   .toSorted((a, b) => b.length - a.length)
 
-function familyOf(short: string): { family: string; name?: string; equivalent: Equivalent | undefined } {
-  if (Object.hasOwn(EQUIVALENTS, short)) return { family: short, equivalent: EQUIVALENTS[short] }
-  const family = FAMILIES.find((each) => short.startsWith(each.slice(0, -'<name>'.length)))
-  if (family === undefined) return { family: short, equivalent: undefined }
-  return { family, name: short.slice(family.length - '<name>'.length), equivalent: EQUIVALENTS[family] }
+function familyOf(short: string): Pick<Theirs, 'family' | 'name' | 'equivalent'> {
+  if (Object.hasOwn(EQUIVALENTS, short)) return { family: short, name: undefined, equivalent: EQUIVALENTS[short] }
+  const family = FAMILIES.find((each) => short.startsWith(each.slice(0, -OF_ONE.length)))
+  if (family === undefined) return { family: short, name: undefined, equivalent: undefined }
+  return { family, name: short.slice(family.length - OF_ONE.length), equivalent: EQUIVALENTS[family] }
 }
 
-/** `{{ with secret "pki/issue/web" "common_name=web.example.com" }}`, or `pkiCert` in place of `secret`. */
-const CALL = /\{\{-?\s*with\s+(?:\$\w+\s*:=\s*)?(?:secret|pkiCert)\s+(?<words>(?:"[^"]*"\s*)+)-?\}\}/g
-const KEY = /\.(?:Data\.private_key|Key)\b/
-const CERTIFICATE = /\.(?:Data\.certificate|Cert)\b/
+function translate({ key, value, name, equivalent }: Theirs, says: Says): Result {
+  const { becomes, refused, note, unless = [] } = equivalent ?? { note: 'it is not known' }
+  if (refused) {
+    const isLifted = unless.some((ours) => says(ours.replace(OF_ONE, ownName(name))))
+    if (flag(value) === 'false' || isLifted) return {}
+    return { trouble: { annotation: key, message: `has no equivalent in certferry: ${note}` } }
+  }
+  if (becomes === undefined) return { warning: `${key} is ignored: ${note}` }
+  // Those of one secret are read together.
+  if (name !== undefined) return {}
+  const also = becomes === 'vault-namespace' ? ['namespace'] : []
+  const ours = [becomes, ...also].find(says)
+  if (ours !== undefined) return ours === 'inject' ? {} : { warning: `${PREFIX}${ours} counts, not ${key}` }
+  return { made: [{ ours: becomes, value: equivalent?.value?.(value) ?? value, from: key }] }
+}
 
-function certificateOf(secret: string, annotations: Annotations, volumePath: string): Translated {
-  const at = (family: string) => annotations[`${VAULT_PREFIX}${family}-${secret}`]
-  const annotation = `${VAULT_PREFIX}agent-inject-secret-${secret}`
-  const name = secret.toLowerCase()
-  const fail = (message: string, place = annotation): Translated => ({
-    annotations: {},
-    warnings: [],
-    troubles: [
-      {
-        annotation: place,
-        message: `${message}; write ${PREFIX}certificate.${DNS_LABEL.test(name) ? name : 'web'} instead`,
-      },
-    ],
+/** The family of an annotation of one secret → that annotation. */
+type Secret = ReadonlyMap<string, Theirs>
+
+/** Annotations that say what a secret is to be; the others only add to one. */
+const SECRET_FAMILIES = ['secret', 'template', 'file', 'perms', 'command'].map(
+  (each) => `agent-inject-${each}-${OF_ONE}`,
+)
+
+const secretNames = (theirs: readonly Theirs[]): string[] => [
+  ...new Set(
+    theirs.flatMap(({ family, name }) => (name !== undefined && SECRET_FAMILIES.includes(family) ? [name] : [])),
+  ),
+]
+
+const ownName = (name = ''): string => name.toLowerCase()
+
+/** Names that differ in upper and lower case would be one certificate. */
+function clashes(secrets: readonly Secret[]): Result[] {
+  const byName = Map.groupBy(secrets, (secret) => ownName(nameOf(secret)))
+  return [...byName.values()].flatMap(([first, second]) =>
+    first && second
+      ? [
+          {
+            trouble: {
+              annotation: keyOf(second),
+              message: `means the same certificate as ${keyOf(first)}; give it another name`,
+            },
+          },
+        ]
+      : [],
+  )
+}
+
+const nameOf = (secret: Secret): string => [...secret.values()][0]?.name ?? ''
+const keyOf = (secret: Secret): string => [...secret.values()][0]?.key ?? ''
+
+function translateSecret(secret: Secret, says: Says, at: (name: string) => string): Result {
+  const of = (family: string) => secret.get(`agent-inject-${family}-${OF_ONE}`)
+  const name = ownName(nameOf(secret))
+  const instead = `write ${PREFIX}certificate.${DNS_LABEL.test(name) ? name : 'web'} instead`
+  const fail = (annotation: string, message: string): Result => ({
+    trouble: { annotation, message: `${message}; ${instead}` },
   })
-  if (!DNS_LABEL.test(name)) return fail(`"${quote(secret, 60)}" is no name for a certificate`)
-  const template = at('agent-inject-template') ?? ''
-  const calls = [...template.matchAll(CALL)]
-  if (calls.length > 1)
-    return fail('asks for several secrets in one file', `${VAULT_PREFIX}agent-inject-template-${secret}`)
-  const [path = at('agent-inject-secret') ?? '', ...parameters] = [
-    ...(calls[0]?.groups?.words ?? '').matchAll(/"([^"]*)"/g),
-  ].map(([, word]) => word ?? '')
-  if (!/\/(?:issue|sign)\/[^/]+$/.test(path))
+  const command = of('command')
+  if (says(`certificate.${name}`))
+    return { warning: `${PREFIX}certificate.${name} counts, not ${keyOf(secret)}`, ...reloadOf(name, command, says) }
+  const path = of('secret')
+  const template = of('template')
+  if (!path) return fail(keyOf(secret), `has no ${VAULT_PREFIX}agent-inject-secret-${nameOf(secret)} beside it`)
+  if (!DNS_LABEL.test(name)) return fail(path.key, `"${quote(nameOf(secret), 60)}" is no name for a certificate`)
+  if (!isPki(path.value))
     return fail(
-      `"${quote(path, 80)}" is no path of PKI, and certferry delivers certificates only: keep Vault Agent for this pod, or`,
+      path.key,
+      `"${quote(path.value, 80)}" is no path of PKI; certferry delivers certificates, so keep Vault Agent for this pod, or`,
     )
-  const query = new URLSearchParams(parameters.map((parameter) => splitParameter(parameter)))
-  const options = parseCertificate(`${path}?${query}`)
-  if (typeof options === 'string') return fail(options)
-  const isOneFile = KEY.test(template) && CERTIFICATE.test(template)
-  if (template !== '' && !isOneFile)
-    return fail(
-      'prints something else than certificate and key in one file',
-      `${VAULT_PREFIX}agent-inject-template-${secret}`,
-    )
-  const file = at('agent-inject-file') ?? secret
-  const perms = at('agent-inject-perms')
-  const directory = `${volumePath.replace(/\/$/, '')}/${name}`
-  const outputs = [{ kind: 'combined', directory, file, ...(perms !== undefined && { mode: perms }) }]
-  const command = at('agent-inject-command')
-  const reload = command === undefined ? undefined : signalOf(command)
-  if (command !== undefined && reload === undefined)
-    return {
-      annotations: {},
-      warnings: [],
-      troubles: [
-        {
-          annotation: `${VAULT_PREFIX}agent-inject-command-${secret}`,
-          message: `"${quote(command, 80)}" is no plain signal, and the image of certferry has no shell; write ${PREFIX}reload.${name}, such as SIGHUP:nginx or an http URL`,
-        },
-      ],
-    }
+  if (!template) return fail(path.key, 'has no template that says for which name')
+  const call = readTemplate(template.value)
+  if (typeof call === 'string') return fail(template.key, quote(call, 200))
+  if (trimmed(call.path) !== trimmed(path.value))
+    return fail(template.key, `reads "${quote(call.path, 80)}", which is another secret`)
+  const options = parseCertificate(`${call.path}?${call.query}`)
+  if (typeof options === 'string') return fail(template.key, options)
+  const perms = of('perms')?.value
+  const output = {
+    kind: 'combined',
+    file: of('file')?.value ?? nameOf(secret),
+    ...(perms !== undefined && { mode: perms }),
+  }
+  const reload = reloadOf(name, command, says)
+  const directory = at(name)
   return {
-    annotations: {
-      [`${PREFIX}certificate.${name}`]: stringify({ ...options, outputs }),
-      ...(reload !== undefined && { [`${PREFIX}reload.${name}`]: reload }),
-    },
-    warnings: [
-      `certferry: ${annotation} is at ${directory}/${file}, key first, then the chain: a certificate has a directory of its own`,
+    ...reload,
+    made: [
+      { ours: `certificate.${name}`, value: stringify({ ...options, outputs: [output] }), from: path.key },
+      ...(reload.made ?? []),
     ],
-    troubles: [],
+    warning: `${path.key} is at ${directory}/${output.file}, key first, then the chain: a certificate has a directory of its own`,
   }
 }
 
-const splitParameter = (parameter: string): [string, string] => {
-  const at = parameter.indexOf('=')
-  return at < 0 ? [parameter, ''] : [parameter.slice(0, at), parameter.slice(at + 1)]
+/** Where a certificate is going to be, as `wish.ts` decides; for the warning. */
+const directoryOf = (annotations: Annotations) => (name: string) => {
+  const volume = annotations[`${PREFIX}volume-path`] ?? annotations[`${VAULT_PREFIX}secret-volume-path`] ?? SECRETS
+  const own = annotations[`${PREFIX}directory.${name}`]
+  return own?.startsWith('/') ? own : `${volume.replace(/\/$/, '')}/${own ?? name}`
 }
 
-/** `pkill -HUP nginx`, `killall -s HUP nginx`, `kill -HUP $(pidof nginx)`, also by `sh -c`. */
-function signalOf(command: string): string | undefined {
-  const bare = command
-    .trim()
-    .replace(/^(?:\/bin\/)?sh\s+-c\s+(["'])(.*)\1$/s, '$2')
-    .trim()
-  const found =
-    /^(?:pkill|killall)\s+(?:-s\s+|-)(?:SIG)?(?<signal>[A-Z0-9]+)\s+(?:-x\s+)?(?<process>[\w.-]+)$/.exec(bare) ??
-    /^kill\s+(?:-s\s+|-)(?:SIG)?(?<signal>[A-Z0-9]+)\s+\$\((?:pidof|pgrep)\s+(?:-[a-z]+\s+)*(?<process>[\w.-]+)\)$/.exec(
-      bare,
-    )
-  return found?.groups && `SIG${found.groups.signal}:${found.groups.process}`
+function reloadOf(name: string, command: Theirs | undefined, says: Says): Result {
+  if (!command || says(`reload.${name}`)) return {}
+  const signal = readSignal(command.value)
+  if (signal !== undefined) return { made: [{ ours: `reload.${name}`, value: signal, from: command.key }] }
+  const message = `"${quote(command.value, 80)}" is no plain signal, and the image of certferry has no shell; write ${PREFIX}reload.${name}, such as SIGHUP:nginx or an http URL`
+  return { trouble: { annotation: command.key, message } }
 }
+
+const isPki = (path: string): boolean => /\/(?:issue|sign)\/[^/]+$/.test(path)
+const trimmed = (path: string): string => path.replace(/^\//, '')

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as z from 'zod'
 import { CERTIFICATE_ANNOTATIONS, PodAnnotations } from '../../src/injector/annotations.ts'
-import { EQUIVALENTS } from '../../src/injector/vault-k8s.ts'
+import { EQUIVALENTS } from '../../src/injector/vault-k8s-table.ts'
 import { ROOT } from '../packages.ts'
 import { code, table } from './table.ts'
 
