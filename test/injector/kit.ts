@@ -78,7 +78,7 @@ export const denied = (
   context = CONTEXT,
 ): string => admit(podWith(annotations, change), context).response.status?.message ?? 'it was not denied'
 
-const Answer = z.object({
+export const Answer = z.object({
   apiVersion: z.literal('admission.k8s.io/v1'),
   kind: z.literal('AdmissionReview'),
   response: z.object({
@@ -90,6 +90,6 @@ const Answer = z.object({
     status: z.object({ code: z.int(), reason: z.string(), message: z.string() }).optional(),
   }),
 })
-const Operations = z.array(
+export const Operations = z.array(
   z.object({ op: z.literal(['add', 'replace', 'remove']), path: z.string(), value: z.unknown() }),
 )
