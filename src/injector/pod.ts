@@ -60,4 +60,4 @@ export function nameOf({ metadata: { name, generateName } }: Pod): string {
 
 /** The containers that use the certificates: those that are named, or all. */
 export const consumersOf = ({ spec }: Pod, named: readonly string[] | undefined): Container[] =>
-  spec.containers.filter(({ name }) => name !== SIDECAR && (named?.includes(name) ?? true))
+  spec.containers.filter(({ name }) => named?.includes(name) ?? true)
