@@ -1,5 +1,6 @@
 import * as z from 'zod'
 import { inWords, isRecord, suggestion } from '../config/problems.ts'
+import { Label, ObjectName } from '../kubernetes/options.ts'
 import { parseYaml } from './annotation-yaml.ts'
 
 export const PREFIX = 'certferry.io/'
@@ -20,12 +21,8 @@ const Flag = z
 
 const text = (pattern: RegExp, error: string) => z.string().trim().regex(pattern, error)
 
-/** RFC 1123: names of containers, volumes and certificates. */
-export const DNS_LABEL = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/
-const ObjectName = text(
-  /^[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?$/,
-  'must be the name of an object: lower-case letters, digits, "-" and "."',
-)
+/** Names of containers, volumes and certificates. */
+export const isLabel = (name: string): boolean => Label.safeParse(name).success
 /** https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/ */
 const Quantity = text(
   /^(?:\d+(?:\.\d+)?(?:[mkMGTPE]|[KMGTPE]i)?|none)$/,
@@ -45,10 +42,7 @@ export const Directory = text(
 const Names = z
   .string()
   .transform((list) => list.split(',').map((name) => name.trim()))
-  .refine(
-    (names) => names.every((name) => DNS_LABEL.test(name)),
-    'must be names of containers, with commas between them',
-  )
+  .refine((names) => names.every(isLabel), 'must be names of containers, with commas between them')
 /** RFC 6901, without the names by which JavaScript reaches what all objects share. */
 const path = z
   .string()
@@ -117,9 +111,9 @@ export const PodAnnotations = z.strictObject({
   'token-audience': text(/^\S+$/, 'must be an audience')
     .prefault('vault')
     .describe('Audience of the service account token for Vault'),
-  'service-account-token-volume': text(DNS_LABEL, 'must be the name of a volume of the pod')
-    .optional()
-    .describe('Volume of the pod that holds the service account token in the file token, instead of one made for it'),
+  'service-account-token-volume': Label.optional().describe(
+    'Volume of the pod that holds the service account token in the file token, instead of one made for it',
+  ),
   'extra-secret': ObjectName.optional().describe('Secret to mount at /etc/certferry-secret, such as for auth-config'),
   image: Image.optional().describe('Image of the sidecar'),
   'image-pull-policy': z

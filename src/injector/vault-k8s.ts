@@ -1,6 +1,6 @@
 import { stringify } from 'yaml'
 import { quote } from '../core/secret.ts'
-import { type Annotations, DNS_LABEL, PREFIX } from './annotations.ts'
+import { type Annotations, isLabel, PREFIX } from './annotations.ts'
 import { parseCertificate } from './short-forms.ts'
 import { EQUIVALENTS, type Equivalent, flag } from './vault-k8s-table.ts'
 import { readSignal, readTemplate } from './vault-k8s-template.ts'
@@ -140,7 +140,7 @@ const keyOf = (secret: Secret): string => [...secret.values()][0]?.key ?? ''
 function translateSecret(secret: Secret, says: Says, at: (name: string) => string): Result {
   const of = (family: string) => secret.get(`agent-inject-${family}-${OF_ONE}`)
   const name = ownName(nameOf(secret))
-  const instead = `write ${PREFIX}certificate.${DNS_LABEL.test(name) ? name : 'web'} instead`
+  const instead = `write ${PREFIX}certificate.${isLabel(name) ? name : 'web'} instead`
   const fail = (annotation: string, message: string): Result => ({
     trouble: { annotation, message: `${message}; ${instead}` },
   })
@@ -150,7 +150,7 @@ function translateSecret(secret: Secret, says: Says, at: (name: string) => strin
   const path = of('secret')
   const template = of('template')
   if (!path) return fail(keyOf(secret), `has no ${VAULT_PREFIX}agent-inject-secret-${nameOf(secret)} beside it`)
-  if (!DNS_LABEL.test(name)) return fail(path.key, `"${quote(nameOf(secret), 60)}" is no name for a certificate`)
+  if (!isLabel(name)) return fail(path.key, `"${quote(nameOf(secret), 60)}" is no name for a certificate`)
   if (!isPki(path.value))
     return fail(
       path.key,

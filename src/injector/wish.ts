@@ -6,8 +6,8 @@ import {
   CERTIFICATE_ANNOTATIONS,
   type CertificateAnnotation,
   Directory,
-  DNS_LABEL,
   isCertificateAnnotation,
+  isLabel,
   MARKS,
   PodAnnotations,
   PREFIX,
@@ -96,7 +96,7 @@ function readCertificates(parts: readonly Part[], volumePath: string, tell: Tell
 function readCertificate(name: string, parts: readonly Part[], volumePath: string, tell: Tell) {
   const of = (family: CertificateAnnotation) => parts.find((part) => part.family === family)
   const [first] = parts
-  if (!DNS_LABEL.test(name)) {
+  if (!isLabel(name)) {
     tell(
       first?.annotation ?? name,
       `"${quote(name, 60)}" is no name for a certificate: lower-case letters, digits and "-", at most 63`,

@@ -1,4 +1,3 @@
-import { SidecarError } from '../errors.ts'
 import type { KubernetesRequest } from './client.ts'
 
 /** What a request is about, in the words of a Role. */
@@ -52,11 +51,4 @@ export function ruleFor(request: Called, verb = subjectOf(request).verb): string
   const ofName = name === undefined ? '' : `, resourceNames: ["${name}"]`
   const rule = `{apiGroups: ["${group}"], resources: ["${resource}"], verbs: ["${verb}"]${ofName}}`
   return `${namespace === undefined ? 'ClusterRole' : `Role in namespace ${namespace}`} ${rule}`
-}
-
-/** Percent-encodes each segment. What would lead elsewhere, as `..` does, throws CONFIG_INVALID. */
-export function encodePath(segments: readonly string[]): string {
-  const isSegment = (text: string) => text !== '' && text !== '.' && text !== '..' && !/[/\p{Cc}]/u.test(text)
-  if (segments.every(isSegment)) return `/${segments.map(encodeURIComponent).join('/')}`
-  throw new SidecarError('CONFIG_INVALID', `${JSON.stringify(segments.join('/'))} is no path of the Kubernetes API`)
 }

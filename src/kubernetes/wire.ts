@@ -4,10 +4,10 @@ import sendRequest from 'undici/lib/api/api-request.js'
 import createConnector from 'undici/lib/core/connect.js'
 import Agent from 'undici/lib/dispatcher/agent.js'
 import type { Secret } from '../core/secret.ts'
+import { encodePath } from '../core/url-path.ts'
 import { SidecarError, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import type { KubernetesRequest } from './client.ts'
-import { encodePath } from './names.ts'
 import type { Answer } from './replies.ts'
 
 /** etcd stores no object beyond 1.5 MiB; what is answered carries the managed fields as well. */
@@ -50,7 +50,7 @@ export function openWire({ address, caFile }: { readonly address: string; readon
       const search = new URLSearchParams(query).toString()
       const response = await sendRequest.call(agent, {
         origin: address,
-        path: `${encodePath(path)}${search && `?${search}`}`,
+        path: `/${encodePath(path, 'of the Kubernetes API')}${search && `?${search}`}`,
         method,
         headers: {
           accept: 'application/json',

@@ -1,9 +1,9 @@
 import type { Clock } from '../clock.ts'
 import { Secret } from '../core/secret.ts'
+import { encodePath } from '../core/url-path.ts'
 import { type ErrorCode, SidecarError } from '../errors.ts'
 import { createBreaker } from './breaker.ts'
 import { limiter } from './limit.ts'
-import { encodePath } from './paths.ts'
 import type { Answer } from './replies.ts'
 import type { Reply } from './transport.ts'
 
@@ -86,7 +86,7 @@ export function createRequests(
     try {
       const headers = headersOf(request, namespace)
       const json = body && revealed(body)
-      const reply = await send({ method, path: encodePath(path), headers, json, secrets, signal })
+      const reply = await send({ method, path: encodePath(path, 'in Vault'), headers, json, secrets, signal })
       const durationMs = report(String(reply.status))
       const sentAt = Date.parse(reply.date ?? '')
       if (!Number.isNaN(sentAt)) onClockSkew(sentAt + 500 - (clock.now() - durationMs / 2))

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { inspect } from 'node:util'
 import * as z from 'zod'
+import { encodePath } from '../../src/core/url-path.ts'
 import { VaultOptions } from '../../src/vault/options.ts'
-import { encodePath, MountPath, PathSegment } from '../../src/vault/paths.ts'
+import { MountPath, PathSegment } from '../../src/vault/paths.ts'
 
 const auth = { kind: 'token', token: 'hvs.canary' }
 const address = 'https://vault.example.com:8200'
@@ -99,10 +100,10 @@ describe('vault options', () => {
 
 describe('a path in Vault', () => {
   test('keeps its segments, whatever they hold', () =>
-    assert.equal(encodePath(['team', 'p?k#i', 'sign', 'wéb role']), 'team/p%3Fk%23i/sign/w%C3%A9b%20role'))
+    assert.equal(encodePath(['team', 'p?k#i', 'sign', 'wéb role'], 'in Vault'), 'team/p%3Fk%23i/sign/w%C3%A9b%20role'))
   test('that would lead elsewhere is refused', () => {
     for (const bad of ['..', '.', '', 'a/b', 'a\nb', '\0'])
-      assert.throws(() => encodePath(['pki', bad]), { code: 'CONFIG_INVALID' })
+      assert.throws(() => encodePath(['pki', bad], 'in Vault'), { code: 'CONFIG_INVALID' })
   })
   test('of a mount may have several segments', () => {
     assert.equal(MountPath.parse('/team/pki/'), 'team/pki')
