@@ -13,6 +13,10 @@ export const TestMessage = z.strictObject({
 })
 export type TestMessage = z.output<typeof TestMessage>
 
+/** What a test has measured, for whoever reads the report: `t.diagnostic`. */
+export const FigureMessage = z.strictObject({ figure: z.string() })
+export type FigureMessage = z.output<typeof FigureMessage>
+
 /** The tests that run at the moment, each with its place; sent whenever that changes. */
 export const RunningMessage = z.strictObject({ running: z.array(z.string()) })
 export type RunningMessage = z.output<typeof RunningMessage>
@@ -21,4 +25,4 @@ export type RunningMessage = z.output<typeof RunningMessage>
 export const DoneMessage = z.strictObject({ done: z.literal(true) })
 export type DoneMessage = z.output<typeof DoneMessage>
 
-export const Message = z.union([TestMessage, RunningMessage, DoneMessage])
+export const Message = z.union([TestMessage, FigureMessage, RunningMessage, DoneMessage])

@@ -5,6 +5,8 @@ import type { TestMessage } from './messages.ts'
 export interface Step {
   readonly title: string
   readonly tests: readonly TestMessage[]
+  /** What its tests have measured. */
+  readonly figures?: readonly string[]
   /** All that it printed; shown where something failed. */
   readonly output: string
   readonly durationMs: number
@@ -21,8 +23,8 @@ export function showProgress(stream: NodeJS.WriteStream, counts: { total: number
   stream.write(`\r\x1b[2K${line.slice(0, stream.columns - 1)}`)
 }
 
-/** One line for a finished part. */
-export function showStep(stream: NodeJS.WriteStream, { title, tests, durationMs }: Step) {
+/** One line for a finished part, and below it what was measured. */
+export function showStep(stream: NodeJS.WriteStream, { title, tests, figures = [], durationMs }: Step) {
   const failed = tests.filter(({ result }) => result === 'failed').length
   const skipped = tests.filter(({ result }) => result === 'skipped').length
   const counts = [
@@ -33,6 +35,7 @@ export function showStep(stream: NodeJS.WriteStream, { title, tests, durationMs 
   ]
   const mark = failed > 0 ? styleText('red', '✗') : styleText('green', '✓')
   stream.write(`${stream.isTTY ? '\r\x1b[2K' : ''}${mark} ${title}  ${counts.filter(Boolean).join(', ')}\n`)
+  for (const figure of figures) stream.write(`  ${styleText('dim', figure)}\n`)
 }
 
 /** Failures in full, what was skipped and why, the slowest tests, and as last line `N passed, N failed`. */

@@ -1,13 +1,16 @@
 import { relative } from 'node:path'
 import { run } from 'node:test'
 import { inspect } from 'node:util'
-import type { DoneMessage, RunningMessage, TestMessage } from './messages.ts'
+import type { DoneMessage, FigureMessage, RunningMessage, TestMessage } from './messages.ts'
 
 /**
  * `node tools/testing/run-files.ts [--name=PATTERN] FILE…`, started by suite.ts: runs all files in this one process and sends a message
  * for each test. node:test ends only when nothing keeps the process alive, so a leaked handle is told here instead of hanging.
  */
 const LEAK_AFTER_MS = 10_000
+
+/** node:test tells its totals in the same way. */
+const OWN_TOTALS = /^(?:tests|suites|pass|fail|cancelled|skipped|todo|duration_ms) [\d.]+$/
 
 const names = process.argv.filter((arg) => arg.startsWith('--name=')).map((arg) => arg.slice('--name='.length))
 const files = process.argv.slice(2).filter((arg) => !arg.startsWith('--name='))
@@ -44,6 +47,8 @@ for await (const { type, data } of run({
     if (type === 'test:pass' ? countsAlone(data) : !isEcho(error)) tell(messageOf(data, error))
   } else if (type === 'test:diagnostic' && data.message.includes('asynchronous activity after the test ended')) {
     tell({ result: 'failed', name: 'ends all it started', place: files.join(' '), durationMs: 0, detail: data.message })
+  } else if (type === 'test:diagnostic' && !OWN_TOTALS.test(data.message)) {
+    process.send?.({ figure: data.message } satisfies FigureMessage)
   }
 }
 

@@ -26,6 +26,7 @@ export interface SuiteOptions {
  */
 export async function runSuite({ title, files, namePattern, timeoutMs, onTest, signal }: SuiteOptions) {
   const tests: TestMessage[] = []
+  const figures: string[] = []
   const marker = `CERTFERRY_TEST_SUITE=${process.pid}:${files[0]}`
   const args = [RUN_FILES, ...(namePattern ? [`--name=${namePattern}`] : []), ...files]
   const child = spawn(process.execPath, args, {
@@ -47,6 +48,7 @@ export async function runSuite({ title, files, namePattern, timeoutMs, onTest, s
     const message = Message.parse(received)
     if ('done' in message) done = true
     else if ('running' in message) running = message.running
+    else if ('figure' in message) figures.push(message.figure)
     else add(message)
   })
   const closed = once(child, 'close').catch(() => [])
@@ -67,7 +69,7 @@ export async function runSuite({ title, files, namePattern, timeoutMs, onTest, s
     fail('does not crash', `ended with ${killedBy ?? `exit code ${code}`}; ${during()}`)
   else if (!done && !failed) fail('is run to its end', `the process ended early, with exit code 0; ${during()}`)
   else if (tests.length === 0 && namePattern === undefined) fail('holds a test', 'no test was run')
-  return { tests, output }
+  return { tests, figures, output }
 }
 
 function killGroup(pid: number | undefined) {
