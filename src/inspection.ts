@@ -1,44 +1,45 @@
 import type { Clock, Instant } from './clock.ts'
 import type { Bundle } from './core/bundle.ts'
+import type { Content } from './core/content.ts'
 import { lifetimeOf } from './core/renewal.ts'
 import { doubted, type Outcome, type RotationState } from './core/state.ts'
 import { toSidecarError } from './errors.ts'
 import type { Emit } from './observe/events.ts'
-import type { ManagedCertificate } from './rotation.ts'
+import type { Managed } from './rotation.ts'
 import type { Served } from './verifiers/verifier.ts'
 
 /** What the target was last seen to serve, and when. */
 export type Sighting = Served & { readonly at: Instant }
 
 /** The look between rotations: are the files as we left them, does the target still serve them? */
-export interface Inspection {
+export interface Inspection<C extends Content = Bundle> {
   served(): Sighting | undefined
-  dueAt(state: RotationState): Instant
+  dueAt(state: RotationState<C>): Instant
   /** Repairs files and probes the target. Where either is not as it should be, the state says so, and the loop delivers again. */
-  look(state: RotationState): Promise<RotationState>
+  look(state: RotationState<C>): Promise<RotationState<C>>
   /** A rotation proved what is served: that was a look as well. */
-  learn(outcome: Outcome, state: RotationState): void
+  learn(outcome: Outcome<C>, state: RotationState<C>): void
 }
 
 const SHORTEST_MS = 5_000
 const LONGEST_MS = 60_000
 
-export function createInspection(
-  cert: ManagedCertificate,
+export function createInspection<C extends Content>(
+  cert: Managed<C>,
   { clock, emit }: { clock: Clock; emit: Emit },
   signal: AbortSignal,
-): Inspection {
+): Inspection<C> {
   let lookedAt = clock.elapsed()
   let sighting: Sighting | undefined
   return { served: () => sighting, dueAt, look, learn }
 
   /** Twenty looks in a lifetime, between 5 s and 60 s apart; counted on the monotonic clock. */
-  function dueAt({ serving }: RotationState): Instant {
+  function dueAt({ serving }: RotationState<C>): Instant {
     const interval = serving ? Math.min(Math.max(lifetimeOf(serving) / 20, SHORTEST_MS), LONGEST_MS) : LONGEST_MS
     return Math.ceil(clock.now() + (lookedAt + interval - clock.elapsed()))
   }
 
-  async function look(state: RotationState): Promise<RotationState> {
+  async function look(state: RotationState<C>): Promise<RotationState<C>> {
     lookedAt = clock.elapsed()
     if (!state.serving) return state
     try {
@@ -51,7 +52,7 @@ export function createInspection(
     return probe(state)
   }
 
-  async function lookAtCopies(serving: Bundle): Promise<void> {
+  async function lookAtCopies(serving: C): Promise<void> {
     for (const { place, publish } of cert.remotes) {
       try {
         const what = await publish(serving, signal)
@@ -64,7 +65,7 @@ export function createInspection(
   }
 
   /** A target that serves something else is told again. One that is down is given until the next look: it may be restarting. */
-  async function probe(state: RotationState): Promise<RotationState> {
+  async function probe(state: RotationState<C>): Promise<RotationState<C>> {
     const { serving } = state
     if (cert.verifiers.length === 0 || !serving) return state
     const wasDown = sighting?.up === false
@@ -80,7 +81,8 @@ export function createInspection(
     return isFine ? state : doubted(state, { now: clock.now(), elapsed: clock.elapsed() })
   }
 
-  function learn(outcome: Outcome, { serving }: RotationState): void {
+  function learn(outcome: Outcome<C>, { serving }: RotationState<C>): void {
+    if (outcome.kind === 'unchanged') return
     lookedAt = clock.elapsed()
     if (outcome.kind !== 'served' || !outcome.verified || !serving) return
     sighting = {

@@ -1,15 +1,15 @@
 import type { Clock } from './clock.ts'
 import { countedLifetime, mayIssueAt, recentIssues } from './core/budget.ts'
-import type { Bundle } from './core/bundle.ts'
+import type { Content } from './core/content.ts'
 import { SidecarError, toSidecarError } from './errors.ts'
 import type { Store } from './outputs/store.ts'
-import type { Source } from './sources/source.ts'
+import type { Origin } from './sources/source.ts'
 
 /** Whom to ask, and where the issue budget is kept. */
-export interface Issuing {
+export interface Issuing<C extends Content> {
   readonly name: string
-  readonly source: Source
-  readonly store: Store
+  readonly source: Origin<C>
+  readonly store: Pick<Store<C>, 'current' | 'memory' | 'remember'>
 }
 
 export interface Terms {
@@ -22,7 +22,11 @@ export interface Terms {
  * One new bundle from the source, within the issue budget. Throws BUDGET_SPENT, STALE_RESPONSE when the source repeats the
  * certificate in service, and what the source throws.
  */
-export async function request(issuing: Issuing, { clock, forced }: Terms, signal: AbortSignal): Promise<Bundle> {
+export async function request<C extends Content>(
+  issuing: Issuing<C>,
+  { clock, forced }: Terms,
+  signal: AbortSignal,
+): Promise<C> {
   const { source, store } = issuing
   if (!source.issues) return source.fetch(signal)
   const ask = async () => assertNew(await source.fetch(signal), store.current)
@@ -30,19 +34,19 @@ export async function request(issuing: Issuing, { clock, forced }: Terms, signal
 }
 
 /** An issuer that repeats itself is a cache in between; taking its answer for new would end in a loop of renewals. */
-function assertNew(bundle: Bundle, current: Bundle | undefined): Bundle {
+function assertNew<C extends Content>(bundle: C, current: C | undefined): C {
   if (bundle.fingerprint !== current?.fingerprint) return bundle
   const message = `${bundle.origin} answered with certificate ${bundle.serial}, which is in service already`
   throw new SidecarError('STALE_RESPONSE', message)
 }
 
 /** The issuance is on record before it happens, so that no crash loop can hide what it costs. */
-async function withinBudget(
-  { name, source, store }: Issuing,
+async function withinBudget<C extends Content>(
+  { name, source, store }: Issuing<C>,
   now: number,
-  ask: () => Promise<Bundle>,
+  ask: () => Promise<C>,
   signal: AbortSignal,
-): Promise<Bundle> {
+): Promise<C> {
   const { current } = store
   const lifetimeMs = countedLifetime(current, source.ttlMs)
   const issuedAt = recentIssues(store.memory.issuedAt, now)

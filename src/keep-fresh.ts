@@ -1,6 +1,7 @@
 import type { Clock } from './clock.ts'
 import { delayMs } from './core/backoff.ts'
-import { assertUsable, type Bundle } from './core/bundle.ts'
+import type { Bundle } from './core/bundle.ts'
+import type { Content } from './core/content.ts'
 import {
   decide,
   evolve,
@@ -18,21 +19,21 @@ import { createInspection } from './inspection.ts'
 import type { Emit } from './observe/events.ts'
 import type { Held } from './outputs/store.ts'
 import { createReporter, type Publish } from './report.ts'
-import { type Assignment, type ManagedCertificate, rotate } from './rotation.ts'
+import { type Assignment, type Managed, rotate } from './rotation.ts'
 import type { Alarm } from './scheduler.ts'
 
 /** What a person or an event asks of the loop: a rotation now, or only that backoff be put aside. */
-export type LoopRequest =
-  | { readonly kind: 'rotate'; readonly reason: string; readonly done: (outcome: Outcome) => void }
+export type LoopRequest<C extends Content = Bundle> =
+  | { readonly kind: 'rotate'; readonly reason: string; readonly done: (outcome: Outcome<C>) => void }
   | { readonly kind: 'retry' }
 
-export interface LoopDeps {
+export interface LoopDeps<C extends Content = Bundle> {
   readonly clock: Clock
   readonly emit: Emit
   readonly alarm: Alarm
   /** Requests that arrived; whoever adds one rings the alarm. */
-  readonly requests: LoopRequest[]
-  readonly publish: Publish
+  readonly requests: LoopRequest<C>[]
+  readonly publish: Publish<C>
   /** At the start of the process a directory that is not fit to be used ends it; later it is tried again like any other trouble. */
   readonly isStart: boolean
 }
@@ -42,12 +43,16 @@ export interface LoopDeps {
  * Owns the store from here on. Rejects with the reason of `signal` when that aborts, and with a SidecarError of exit
  * code 78 when a directory is not fit to be used at all.
  */
-export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal: AbortSignal): Promise<void> {
+export async function keepFresh<C extends Content>(
+  cert: Managed<C>,
+  deps: LoopDeps<C>,
+  signal: AbortSignal,
+): Promise<void> {
   await using store = cert.store
   const { clock, alarm, requests } = deps
   const times = () => ({ now: clock.now(), elapsed: clock.elapsed(), random: clock.random })
-  const policy = (): Policy => ({ renewal: cert.renewal, seed: store.memory.seed })
-  const mismatch = rememberLast((bundle) => mismatchOf(cert, bundle))
+  const policy = () => policyOf(cert, store.memory.seed)
+  const mismatch = rememberLast((bundle: C) => mismatchOf(cert, bundle))
   const reporter = createReporter(cert.name, deps)
   const inspection = createInspection(cert, deps, signal)
 
@@ -64,7 +69,7 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     wanted = forced?.reason ?? wanted
     const due = decide(state, times(), state.serving && mismatch(state.serving))
     const isWanted = forced || (wanted !== undefined && !isHeldOff(state, times()))
-    const task: Task = isWanted ? { kind: 'renew', why: wanted ?? '' } : due
+    const task: Task<C> = isWanted ? { kind: 'renew', why: wanted ?? '' } : due
     reporter.publish(state, inspection.served(), task)
     if (state.serving) alarm.mind(state.serving.notAfter - state.serving.receivedAt)
     if (task.kind === 'wait') {
@@ -74,7 +79,7 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
     }
     const pass = reporter.started(task, state)
     const outcome = await rotate(cert, assignmentOf(task, { forced: forced !== undefined, wanted }), deps, signal)
-    if (outcome.kind === 'served' || !BEFORE_ISSUING.has(outcome.stage)) wanted = undefined
+    if (outcome.kind !== 'failed' || !BEFORE_ISSUING.has(outcome.stage)) wanted = undefined
     // What the pass has just checked need not be checked again.
     if (outcome.kind === 'served') mismatch.know(outcome.bundle, undefined)
     if (signal.aborted) for (const rotation of rotations) rotation.done(outcome)
@@ -90,8 +95,16 @@ export async function keepFresh(cert: ManagedCertificate, deps: LoopDeps, signal
   }
 }
 
+/** When a rotation is due, by the config and the source. */
+export function policyOf<C extends Content>(
+  { renewal, source: { polling } }: Pick<Managed<C>, 'renewal' | 'source'>,
+  seed: string,
+): Policy<C> {
+  return { renewal, seed, ...(polling && { pollAfterMs: (serving) => polling.afterMs(serving) }) }
+}
+
 /** The directory is another one now: what it lacks is delivered again from memory, and nothing is issued for it. */
-function moved(before: RotationState, found: RotationState): RotationState {
+function moved<C extends Content>(before: RotationState<C>, found: RotationState<C>): RotationState<C> {
   const { targetSeen, failures, failure } = before
   const inMemory = before.pending ?? before.serving
   const isThere = inMemory === undefined || inMemory.fingerprint === found.serving?.fingerprint
@@ -99,11 +112,11 @@ function moved(before: RotationState, found: RotationState): RotationState {
 }
 
 /** Opens the store, for as long as it takes: another certferry may hold the lock, the volume may be away. Nothing is asked of Vault meanwhile. */
-async function openStore(
-  cert: ManagedCertificate,
-  { clock, alarm, isStart }: LoopDeps,
-  reporter: ReturnType<typeof createReporter>,
-): Promise<Held> {
+async function openStore<C extends Content>(
+  cert: Managed<C>,
+  { clock, alarm, isStart }: LoopDeps<C>,
+  reporter: Pick<ReturnType<typeof createReporter<C>>, 'unopened'>,
+): Promise<Held<C>> {
   for (let failures = 1; ; failures++) {
     try {
       return await cert.store.open()
@@ -123,7 +136,10 @@ async function openStore(
 const LOCK_RETRY_MS = 1_000
 
 /** Drops a bundle kept for a retry that is no longer what the config asks for. */
-const worthKeeping = ({ current, pending }: Held, mismatch: (bundle: Bundle) => string | undefined): Held => ({
+const worthKeeping = <C extends Content>(
+  { current, pending }: Held<C>,
+  mismatch: (bundle: C) => string | undefined,
+): Held<C> => ({
   current,
   pending: pending && mismatch(pending) === undefined ? pending : undefined,
 })
@@ -132,10 +148,13 @@ const worthKeeping = ({ current, pending }: Held, mismatch: (bundle: Bundle) => 
 const BY_TIME: ReadonlySet<ErrorCode> = new Set(['CERTIFICATE_EXPIRED', 'NOT_YET_VALID', 'TTL_TOO_SHORT'])
 
 /** Why this bundle is not what the config asks for now: another issuer, other names, another key, an untrusted chain. */
-export function mismatchOf({ source, expect }: ManagedCertificate, bundle: Bundle): string | undefined {
+export function mismatchOf<C extends Content>(
+  { source, assertUsable }: Pick<Managed<C>, 'source' | 'assertUsable'>,
+  bundle: C,
+): string | undefined {
   if (bundle.origin !== source.origin) return `issued by ${bundle.origin}, wanted ${source.origin}`
   try {
-    assertUsable(bundle, expect, bundle.receivedAt)
+    assertUsable(bundle, bundle.receivedAt)
     return undefined
   } catch (thrown) {
     const error = toSidecarError(thrown)
@@ -144,24 +163,25 @@ export function mismatchOf({ source, expect }: ManagedCertificate, bundle: Bundl
 }
 
 /** Remembers the answer for the last bundle asked about: it cannot change while bundle and config stay. */
-function rememberLast<T>(answer: (bundle: Bundle) => T) {
-  let last: { bundle: Bundle; value: T } | undefined
-  const know = (bundle: Bundle, value: T) => {
+function rememberLast<C extends Content, T>(answer: (bundle: C) => T) {
+  let last: { bundle: C; value: T } | undefined
+  const know = (bundle: C, value: T) => {
     last = { bundle, value }
     return value
   }
-  const remembered = (bundle: Bundle): T => (last?.bundle === bundle ? last.value : know(bundle, answer(bundle)))
+  const remembered = (bundle: C): T => (last?.bundle === bundle ? last.value : know(bundle, answer(bundle)))
   return Object.assign(remembered, { know })
 }
 
 /** Stages at which nothing was issued for sure. */
 const BEFORE_ISSUING: ReadonlySet<Stage> = new Set(['preflight', 'fetch'])
 
-const assignmentOf = (
-  task: Exclude<Task, { kind: 'wait' }>,
+const assignmentOf = <C extends Content>(
+  task: Exclude<Task<C>, { kind: 'wait' }>,
   { forced, wanted = '' }: { forced: boolean; wanted: string | undefined },
-): Assignment => ({
+): Assignment<C> => ({
   ...(task.kind === 'deliver' ? { bundle: task.bundle } : {}),
+  ...(task.kind === 'poll' ? { polled: task.bundle } : {}),
   forced,
   oneWay: /^compromised?\b/i.test(wanted),
 })

@@ -1,31 +1,31 @@
 import type { Clock } from './clock.ts'
-import type { CertificateConfig } from './config/config.ts'
+import type { Bundle } from './core/bundle.ts'
+import type { Content } from './core/content.ts'
 import { SidecarError, toSidecarError } from './errors.ts'
 import { keepFresh, type LoopRequest } from './keep-fresh.ts'
 import type { Emit } from './observe/events.ts'
 import type { Report } from './report.ts'
-import type { ManagedCertificate } from './rotation.ts'
+import type { Managed } from './rotation.ts'
 import type { Scheduler } from './scheduler.ts'
 
-/** A certificate being kept fresh by a loop of its own. */
-export interface Loop {
-  readonly config: CertificateConfig
-  readonly cert: ManagedCertificate
+/** A certificate or a secret being kept fresh by a loop of its own. */
+export interface Loop<C extends Content = Bundle> {
+  readonly cert: Managed<C>
   /** The last report; undefined until the store has been looked at. */
-  readonly report: Report | undefined
-  ask(request: LoopRequest): void
+  readonly report: Report<C> | undefined
+  ask(request: LoopRequest<C>): void
   /** Ends this loop alone; resolves when its files are no longer touched. */
   stop(): Promise<void>
   /** Resolves when the loop has ended, for whatever cause. */
   readonly ended: Promise<void>
 }
 
-export interface LoopParts {
+export interface LoopParts<C extends Content = Bundle> {
   readonly clock: Clock
   readonly emit: Emit
   readonly scheduler: Scheduler
   readonly signal: AbortSignal
-  readonly changed: (loop: Loop) => void
+  readonly changed: (loop: Loop<C>) => void
   /** False for certificates that a reload of the config added or changed. */
   readonly isStart: boolean
   /** The loop cannot go on. */
@@ -37,16 +37,15 @@ const DEFECTS_TOLERATED = 5
 const CALM_MS = 3_600_000
 const PAUSE_MS = 5_000
 
-export function startLoop(config: CertificateConfig, makeCert: () => ManagedCertificate, parts: LoopParts): Loop {
+export function startLoop<C extends Content>(makeCert: () => Managed<C>, parts: LoopParts<C>): Loop<C> {
   const own = new AbortController()
   const signal = AbortSignal.any([parts.signal, own.signal])
   const alarm = parts.scheduler.alarm(signal)
-  const requests: LoopRequest[] = []
-  let report: Report | undefined
+  const requests: LoopRequest<C>[] = []
+  let report: Report<C> | undefined
   let cert = makeCert()
 
-  const loop: Loop = {
-    config,
+  const loop: Loop<C> = {
     get cert() {
       return cert
     },
@@ -65,7 +64,7 @@ export function startLoop(config: CertificateConfig, makeCert: () => ManagedCert
       return ended
     },
   }
-  const publish = (next: Report) => {
+  const publish = (next: Report<C>) => {
     report = next
     parts.changed(loop)
   }
@@ -74,7 +73,7 @@ export function startLoop(config: CertificateConfig, makeCert: () => ManagedCert
 
   /** Whoever still waits for a rotation is told that there will be none. */
   function dismiss(): void {
-    const error = new SidecarError('STOPPED', `${config.name} was stopped before it was rotated`)
+    const error = new SidecarError('STOPPED', `${cert.name} was stopped before it was rotated`)
     for (const request of requests.splice(0))
       if (request.kind === 'rotate')
         request.done({
@@ -103,7 +102,7 @@ export function startLoop(config: CertificateConfig, makeCert: () => ManagedCert
         if (error.code !== 'BUG' || defects >= DEFECTS_TOLERATED) return parts.fatal(error)
         const nextAt = parts.clock.now() + PAUSE_MS
         parts.emit('rotation.failed', {
-          certificate: config.name,
+          certificate: cert.name,
           stage: 'preflight',
           attempt: defects,
           nextAt,

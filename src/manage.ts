@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import type { CertificateConfig } from './config/config.ts'
-import { type Expectation, parseCertificates } from './core/bundle.ts'
+import { assertUsable, type Expectation, parseCertificates } from './core/bundle.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
@@ -47,17 +47,18 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
   const remotes = made.filter(isRemote)
   // Outside a cluster that is an error of the config, and not one of each pass.
   if (remotes.length > 0) kubernetes()
+  const expect = trusting(check.trustFile, {
+    ...(source.names && { names: source.names }),
+    ...(source.algorithm && { algorithm: source.algorithm }),
+    minTtlMs: check.minTtl,
+    chain: check.chain,
+    serverAuth: config.verify.length > 0,
+  })
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
   return {
     name,
     source,
-    expect: trusting(check.trustFile, {
-      ...(source.names && { names: source.names }),
-      ...(source.algorithm && { algorithm: source.algorithm }),
-      minTtlMs: check.minTtl,
-      chain: check.chain,
-      serverAuth: config.verify.length > 0,
-    }),
+    assertUsable: (bundle, at) => assertUsable(bundle, expect, at),
     renewal: { after, beforeMs, cron, timezone, jitter },
     outputs: files,
     remotes,

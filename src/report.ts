@@ -1,4 +1,6 @@
 import type { Clock, Instant } from './clock.ts'
+import type { Bundle } from './core/bundle.ts'
+import type { Content } from './core/content.ts'
 import {
   failureOf,
   initialState,
@@ -14,25 +16,25 @@ import type { Sighting } from './inspection.ts'
 import type { Emit } from './observe/events.ts'
 
 /** What the loop knows, published after every change. */
-export interface Report {
-  readonly state: RotationState
+export interface Report<C extends Content = Bundle> {
+  readonly state: RotationState<C>
   /** What the target was last seen to serve; undefined before the first look, and without a verifier. */
   readonly served: Sighting | undefined
   /** What the loop is about to do. */
-  readonly next: Task
+  readonly next: Task<C>
 }
 
-export type Publish = (report: Report) => void
+export type Publish<C extends Content = Bundle> = (report: Report<C>) => void
 
 /** Tells the story of one certificate: states to whoever shows them, events to the observers. Decides nothing. */
-export function createReporter(
+export function createReporter<C extends Content>(
   certificate: string,
-  { clock, emit, publish }: { clock: Clock; emit: Emit; publish: Publish },
+  { clock, emit, publish }: { clock: Clock; emit: Emit; publish: Publish<C> },
 ) {
   let told: Phase = 'PENDING'
-  let last: Report | undefined
+  let last: Report<C> | undefined
 
-  const show = (state: RotationState, served: Sighting | undefined, next: Task) => {
+  const show = (state: RotationState<C>, served: Sighting | undefined, next: Task<C>) => {
     const now = phase(state, clock.now())
     last = { state, served, next }
     publish(last)
@@ -45,7 +47,7 @@ export function createReporter(
     /** The store could not be opened, yet or again. What was in service before is so still: a target holds it in memory. */
     unopened(error: SidecarError, attempt: number, nextAt: Instant) {
       const failure = failureOf(error, 'preflight', clock.now())
-      const blank = initialState(
+      const blank = initialState<C>(
         { current: undefined, pending: undefined },
         { renewal: { jitter: 0 }, seed: '' },
         { now: clock.now(), elapsed: 0 },
@@ -64,14 +66,16 @@ export function createReporter(
           hint: failure.hint,
         })
     },
-    started(task: Exclude<Task, { kind: 'wait' }>, before: RotationState) {
+    started(task: Exclude<Task<C>, { kind: 'wait' }>, before: RotationState<C>) {
       const startedAt = clock.elapsed()
-      emit('rotation.started', { certificate, why: task.why })
+      // A look at the source is no rotation before it finds something.
+      if (task.kind !== 'poll') emit('rotation.started', { certificate, why: task.why })
       return {
-        finished(outcome: Outcome, after: RotationState) {
+        finished(outcome: Outcome<C>, after: RotationState<C>) {
           const durationMs = clock.elapsed() - startedAt
           if (outcome.kind === 'failed') return failed(outcome, before, after)
           if (before.failures > 0) emit('rotation.recovered', { certificate, failures: before.failures })
+          if (outcome.kind === 'unchanged') return
           const { serial, notAfter } = outcome.bundle
           const renewAt = after.renewAt ?? notAfter
           if (task.why === 'verify' && !before.rotatedAt)
@@ -83,7 +87,7 @@ export function createReporter(
               notAfter,
               renewAt,
               verified: outcome.verified,
-              issued: task.kind === 'renew',
+              issued: task.kind !== 'deliver',
               durationMs,
             })
         },
@@ -91,7 +95,11 @@ export function createReporter(
     },
   }
 
-  function failed({ error, stage }: Extract<Outcome, { kind: 'failed' }>, before: RotationState, after: RotationState) {
+  function failed(
+    { error, stage }: Extract<Outcome<C>, { kind: 'failed' }>,
+    before: RotationState<C>,
+    after: RotationState<C>,
+  ) {
     const failure = {
       certificate,
       stage,

@@ -1,5 +1,6 @@
 import type { Clock } from './clock.ts'
-import { assertUsable, type Bundle, type Expectation } from './core/bundle.ts'
+import type { Bundle } from './core/bundle.ts'
+import type { Content } from './core/content.ts'
 import { lifetimeOf, type RenewalPolicy } from './core/renewal.ts'
 import type { Outcome, Stage } from './core/state.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
@@ -8,28 +9,35 @@ import type { Emit } from './observe/events.ts'
 import { type Output, type RemoteOutput, render } from './outputs/output.ts'
 import type { Change, Store } from './outputs/store.ts'
 import type { ReloadContext, Reloader } from './reloaders/reloader.ts'
-import type { Source } from './sources/source.ts'
+import type { Origin, Source } from './sources/source.ts'
 import type { Served, Verifier } from './verifiers/verifier.ts'
 
-/** A certificate that should exist, with all that serves it. */
-export interface ManagedCertificate {
+/** A certificate or a secret that should exist, with all that serves it. */
+export interface Managed<C extends Content = Bundle> {
   readonly name: string
-  readonly source: Source
-  readonly expect: Expectation
+  readonly source: Origin<C>
+  /** Throws where the content is not fit to be used at `now`, or not what the config asks for. */
+  readonly assertUsable: (content: C, now: number) => void
   readonly renewal: RenewalPolicy
-  readonly outputs: readonly Output[]
+  readonly outputs: readonly Output<C>[]
   /** Copies elsewhere, made before the target is told. */
-  readonly remotes: readonly RemoteOutput[]
-  readonly store: Store
+  readonly remotes: readonly RemoteOutput<C>[]
+  readonly store: Store<C>
   readonly reloaders: readonly Reloader[]
-  readonly verifiers: readonly Verifier[]
+  readonly verifiers: readonly Verifier<C>[]
   /** How long a target that never answered is waited for, ms. */
   readonly startupGraceMs: number
 }
 
+export interface ManagedCertificate extends Managed {
+  readonly source: Source
+}
+
 /** What this pass is to do: deliver a bundle that is there, or fetch a new one. */
-export interface Assignment {
-  readonly bundle?: Bundle
+export interface Assignment<C extends Content = Bundle> {
+  readonly bundle?: C
+  /** Instead: what is in service, to ask the source whether it has something newer. */
+  readonly polled?: C
   /** Asked for by a person: outside the issue budget. */
   readonly forced: boolean
   /** The previous certificate must not come back into service (compromise). */
@@ -45,17 +53,17 @@ export interface RotationDeps {
  * One pass of the flow: preflight → fetch → check → write → reload → verify. Never throws; what went wrong, at which stage,
  * and what is worth keeping is in the outcome. Only the loop tries again.
  */
-export function rotate(
-  cert: ManagedCertificate,
-  assignment: Assignment,
+export function rotate<C extends Content>(
+  cert: Managed<C>,
+  assignment: Assignment<C>,
   deps: RotationDeps,
   signal: AbortSignal,
-): Promise<Outcome> {
+): Promise<Outcome<C>> {
   return withGrace(signal, FINISH_MS, (late) => {
     const { step, stage } = startSteps(cert.name, deps, signal)
     const { bundle: inHand } = assignment
     const known = [cert.store.current?.fingerprint, cert.store.memory.verified?.fingerprint]
-    const pass = {
+    const pass: Pass<C> = {
       cert,
       deps,
       step,
@@ -72,13 +80,14 @@ export function rotate(
   })
 }
 
-async function goThrough(pass: Pass, assignment: Assignment): Promise<Outcome> {
+async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignment<C>): Promise<Outcome<C>> {
   const { cert, deps, step, stage, signal } = pass
   try {
     if (assignment.oneWay) await condemn(cert)
-    const bundle = assignment.bundle ?? (await obtain(pass, assignment.forced))
+    const bundle = assignment.bundle ?? (await poll(pass, assignment)) ?? (await obtain(pass, assignment.forced))
+    if (bundle.fingerprint === assignment.polled?.fingerprint) return { kind: 'unchanged', bundle }
     pass.inHand = bundle
-    await step('check', () => assertUsable(bundle, cert.expect, deps.clock.now()))
+    await step('check', () => cert.assertUsable(bundle, deps.clock.now()))
     const change = await step('write', () =>
       cert.store.apply(render(cert.outputs, bundle), (directories) => test(pass, bundle, directories)),
     )
@@ -105,8 +114,8 @@ function asError(thrown: unknown, certificate: string, signal: AbortSignal): Sid
 }
 
 /** What a pass learns on its way. */
-interface Pass {
-  readonly cert: ManagedCertificate
+interface Pass<C extends Content> {
+  readonly cert: Managed<C>
   readonly deps: RotationDeps
   readonly step: Step
   /** The stage that failed last. */
@@ -115,15 +124,16 @@ interface Pass {
   /** Aborts a little later: a reload that a stop interrupts may still finish, since the files are committed and telling is quick. */
   readonly late: AbortSignal
   /** Fingerprints of what was in service by our doing when the pass began. */
-  readonly known: readonly (string | undefined)[]
+  readonly known: Known
   /** The target answered. */
   targetUp: boolean
-  inHand: Bundle | undefined
-  onDisk: Bundle | undefined
+  inHand: C | undefined
+  onDisk: C | undefined
   /** Why a copy could not be made. */
   unpublished: SidecarError | undefined
 }
 
+type Known = readonly (string | undefined)[]
 type Step = <T>(stage: Stage, work: () => T | Promise<T>) => Promise<T>
 
 /** `step` alone times and reports, so no stage does its own logging or counting. */
@@ -152,14 +162,20 @@ function startSteps(
 }
 
 /** What is in service now shall not come back: on record before anything else, so that no retry and no restart forgets it. */
-async function condemn({ store }: ManagedCertificate): Promise<void> {
+async function condemn<C extends Content>({ store }: Managed<C>): Promise<void> {
   const { condemned, verified } = store.memory
   const now = [store.current?.fingerprint, verified?.fingerprint].filter((fingerprint) => fingerprint !== undefined)
   await store.remember({ condemned: [...new Set([...condemned, ...now])] })
 }
 
+/** What the source has now, where that can be known without asking for a new one. */
+async function poll<C extends Content>({ cert, step, signal }: Pass<C>, { polled }: Assignment<C>) {
+  const { polling } = cert.source
+  return polled && polling ? step('fetch', () => polling.look(polled, signal)) : undefined
+}
+
 /** A new bundle. The disk is proven writable before Vault is asked. */
-async function obtain({ cert, deps, step, signal }: Pass, forced: boolean): Promise<Bundle> {
+async function obtain<C extends Content>({ cert, deps, step, signal }: Pass<C>, forced: boolean): Promise<C> {
   await step('preflight', () => cert.store.preflight())
   const bundle = await step('fetch', () => request(cert, { clock: deps.clock, forced }, signal))
   if (cert.source.issues)
@@ -173,13 +189,17 @@ async function obtain({ cert, deps, step, signal }: Pass, forced: boolean): Prom
 }
 
 /** The targets' own configuration tests. On the very first delivery there is nothing the target could run with yet. */
-async function test({ cert, known, signal }: Pass, bundle: Bundle, directories: readonly string[]): Promise<void> {
+async function test<C extends Content>(
+  { cert, known, signal }: Pass<C>,
+  bundle: C,
+  directories: readonly string[],
+): Promise<void> {
   if (!cert.store.current) return
   for (const reloader of cert.reloaders) await reloader.test({ ...contextOf(cert, bundle, known), directories }, signal)
 }
 
 /** Reload and verify; goes back when the target refuses. */
-async function deliver(pass: Pass, bundle: Bundle, change: Change): Promise<void> {
+async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Change<C>): Promise<void> {
   const { cert, deps, step } = pass
   const before = await look(pass)
   try {
@@ -191,6 +211,7 @@ async function deliver(pass: Pass, bundle: Bundle, change: Change): Promise<void
     throw error
   }
   await cert.store.settle(deps.clock.now())
+  cert.source.polling?.delivered?.(bundle)
   if (cert.verifiers.length > 0)
     deps.emit('certificate.served', { certificate: cert.name, serial: bundle.serial, notAfter: bundle.notAfter })
   const { unpublished } = pass
@@ -198,7 +219,7 @@ async function deliver(pass: Pass, bundle: Bundle, change: Change): Promise<void
 }
 
 /** Tells the target unless it serves the bundle already, then asks for proof; a target that still serves the old one is told once more. */
-async function convince(pass: Pass, bundle: Bundle, before: readonly Served[]): Promise<void> {
+async function convince<C extends Content>(pass: Pass<C>, bundle: C, before: readonly Served[]): Promise<void> {
   const { cert, step, signal, known } = pass
   const isServed = before.length > 0 && before.every((served) => served.up && served.fingerprint === bundle.fingerprint)
   const isTold = cert.store.memory.told === bundle.fingerprint
@@ -220,13 +241,13 @@ async function convince(pass: Pass, bundle: Bundle, before: readonly Served[]): 
 }
 
 /** The one of ours that a target serves yet: only that, shown after the reload, is a refusal. A certificate of somebody else is none. */
-function previousIn(before: readonly Served[], bundle: Bundle, known: Pass['known']): string | undefined {
+function previousIn(before: readonly Served[], bundle: Content, known: Known): string | undefined {
   const shown = before.flatMap((served) => (served.up ? [served.fingerprint] : []))
   return shown.find((fingerprint) => fingerprint !== bundle.fingerprint && known.includes(fingerprint))
 }
 
 /** What every target serves now; seeing one up is remembered. */
-async function look(pass: Pass): Promise<readonly Served[]> {
+async function look<C extends Content>(pass: Pass<C>): Promise<readonly Served[]> {
   const seen = await Promise.all(pass.cert.verifiers.map((verifier) => verifier.probe(pass.signal)))
   if (seen.some((served) => served.up)) pass.targetUp = true
   return seen
@@ -236,7 +257,7 @@ async function look(pass: Pass): Promise<readonly Served[]> {
 const FINISH_MS = 2_000
 
 /** Copies first. One that cannot be made keeps no target from its certificate but those that may read it; they are told in a later pass. */
-async function reload(pass: Pass, bundle: Bundle): Promise<void> {
+async function reload<C extends Content>(pass: Pass<C>, bundle: C): Promise<void> {
   const { cert, known, signal, late } = pass
   const context = contextOf(cert, bundle, known)
   await publish(pass, bundle)
@@ -247,7 +268,7 @@ async function reload(pass: Pass, bundle: Bundle): Promise<void> {
   signal.throwIfAborted()
 }
 
-async function publish(pass: Pass, bundle: Bundle): Promise<void> {
+async function publish<C extends Content>(pass: Pass<C>, bundle: C): Promise<void> {
   const { cert, deps, signal, late } = pass
   pass.unpublished = undefined
   for (const { place, publish } of cert.remotes) {
@@ -267,14 +288,19 @@ function wasRefused(error: SidecarError, before: readonly Served[]): boolean {
 }
 
 /** Only to a set with a future. For certificates that live minutes, five minutes would be too much to ask. */
-function mayGoBack({ cert, deps }: Pass, previous: Bundle): boolean {
+function mayGoBack<C extends Content>({ cert, deps }: Pass<C>, previous: C): boolean {
   const lifetime = lifetimeOf(previous)
   if (cert.store.memory.condemned.includes(previous.fingerprint)) return false
   return previous.notAfter - deps.clock.now() > Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)
 }
 
 /** Restores the old files, reloads, verifies. Where even that fails, the newest valid set is left on disk. */
-async function goBack(pass: Pass, refused: Bundle, previous: Bundle | undefined, cause: SidecarError): Promise<void> {
+async function goBack<C extends Content>(
+  pass: Pass<C>,
+  refused: C,
+  previous: C | undefined,
+  cause: SidecarError,
+): Promise<void> {
   const { cert, deps, signal } = pass
   if (!previous) return
   await cert.store.undo()
@@ -295,9 +321,11 @@ async function goBack(pass: Pass, refused: Bundle, previous: Bundle | undefined,
   deps.emit('rotation.rolled-back', { certificate: cert.name, serial: previous.serial, refused: refused.serial })
 }
 
-const directoriesOf = (cert: ManagedCertificate) => [...new Set(cert.outputs.map((output) => output.directory))]
+const directoriesOf = <C extends Content>(cert: Managed<C>) => [
+  ...new Set(cert.outputs.map((output) => output.directory)),
+]
 
-const contextOf = (cert: ManagedCertificate, bundle: Bundle, known: Pass['known']): ReloadContext => {
+const contextOf = <C extends Content>(cert: Managed<C>, bundle: C, known: Known): ReloadContext => {
   const { serial, fingerprint, notAfter } = bundle
   return {
     certificates: [cert.name],

@@ -210,6 +210,6 @@ function createControl(sidecar: Sidecar, { emit, env, snapshot, unready }: Contr
 }
 
 function wireResult({ certificate, outcome }: RotateResult): RotateReply['results'][number] {
-  if (outcome.kind === 'served') return { certificate, ok: true, serial: outcome.bundle.serial, error: null }
+  if (outcome.kind !== 'failed') return { certificate, ok: true, serial: outcome.bundle.serial, error: null }
   return { certificate, ok: false, serial: outcome.onDisk?.serial ?? null, error: wireError(outcome.error) }
 }

@@ -105,7 +105,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     const make = () => manage(certificate, partsFor(vault, targets))
     loops.set(
       certificate.name,
-      startLoop(certificate, make, {
+      startLoop(make, {
         clock,
         emit,
         scheduler,

@@ -39,13 +39,13 @@ export function createSnapshots(version: string, { now }: Pick<Clock, 'now'>): S
 const HOUR_MS = 3_600_000
 
 /** One certificate: facts from its last report, and what follows from them at `now`. */
-export function certificateStatus({ cert, config, report }: Loop, now: Instant): CertificateStatus {
+export function certificateStatus({ cert, report }: Loop, now: Instant): CertificateStatus {
   const state = report?.state
   const serving = state?.serving
   const served = report?.served
   const { issuedAt } = cert.store.memory
   return {
-    name: config.name,
+    name: cert.name,
     phase: state ? phase(state, now) : 'PENDING',
     reason: (state && reasonFor(state)) ?? null,
     lastError: state?.failure ?? state?.awaited ?? null,

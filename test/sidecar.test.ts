@@ -22,7 +22,7 @@ test('another config: untouched certificates run on, changed ones renew, removed
   assert.deepEqual(await sidecar.configure(next), { added: ['comes'], changed: ['changes'], removed: ['goes'] })
   assert.equal(sidecar.config, next)
   assert.deepEqual(
-    sidecar.certificates.map((loop) => loop.config.name),
+    sidecar.certificates.map((loop) => loop.cert.name),
     ['stays', 'changes', 'comes'],
   )
   assert.equal(running.loop('stays'), stays, 'the same loop')

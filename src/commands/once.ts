@@ -27,8 +27,8 @@ export async function once(file: string, timeoutMs: number, io: Io): Promise<voi
     emit: combine(log.observe),
     env: io.env,
     changed: (loop) => {
-      if (!isSettled(loop) || settled.has(loop.config.name)) return
-      settled.add(loop.config.name)
+      if (!isSettled(loop) || settled.has(loop.cert.name)) return
+      settled.add(loop.cert.name)
       print(io, line(loop, io))
       if (settled.size === config.certificates.length) all.resolve()
     },
@@ -46,7 +46,7 @@ function isSettled({ report }: Loop): boolean {
   return report.state.verification !== 'pending' || report.state.waits > 0
 }
 
-function line({ config, cert, report }: Loop, io: Io): string {
+function line({ cert, report }: Loop, io: Io): string {
   const { serving, rotatedAt, verification } = report?.state ?? {}
   const fate = rotatedAt === undefined ? 'still good' : 'obtained'
   const proof = {
@@ -57,7 +57,7 @@ function line({ config, cert, report }: Loop, io: Io): string {
   }[verification ?? 'pending']
   const left = serving ? formatDuration(serving.notAfter - systemClock.now()) : ''
   const places = [...new Set(cert.outputs.map((output) => output.directory))].join(', ')
-  return `${styleText('green', '✓', { stream: io.stdout })} ${config.name}  ${fate}, expires in ${left}, ${proof}  ${styleText('dim', places, { stream: io.stdout })}`
+  return `${styleText('green', '✓', { stream: io.stdout })} ${cert.name}  ${fate}, expires in ${left}, ${proof}  ${styleText('dim', places, { stream: io.stdout })}`
 }
 
 function whyOpen(report: Loop['report']): string {
@@ -68,8 +68,8 @@ function whyOpen(report: Loop['report']): string {
 
 function whyStopped(io: Io, timeoutMs: number, loops: readonly Loop[], settled: ReadonlySet<string>): SidecarError {
   if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before every certificate was there')
-  const open = loops.filter(({ config }) => !settled.has(config.name))
-  const reasons = open.map(({ config, report }) => `\n  ${config.name}: ${whyOpen(report)}`)
+  const open = loops.filter(({ cert }) => !settled.has(cert.name))
+  const reasons = open.map(({ cert, report }) => `\n  ${cert.name}: ${whyOpen(report)}`)
   return new SidecarError(
     'TIMED_OUT',
     `${count(open.length, 'certificate')} not done after ${formatDuration(timeoutMs)}:${reasons.join('')}`,

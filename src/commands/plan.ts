@@ -3,11 +3,12 @@ import { join } from 'node:path'
 import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
 import { type CertificateConfig, loadConfig } from '../config/config.ts'
+import type { Bundle } from '../core/bundle.ts'
 import { decide, evolve, initialState } from '../core/state.ts'
 import { formatDuration } from '../core/units.ts'
 import { toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
-import { mismatchOf } from '../keep-fresh.ts'
+import { mismatchOf, policyOf } from '../keep-fresh.ts'
 import { visibleNames } from '../outputs/output.ts'
 import { peek } from '../outputs/peek.ts'
 import type { ManagedCertificate } from '../rotation.ts'
@@ -66,13 +67,8 @@ async function planFor({ name }: CertificateConfig, cert: ManagedCertificate): P
 }
 
 /** What the loop would decide, taking for granted that what is on disk is served. */
-function taskFor(
-  cert: ManagedCertificate,
-  current: Parameters<typeof mismatchOf>[1] | undefined,
-  seed: string,
-  now: number,
-) {
-  const policy = { renewal: cert.renewal, seed }
+function taskFor(cert: ManagedCertificate, current: Bundle | undefined, seed: string, now: number) {
+  const policy = policyOf(cert, seed)
   const times = { now, elapsed: 0 }
   const fresh = initialState({ current, pending: undefined }, policy, times, 0)
   if (!current) return decide(fresh, times, undefined)

@@ -1,15 +1,15 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { SidecarError } from '../errors.ts'
+import type { Content, Instant } from './content.ts'
 import { pem, pemBytes } from './csr.ts'
 import { describeKey, type KeyAlgorithm } from './key.ts'
 import { differences, type Names, namesOf } from './names.ts'
 import { quote } from './secret.ts'
 
-/** Milliseconds since 1970. */
-export type Instant = number
+export type { Instant }
 
 /** A certificate with all it needs to be served: parsed, its key matching, its chain in order. */
-export interface Bundle {
+export interface Bundle extends Content {
   readonly leaf: X509Certificate
   /** The issuers of the leaf in order, nearest first, without the root. */
   readonly intermediates: readonly X509Certificate[]
@@ -20,11 +20,6 @@ export interface Bundle {
   readonly fingerprint: string
   /** Serial number, lower-case hex. */
   readonly serial: string
-  readonly notBefore: Instant
-  readonly notAfter: Instant
-  readonly receivedAt: Instant
-  /** Where it came from, such as `vault-pki https://vault:8200 pki`; a certificate of another origin is due. */
-  readonly origin: string
 }
 
 /** What a bundle must fulfil before it is written. */

@@ -1,6 +1,7 @@
 import { type ErrorCode, type RetryClass, reasonOf, type SidecarError } from '../errors.ts'
 import { delayMs } from './backoff.ts'
-import type { Bundle, Instant } from './bundle.ts'
+import type { Bundle } from './bundle.ts'
+import type { Content, Instant } from './content.ts'
 import { emergencyAt, lifetimeOf, type RenewalPolicy, renewAt, startOf } from './renewal.ts'
 
 /** Stages of a rotation, in order; `rollback` in place of success. */
@@ -22,15 +23,21 @@ export interface Failure {
   readonly at: Instant
 }
 
-/** Facts about one certificate; what follows from them and the time (its phase, what to do next) is derived, never stored. */
-export interface RotationState {
+/** Facts about one certificate or secret; what follows from them and the time (its phase, what to do next) is derived, never stored. */
+export interface RotationState<C extends Content = Bundle> {
   /** The set on disk. */
-  readonly serving: Bundle | undefined
-  /** When it is due by the wall clock, and by the monotonic clock, which a clock set back does not hold off. */
+  readonly serving: C | undefined
+  /**
+   * When it is due by the wall clock, and by the monotonic clock, which a clock set back does not hold off. What is polled is renewed when
+   * the source has something new, and has neither.
+   */
   readonly renewAt: Instant | undefined
   readonly renewElapsed: number | undefined
+  /** When the source is looked at next, by both clocks; undefined where it is not polled. */
+  readonly pollAt: Instant | undefined
+  readonly pollElapsed: number | undefined
   /** Fetched and good, not in service yet: tried again before anything is issued. */
-  readonly pending: Bundle | undefined
+  readonly pending: C | undefined
   readonly verification: Verification
   readonly verifiedAt: Instant | undefined
   /** Failed passes since the last complete success. */
@@ -54,26 +61,30 @@ export interface RotationState {
 }
 
 /** What one pass of the flow came to. */
-export type Outcome =
-  | { readonly kind: 'served'; readonly bundle: Bundle; readonly verified: boolean; readonly targetUp: boolean }
+export type Outcome<C extends Content = Bundle> =
+  | { readonly kind: 'served'; readonly bundle: C; readonly verified: boolean; readonly targetUp: boolean }
+  /** The source has nothing new: what is in service may have been prolonged, and no target was told. */
+  | { readonly kind: 'unchanged'; readonly bundle: C }
   | {
       readonly kind: 'failed'
       readonly error: SidecarError
       readonly stage: Stage
       /** Fetched and good: worth another try. */
-      readonly inHand: Bundle | undefined
+      readonly inHand: C | undefined
       /** The set now on disk, where the pass changed it. */
-      readonly onDisk: Bundle | undefined
+      readonly onDisk: C | undefined
       readonly targetUp: boolean
     }
 
 /** What to do next. */
-export type Task =
+export type Task<C extends Content = Bundle> =
   | { readonly kind: 'wait'; readonly until: Instant }
   /** Write, reload and verify a bundle that is there already. Nothing is issued. */
-  | { readonly kind: 'deliver'; readonly bundle: Bundle; readonly why: string }
+  | { readonly kind: 'deliver'; readonly bundle: C; readonly why: string }
   /** Fetch a new one. */
   | { readonly kind: 'renew'; readonly why: string }
+  /** Ask the source whether what is in service is still the latest. */
+  | { readonly kind: 'poll'; readonly bundle: C; readonly why: string }
 
 /** Both clocks, read once: wall in ms since 1970, monotonic in ms. */
 export interface Times {
@@ -81,8 +92,10 @@ export interface Times {
   readonly elapsed: number
 }
 
-export interface Policy {
+export interface Policy<C extends Content = Bundle> {
   readonly renewal: RenewalPolicy
+  /** How long until the source is looked at again, ms; undefined where it issues by itself only when asked. */
+  readonly pollAfterMs?: ((serving: C) => number) | undefined
   /** Random, made once per certificate and persisted. */
   readonly seed: string
 }
@@ -91,14 +104,16 @@ export interface Policy {
 const DELIVERING: ReadonlySet<Stage> = new Set(['reload', 'verify', 'rollback'])
 
 /** The state of a certificate whose store was just opened. What is on disk is delivered (verified) first, before anything is issued. */
-export function initialState(
-  held: { current: Bundle | undefined; pending: Bundle | undefined },
-  policy: Policy,
+export function initialState<C extends Content>(
+  held: { current: C | undefined; pending: C | undefined },
+  policy: Policy<C>,
   times: Times,
   graceMs: number,
-): RotationState {
+): RotationState<C> {
   return {
     ...dueTimes(undefined, held.current, policy, times),
+    // What was there before is looked at as soon as it is delivered.
+    ...polled(0, policy, times),
     pending: held.pending,
     verification: 'pending',
     verifiedAt: undefined,
@@ -114,13 +129,13 @@ export function initialState(
 }
 
 /** The set on disk and when it is due; kept as it is while the set stays the same. */
-function dueTimes(
-  state: RotationState | undefined,
-  serving: Bundle | undefined,
-  policy: Policy,
+function dueTimes<C extends Content>(
+  state: RotationState<C> | undefined,
+  serving: C | undefined,
+  policy: Policy<C>,
   { now, elapsed }: Times,
-): Pick<RotationState, 'serving' | 'renewAt' | 'renewElapsed'> {
-  if (!serving) return { serving, renewAt: undefined, renewElapsed: undefined }
+): Pick<RotationState<C>, 'serving' | 'renewAt' | 'renewElapsed'> {
+  if (!serving || policy.pollAfterMs) return { serving, renewAt: undefined, renewElapsed: undefined }
   if (state?.serving?.fingerprint === serving.fingerprint)
     return { serving, renewAt: state.renewAt, renewElapsed: state.renewElapsed }
   const at = renewAt(serving, policy.renewal, policy.seed)
@@ -128,7 +143,12 @@ function dueTimes(
   return { serving, renewAt: at, renewElapsed: elapsed + (at - Math.max(now, startOf(serving))) }
 }
 
-export const phase = (state: RotationState, now: Instant): Phase =>
+const polled = <C extends Content>(ms: number, { pollAfterMs }: Policy<C>, { now, elapsed }: Times) =>
+  pollAfterMs
+    ? { pollAt: Math.ceil(now + ms), pollElapsed: elapsed + ms }
+    : { pollAt: undefined, pollElapsed: undefined }
+
+export const phase = (state: RotationState<Content>, now: Instant): Phase =>
   !state.serving
     ? 'PENDING'
     : now >= state.serving.notAfter
@@ -141,7 +161,7 @@ const OVERDUE_MS = 60_000
 const FAILURES_TOLERATED = 3
 
 /** Local trouble (disk, reload, verify) counts at once; Vault may fail a while before anyone needs to hear of it. */
-function isDegraded({ failure, failures, renewAt, serving }: RotationState, now: Instant): boolean {
+function isDegraded({ failure, failures, renewAt, serving }: RotationState<Content>, now: Instant): boolean {
   if (!failure || !serving) return false
   if (failure.code === 'NOT_YET_VALID') return false
   if (failure.retry === 'local' || failure.code === 'CA_EXPIRING' || failures >= FAILURES_TOLERATED) return true
@@ -149,44 +169,55 @@ function isDegraded({ failure, failures, renewAt, serving }: RotationState, now:
 }
 
 /** Why a certificate is not simply ACTIVE, as metric label and for people; undefined where all is well. */
-export const reasonFor = (state: RotationState): string | undefined => state.failure && reasonOf(state.failure.code)
+export const reasonFor = (state: RotationState<Content>): string | undefined =>
+  state.failure && reasonOf(state.failure.code)
 
 /** What to do now. `mismatch` says in words why the set on disk is not what the config asks for, if it is not. */
-export function decide(state: RotationState, { now, elapsed }: Times, mismatch: string | undefined): Task {
+export function decide<C extends Content>(
+  state: RotationState<C>,
+  { now, elapsed }: Times,
+  mismatch: string | undefined,
+): Task<C> {
   if (isHeldOff(state, { now, elapsed }))
     return { kind: 'wait', until: Math.min(state.nextAt, Math.ceil(now + state.nextElapsed - elapsed)) }
   if (state.pending && isWorthServing(state.pending, now))
     return { kind: 'deliver', bundle: state.pending, why: 'retry' }
-  const { serving, renewAt, renewElapsed } = state
-  if (!serving || renewAt === undefined || renewElapsed === undefined) return { kind: 'renew', why: 'missing' }
+  const { serving, renewAt, renewElapsed, pollAt, pollElapsed } = state
+  if (!serving) return { kind: 'renew', why: 'missing' }
   if (mismatch) return { kind: 'renew', why: `config: ${mismatch}` }
   if (now >= serving.notAfter) return { kind: 'renew', why: 'expired' }
-  const isDue = now >= renewAt || elapsed >= renewElapsed
+  const isDue = isReached(now, renewAt) || isReached(elapsed, renewElapsed)
   const isUnproven = state.verification === 'pending' || state.verification === 'failed'
   // What is not valid yet at half of its life, by our clock, may never be.
   const isWaste = isDue && state.failure?.code === 'NOT_YET_VALID'
   if (isUnproven && !isWaste && isWorthServing(serving, now))
     return { kind: 'deliver', bundle: serving, why: state.failures > 0 ? 'retry' : 'verify' }
-  if (now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
+  if (pollAt === undefined && now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
   if (isDue) return { kind: 'renew', why: 'due' }
   if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
-  return { kind: 'wait', until: Math.min(renewAt, Math.ceil(now + renewElapsed - elapsed)) }
+  if (isReached(now, pollAt) || isReached(elapsed, pollElapsed)) return { kind: 'poll', bundle: serving, why: 'poll' }
+  const [at = serving.notAfter, atElapsed = Number.POSITIVE_INFINITY] =
+    pollAt === undefined ? [renewAt, renewElapsed] : [pollAt, pollElapsed]
+  return { kind: 'wait', until: Math.min(at, serving.notAfter, Math.ceil(now + atElapsed - elapsed)) }
 }
 
+const isReached = (time: number, due: number | undefined) => due !== undefined && time >= due
+
 /** A failure, or something awaited, is not tried again yet. */
-export const isHeldOff = ({ nextElapsed, nextAt }: RotationState, { now, elapsed }: Times): boolean =>
+export const isHeldOff = ({ nextElapsed, nextAt }: RotationState<Content>, { now, elapsed }: Times): boolean =>
   elapsed < nextElapsed && now < nextAt
 
 /** Material in hand is used while at least a third of its life is left; after that a new one is asked for. */
-const isWorthServing = (bundle: Bundle, now: Instant) => bundle.notAfter - now >= lifetimeOf(bundle) / 3
+const isWorthServing = (bundle: Content, now: Instant) => bundle.notAfter - now >= lifetimeOf(bundle) / 3
 
-export function evolve(
-  state: RotationState,
-  outcome: Outcome,
-  policy: Policy,
+export function evolve<C extends Content>(
+  state: RotationState<C>,
+  outcome: Outcome<C>,
+  policy: Policy<C>,
   { random, ...times }: Times & { random: () => number },
-): RotationState {
+): RotationState<C> {
   const { now } = times
+  if (outcome.kind === 'unchanged') return unchanged(state, outcome.bundle, policy, times)
   const targetSeen = state.targetSeen || outcome.targetUp
   if (outcome.kind === 'served') return served(state, outcome, policy, times)
   const { error, stage, inHand, onDisk } = outcome
@@ -224,15 +255,17 @@ export function evolve(
 }
 
 /** Its life begins when that of the one in service is about to end, as by a Vault whose clock is ahead: another one is asked for. */
-const comesTooLate = (error: SidecarError, fresh: Bundle, serving: Bundle) =>
+const comesTooLate = (error: SidecarError, fresh: Content, serving: Content) =>
   error.code === 'NOT_YET_VALID' && fresh.notBefore + NOT_YET_VALID_MARGIN_MS > emergencyAt(serving)
 
 /** What is on disk is not valid yet: a restart while the clock is behind. The renewal does not wait for that. */
-const isTooEarly = (error: SidecarError, { pending, serving }: RotationState, now: Instant) =>
+const isTooEarly = (error: SidecarError, { pending, serving }: RotationState<Content>, now: Instant) =>
   error.code === 'NOT_YET_VALID' && !pending && serving !== undefined && serving.notBefore > now
 
-const untilDue = ({ renewElapsed = Number.POSITIVE_INFINITY }: Pick<RotationState, 'renewElapsed'>, times: Times) =>
-  Math.max(renewElapsed - times.elapsed, 1000)
+const untilDue = (
+  { renewElapsed = Number.POSITIVE_INFINITY }: Pick<RotationState<Content>, 'renewElapsed'>,
+  times: Times,
+) => Math.max(renewElapsed - times.elapsed, 1000)
 
 export const failureOf = (error: SidecarError, stage: Stage, at: Instant): Failure => ({
   code: error.code,
@@ -243,15 +276,34 @@ export const failureOf = (error: SidecarError, stage: Stage, at: Instant): Failu
   at,
 })
 
-function served(
-  state: RotationState,
-  { bundle, verified, targetUp }: Extract<Outcome, { kind: 'served' }>,
-  policy: Policy,
+/** Whatever went wrong before, the source has answered since, and what it has is in service. */
+const unchanged = <C extends Content>(
+  state: RotationState<C>,
+  serving: C,
+  policy: Policy<C>,
   times: Times,
-): RotationState {
+): RotationState<C> => ({
+  ...state,
+  ...dueTimes(state, serving, policy, times),
+  ...polled(policy.pollAfterMs?.(serving) ?? 0, policy, times),
+  failures: 0,
+  failure: undefined,
+  ...after(0, times),
+})
+
+function served<C extends Content>(
+  state: RotationState<C>,
+  { bundle, verified, targetUp }: Extract<Outcome<C>, { kind: 'served' }>,
+  policy: Policy<C>,
+  times: Times,
+): RotationState<C> {
   return {
     ...state,
     ...dueTimes(state, bundle, policy, times),
+    // What was on disk is delivered first, and looked at then.
+    ...(bundle.fingerprint === state.serving?.fingerprint
+      ? {}
+      : polled(policy.pollAfterMs?.(bundle) ?? 0, policy, times)),
     pending: undefined,
     verification: verified ? 'verified' : 'none',
     verifiedAt: verified ? times.now : undefined,
@@ -268,7 +320,7 @@ function served(
 /** A target that was never there yet: not an error for the start-up grace. */
 const isAwaited = (
   error: SidecarError,
-  state: Pick<RotationState, 'targetSeen' | 'graceEndsElapsed'>,
+  state: Pick<RotationState<Content>, 'targetSeen' | 'graceEndsElapsed'>,
   { elapsed }: Times,
 ): boolean =>
   (error.code === 'TARGET_DOWN' || error.code === 'RELOAD_TARGET_MISSING') &&
@@ -281,7 +333,7 @@ const NOT_YET_VALID_MARGIN_MS = 5_000
 
 function retryDelay(
   error: SidecarError,
-  bundle: Bundle | undefined,
+  bundle: Content | undefined,
   failures: number,
   now: Instant,
   random: () => number,
@@ -293,9 +345,9 @@ function retryDelay(
 }
 
 /** A look between rotations found files or target not as they should be: deliver again. Trouble already known keeps its backoff. */
-export const doubted = (state: RotationState, times: Times): RotationState =>
+export const doubted = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> =>
   state.verification === 'failed' ? state : { ...state, verification: 'pending', ...after(0, times) }
 
 /** Someone asked for a try now: backoff is put aside. */
-export const hurried = (state: RotationState, times: Times): RotationState =>
+export const hurried = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> =>
   isHeldOff(state, times) ? { ...state, ...after(0, times) } : state

@@ -1,12 +1,16 @@
+import type { Content } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import type { DirectoryOptions, DirectoryStore, Prepared } from './directory-store.ts'
 import { type FileSet, render, visibleNames } from './output.ts'
-import type { StoreOptions } from './store.ts'
+import type { Codec, StoreOptions } from './store.ts'
 
 const KEEP_MS = 600_000
 
 /** One store per directory, in the order of the config. */
-export function directoriesOf({ certificate, outputs, now, keepMs = KEEP_MS }: StoreOptions): DirectoryOptions[] {
+export function directoriesOf<C extends Content>(
+  codec: Codec<C>,
+  { certificate, outputs, now, keepMs = KEEP_MS }: StoreOptions<C>,
+): DirectoryOptions<C>[] {
   return [...Map.groupBy(outputs, ({ directory }) => directory)].map(([path, group]) => ({
     path,
     certificate,
@@ -20,13 +24,17 @@ export function directoriesOf({ certificate, outputs, now, keepMs = KEEP_MS }: S
       if (!set) throw new SidecarError('BUG', `no output renders to ${path}`)
       return set
     },
+    codec,
     now,
     keepMs,
   }))
 }
 
 /** Builds what is not in place yet in each directory; all or, when one fails, no visible trace. */
-export async function prepareAll(directories: readonly DirectoryStore[], set: FileSet): Promise<Prepared[]> {
+export async function prepareAll<C extends Content>(
+  directories: readonly DirectoryStore<C>[],
+  set: FileSet<C>,
+): Promise<Prepared[]> {
   const prepared: Prepared[] = []
   try {
     for (const part of set.directories) {

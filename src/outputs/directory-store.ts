@@ -1,4 +1,4 @@
-import type { Bundle, Instant } from '../core/bundle.ts'
+import type { Content, Instant } from '../core/content.ts'
 import { replaceLink } from './atomic-file.ts'
 import { damageOf, type Generation } from './generation.ts'
 import { DATA_LINK } from './layout.ts'
@@ -20,11 +20,11 @@ import {
   stage,
   sync,
 } from './shelf.ts'
-import type { Memory, Repair } from './store.ts'
+import type { Codec, Memory, Repair } from './store.ts'
 import { PREVIOUS_LINK, survey } from './survey.ts'
 import { assertInPlace, assertNoMounts, assertReplaceable, assertWritable, openVolume } from './volume.ts'
 
-export interface DirectoryOptions {
+export interface DirectoryOptions<C extends Content> {
   readonly path: string
   readonly certificate: string
   /** Mode to make the directory with. */
@@ -32,7 +32,8 @@ export interface DirectoryOptions {
   /** Names that readers find in it. */
   readonly names: readonly string[]
   /** What a bundle becomes here, by the present config. */
-  readonly render: (bundle: Bundle) => DirectorySet
+  readonly render: (bundle: C) => DirectorySet
+  readonly codec: Codec<C>
   readonly now: () => Instant
   readonly keepMs: number
 }
@@ -63,25 +64,25 @@ export interface Prepared {
  * 4. `commit` (`shelf.ts`).
  * A stop at any point is mended by `recover` (`survey.ts`), which has one rule for all layouts: make the directory show what `..data` names.
  */
-export interface DirectoryStore extends AsyncDisposable {
+export interface DirectoryStore<C extends Content> extends AsyncDisposable {
   readonly root: PinnedDir
-  readonly current: Generation | undefined
+  readonly current: Generation<C> | undefined
   /** The last other set that was proven to be served. */
-  readonly previous: Generation | undefined
+  readonly previous: Generation<C> | undefined
   /** Newer than the current one, and refused by the target. */
-  pending(memory: Memory): Generation | undefined
+  pending(memory: Memory): Generation<C> | undefined
   recover(memory: Memory): Promise<void>
   preflight(memory: Memory): Promise<void>
   /** undefined where the set is in place already, down to modes and owners. */
-  prepare(set: DirectorySet, bundle: Bundle): Promise<Prepared | undefined>
+  prepare(set: DirectorySet, bundle: C): Promise<Prepared | undefined>
   /** Brings back the set of a bundle, without writing anything where it is the previous one. */
-  goBack(bundle: Bundle, memory: Memory): Promise<void>
+  goBack(bundle: C, memory: Memory): Promise<void>
   repair(memory: Memory): Promise<readonly Repair[]>
 }
 
 /** Pins and locks the directory. Throws VOLUME_*, LOCK_HELD. */
-export async function openDirectory(options: DirectoryOptions): Promise<DirectoryStore> {
-  const { certificate, names, render, now, keepMs } = options
+export async function openDirectory<C extends Content>(options: DirectoryOptions<C>): Promise<DirectoryStore<C>> {
+  const { certificate, names, render, codec, now, keepMs } = options
   const root = await openVolume(options.path, options.mode)
   const lock = await assertNoMounts(root, names)
     .then(() => takeLock(root))
@@ -89,10 +90,11 @@ export async function openDirectory(options: DirectoryOptions): Promise<Director
       await root[Symbol.asyncDispose]()
       throw error
     })
-  const shelf: Shelf = {
+  const shelf: Shelf<C> = {
     root,
     certificate,
     render,
+    codec,
     now,
     keepMs,
     seen: { signatures: new Map(), now },
@@ -122,8 +124,8 @@ export async function openDirectory(options: DirectoryOptions): Promise<Director
   }
 }
 
-async function recover(shelf: Shelf, memory: Memory): Promise<void> {
-  const found = await survey(shelf.root, memory, shelf.seen)
+async function recover<C extends Content>(shelf: Shelf<C>, memory: Memory): Promise<void> {
+  const found = await survey(shelf.root, memory, shelf)
   shelf.generations = found.generations
   shelf.current = found.linked
   shelf.previous = found.previous
@@ -137,7 +139,7 @@ async function recover(shelf: Shelf, memory: Memory): Promise<void> {
 /** Assumed of a first set, whose files are not known yet. */
 const MIN_FILES = 6
 
-async function preflight(shelf: Shelf, names: readonly string[], memory: Memory): Promise<void> {
+async function preflight<C extends Content>(shelf: Shelf<C>, names: readonly string[], memory: Memory): Promise<void> {
   const { root, current } = shelf
   await assertInPlace(root)
   await clear(shelf)
@@ -148,7 +150,11 @@ async function preflight(shelf: Shelf, names: readonly string[], memory: Memory)
   await assertWritable(root, { bytes, files: Math.max(files.length, MIN_FILES) })
 }
 
-async function prepare(shelf: Shelf, set: DirectorySet, bundle: Bundle): Promise<Prepared | undefined> {
+async function prepare<C extends Content>(
+  shelf: Shelf<C>,
+  set: DirectorySet,
+  bundle: C,
+): Promise<Prepared | undefined> {
   const { root } = shelf
   await assertInPlace(root)
   await clear(shelf)
@@ -168,7 +174,7 @@ async function prepare(shelf: Shelf, set: DirectorySet, bundle: Bundle): Promise
   }
 }
 
-async function goBack(shelf: Shelf, bundle: Bundle, memory: Memory): Promise<void> {
+async function goBack<C extends Content>(shelf: Shelf<C>, bundle: C, memory: Memory): Promise<void> {
   const { root, previous } = shelf
   await assertInPlace(root)
   if (!previous || previous.bundle.fingerprint !== bundle.fingerprint || !(await isAtHand(shelf, previous)))
@@ -181,17 +187,17 @@ async function goBack(shelf: Shelf, bundle: Bundle, memory: Memory): Promise<voi
   await publish(shelf, previous, await stage(shelf, previous))
 }
 
-async function goBackAnew(shelf: Shelf, bundle: Bundle, memory: Memory): Promise<void> {
+async function goBackAnew<C extends Content>(shelf: Shelf<C>, bundle: C, memory: Memory): Promise<void> {
   const set = shelf.render(bundle)
   const prepared = await prepare(shelf, set, bundle).finally(() => wipeKeys(set.files))
   await prepared?.commit(memory)
 }
 
-const isAtHand = async (shelf: Shelf, previous: Generation) =>
+const isAtHand = async <C extends Content>(shelf: Shelf<C>, previous: Generation<C>) =>
   (await shelf.root.readLink(PREVIOUS_LINK)) === previous.name && (await isWhole(shelf, previous))
 
 /** A damaged generation is built anew from the bundle in memory; it is never mended in place, where a reader may be. */
-async function repair(shelf: Shelf, memory: Memory): Promise<readonly Repair[]> {
+async function repair<C extends Content>(shelf: Shelf<C>, memory: Memory): Promise<readonly Repair[]> {
   const { root, current, previous } = shelf
   if (!current) return []
   await assertInPlace(root)
@@ -206,7 +212,11 @@ async function repair(shelf: Shelf, memory: Memory): Promise<readonly Repair[]> 
   return [...links, ...damage, ...staged.differences]
 }
 
-async function repairLink(root: PinnedDir, link: string, generation: Generation | undefined): Promise<Repair[]> {
+async function repairLink(
+  root: PinnedDir,
+  link: string,
+  generation: Generation<Content> | undefined,
+): Promise<Repair[]> {
   const target = await root.readLink(link)
   if (!generation || target === generation.name) return []
   await replaceLink(root, link, generation.name)

@@ -1,11 +1,10 @@
-import { createPrivateKey, randomBytes } from 'node:crypto'
-import { type Bundle, certificatePem, type Instant, keyPem, toBundle } from '../core/bundle.ts'
+import { randomBytes } from 'node:crypto'
+import type { Content, Instant } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import { writeNew } from './atomic-file.ts'
 import { differenceOf, type FileFacts, type Seen } from './check.ts'
 import { includeFile } from './include-file.ts'
 import {
-  BUNDLE_FILE,
   formatManifest,
   identityOf,
   MANIFEST_FILE,
@@ -16,16 +15,16 @@ import {
 } from './manifest.ts'
 import type { DirectorySet, OutputFile } from './output.ts'
 import type { PinnedDir } from './pinned-dir.ts'
-import type { Repair } from './store.ts'
+import type { Codec, Repair } from './store.ts'
 import { isOurs } from './volume.ts'
 
 /** A whole set of files in a directory of its own, never changed once it is complete. */
-export interface Generation {
+export interface Generation<C extends Content> {
   readonly name: string
   readonly manifest: Manifest
   /** The manifest as a file. */
   readonly self: FileFacts
-  readonly bundle: Bundle
+  readonly bundle: C
 }
 
 const NAME = /^\.\.gen-(\d{1,15})-[0-9a-f]{8}$/
@@ -39,25 +38,26 @@ export function nextName(existing: readonly string[], now: Instant): string {
   return `..gen-${Math.floor(number)}-${randomBytes(4).toString('hex')}`
 }
 
-export interface Plan {
+export interface Plan<C extends Content> {
   readonly name: string
   /** See the manifest. */
   readonly sequence: number
   readonly certificate: string
   readonly set: DirectorySet
-  readonly bundle: Bundle
+  readonly bundle: C
+  readonly codec: Codec<C>
 }
 
 /**
  * Builds a generation that nothing refers to yet:
  * 1. its directory, for us alone;
  * 2. each file, complete, synced and read back, with its final mode and owner;
- * 3. the bundle itself, from which a restart goes on whatever the outputs are;
+ * 3. what they were made of, from which a restart goes on whatever the outputs are;
  * 4. the manifest, last;
  * 5. the directory's final mode; sync of the directory, then of the one above.
  * What fails is removed as far as possible; recovery clears the rest.
  */
-export async function buildGeneration(root: PinnedDir, plan: Plan): Promise<Generation> {
+export async function buildGeneration<C extends Content>(root: PinnedDir, plan: Plan<C>): Promise<Generation<C>> {
   await root.makeDirectory(plan.name)
   try {
     const built = await fill(root, plan)
@@ -69,12 +69,15 @@ export async function buildGeneration(root: PinnedDir, plan: Plan): Promise<Gene
   }
 }
 
-async function fill(root: PinnedDir, { name, sequence, certificate, set, bundle }: Plan): Promise<Generation> {
+async function fill<C extends Content>(
+  root: PinnedDir,
+  { name, sequence, certificate, set, bundle, codec }: Plan<C>,
+): Promise<Generation<C>> {
   await using dir = await root.open(name)
   const include = includeFile(set, name)
   const files: ManifestFile[] = []
   for (const file of [...set.files, ...(include ? [include] : [])]) files.push(await add(dir, file))
-  files.push(await addBundle(dir, bundle))
+  files.push(await addContent(dir, bundle, codec))
   const { layout, seenAs } = set
   const manifest: Manifest = {
     schema: 1,
@@ -92,7 +95,7 @@ async function fill(root: PinnedDir, { name, sequence, certificate, set, bundle 
   return { name, manifest, self, bundle }
 }
 
-const factsOf = ({ fingerprint, serial, notBefore, notAfter, receivedAt, origin }: Bundle) => ({
+const factsOf = ({ fingerprint, serial, notBefore, notAfter, receivedAt, origin }: Content) => ({
   fingerprint,
   serial,
   notBefore,
@@ -108,13 +111,11 @@ async function add(dir: PinnedDir, { name, role, content, mode, uid, gid }: AnyF
   return { name, role, size: content.length, sha256: sha256(content), mode, ...owner }
 }
 
-async function addBundle(dir: PinnedDir, { key, leaf, intermediates, roots }: Bundle): Promise<ManifestFile> {
-  const secret = keyPem(key)
-  const content = Buffer.concat([secret, Buffer.from([leaf, ...intermediates, ...roots].map(certificatePem).join(''))])
+async function addContent<C extends Content>(dir: PinnedDir, bundle: C, codec: Codec<C>): Promise<ManifestFile> {
+  const content = codec.encode(bundle)
   try {
-    return await add(dir, { name: BUNDLE_FILE, role: 'bundle', content, mode: 0o600 })
+    return await add(dir, { name: codec.file, role: 'bundle', content, mode: 0o600 })
   } finally {
-    secret.fill(0)
     content.fill(0)
   }
 }
@@ -125,32 +126,34 @@ const SETGID = 0o2000
 const directoryMode = (files: readonly ManifestFile[]): number =>
   files.some(({ mode, uid }) => (mode & 0o077) !== 0 || !isOurs(uid)) ? 0o711 : 0o700
 
-/** What can be read of a generation: undefined unless its manifest is there and the bundle is the one the manifest describes. */
-export async function loadGeneration(root: PinnedDir, name: string): Promise<Generation | undefined> {
+/** What can be read of a generation: undefined unless its manifest is there and the content is the one the manifest describes. */
+export async function loadGeneration<C extends Content>(
+  root: PinnedDir,
+  name: string,
+  codec: Codec<C>,
+): Promise<Generation<C> | undefined> {
   if ((await root.look(name))?.type !== 'directory') return undefined
   await using dir = await root.open(name)
   const content = await dir.readFile(MANIFEST_FILE)
   const entry = await dir.look(MANIFEST_FILE)
   const manifest = content && parseManifest(content)
-  const bundle = manifest && (await loadBundle(dir, manifest))
+  const bundle = manifest && (await loadContent(dir, manifest, codec))
   if (!content || !entry || !bundle) return undefined
   const { size, uid, gid } = entry
   const self = { name: MANIFEST_FILE, size, sha256: sha256(content), mode: 0o600, uid, gid }
   return { name, manifest, self, bundle }
 }
 
-async function loadBundle(dir: PinnedDir, manifest: Manifest): Promise<Bundle | undefined> {
-  const listed = manifest.files.find(({ role }) => role === 'bundle')
+async function loadContent<C extends Content>(
+  dir: PinnedDir,
+  manifest: Manifest,
+  codec: Codec<C>,
+): Promise<C | undefined> {
+  const listed = manifest.files.find(({ role, name }) => role === 'bundle' && name === codec.file)
   const content = listed && (await dir.readFile(listed.name))
   if (!content || sha256(content) !== listed.sha256) return undefined
   try {
-    const bundle = toBundle({
-      certificate: content.subarray(content.indexOf('-----BEGIN CERTIFICATE')).toString(),
-      issuers: [],
-      key: createPrivateKey(content),
-      origin: manifest.origin,
-      receivedAt: manifest.receivedAt,
-    })
+    const bundle = codec.decode(content, manifest)
     return bundle.fingerprint === manifest.fingerprint ? bundle : undefined
   } catch {
     return undefined
@@ -160,7 +163,7 @@ async function loadBundle(dir: PinnedDir, manifest: Manifest): Promise<Bundle | 
 }
 
 /** Everything about a generation that is not as its manifest says. */
-export async function damageOf(root: PinnedDir, generation: Generation, seen: Seen): Promise<Repair[]> {
+export async function damageOf(root: PinnedDir, generation: Generation<Content>, seen: Seen): Promise<Repair[]> {
   const path = `${root.path}/${generation.name}`
   const entry = await root.look(generation.name)
   if (entry?.type !== 'directory') return [{ path, what: entry ? 'type' : 'missing' }]

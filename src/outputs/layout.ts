@@ -1,3 +1,4 @@
+import type { Content } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import { renameOver, temporaryName, writeNew } from './atomic-file.ts'
 import { differenceOf, type Seen } from './check.ts'
@@ -31,8 +32,8 @@ export interface Staged {
 /** Prepares the visible names for `generation`, all that can fail for want of space included. `known`: whose former names may go. */
 export async function stageEntries(
   root: PinnedDir,
-  generation: Generation,
-  known: readonly Generation[],
+  generation: Generation<Content>,
+  known: readonly Generation<Content>[],
   seen: Seen,
 ): Promise<Staged> {
   const renames: { temporary: string; name: string }[] = []
@@ -68,7 +69,7 @@ const linkTo = (name: string) => `${DATA_LINK}/${name}`
 
 async function entryDifference(
   root: PinnedDir,
-  { manifest }: Generation,
+  { manifest }: Generation<Content>,
   file: ManifestFile,
   seen: Seen,
 ): Promise<Repair['what'] | undefined> {
@@ -81,7 +82,12 @@ async function entryDifference(
   return (await root.readLink(file.name)) === linkTo(file.name) ? undefined : 'content'
 }
 
-async function prepare(root: PinnedDir, generation: Generation, file: ManifestFile, temporary: string): Promise<void> {
+async function prepare(
+  root: PinnedDir,
+  generation: Generation<Content>,
+  file: ManifestFile,
+  temporary: string,
+): Promise<void> {
   if (generation.manifest.layout !== 'flat') return root.makeLink(linkTo(file.name), temporary)
   await using dir = await root.open(generation.name)
   const content = await dir.readFile(file.name)
@@ -95,7 +101,11 @@ async function prepare(root: PinnedDir, generation: Generation, file: ManifestFi
 }
 
 /** Names that earlier sets published and this one does not, as far as they still are what those sets put there. */
-async function staleNames(root: PinnedDir, generation: Generation, known: readonly Generation[]): Promise<string[]> {
+async function staleNames(
+  root: PinnedDir,
+  generation: Generation<Content>,
+  known: readonly Generation<Content>[],
+): Promise<string[]> {
   const present = new Set(visibleFiles(generation.manifest).map(({ name }) => name))
   const former = known.flatMap(({ manifest }) => visibleFiles(manifest)).filter(({ name }) => !present.has(name))
   const stale = new Set<string>()

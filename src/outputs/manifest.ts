@@ -4,7 +4,6 @@ import { type DirectorySet, LAYOUTS, type OutputFile } from './output.ts'
 
 /** Names that start with `..` are certferry's own; no output may use one. */
 export const MANIFEST_FILE = '..manifest.json'
-export const BUNDLE_FILE = '..bundle.pem'
 
 const ManifestFile = z.object({
   /** One segment, since paths are made of it. */

@@ -1,4 +1,5 @@
-import type { Bundle, Instant } from '../core/bundle.ts'
+import type { Bundle } from '../core/bundle.ts'
+import type { Content, Instant } from '../core/content.ts'
 import type { Kubernetes } from '../kubernetes/client.ts'
 import { definer } from '../registry.ts'
 
@@ -24,8 +25,8 @@ export interface OutputFile {
   readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined'
 }
 
-/** Which files a bundle becomes in one directory. */
-export interface Output {
+/** Which files a bundle, or the values of a secret, become in one directory. */
+export interface Output<C extends Content = Bundle> {
   /** Absolute path. */
   readonly directory: string
   readonly layout: Layout
@@ -36,11 +37,11 @@ export interface Output {
   /** True where somebody else than this process's user may read a file: a directory made for it lets others pass through. */
   readonly isShared?: boolean
   /** Pure: same bundle, same files. */
-  render(bundle: Bundle): readonly OutputFile[]
+  render(bundle: C): readonly OutputFile[]
 }
 
 /** A copy elsewhere than in files, such as in an object of an API. The files beside it hold the state. */
-export interface RemoteOutput {
+export interface RemoteOutput<C extends Content = Bundle> {
   /** For people, and to find two that want the same: `Secret shop/web-tls`. */
   readonly place: string
   /** What is there, for `plan` and `doctor`: resolves with a sentence, throws what `publish` would. Changes nothing. */
@@ -49,10 +50,10 @@ export interface RemoteOutput {
    * Sees to it that this bundle is there: all of it or nothing, and without a change where it is already. Safe to repeat. Resolves with what
    * was wrong, if anything was. Throws FOREIGN_OBJECT, KUBERNETES_*.
    */
-  publish(bundle: Bundle, signal: AbortSignal): Promise<'missing' | 'content' | undefined>
+  publish(bundle: C, signal: AbortSignal): Promise<'missing' | 'content' | undefined>
 }
 
-export type AnyOutput = Output | RemoteOutput
+export type AnyOutput<C extends Content = Bundle> = Output<C> | RemoteOutput<C>
 
 export interface OutputDeps {
   /** Name of the certificate. */
@@ -64,12 +65,12 @@ export interface OutputDeps {
 
 export const defineOutput = definer<OutputDeps, AnyOutput>()
 
-export const isRemote = (output: AnyOutput): output is RemoteOutput => 'publish' in output
-export const writesFiles = (output: AnyOutput): output is Output => !isRemote(output)
+export const isRemote = <C extends Content>(output: AnyOutput<C>): output is RemoteOutput<C> => 'publish' in output
+export const writesFiles = <C extends Content>(output: AnyOutput<C>): output is Output<C> => !isRemote(output)
 
 /** All files a bundle becomes, by directory. Outputs that share a directory are one set in it. */
-export interface FileSet {
-  readonly bundle: Bundle
+export interface FileSet<C extends Content = Bundle> {
+  readonly bundle: C
   readonly directories: readonly DirectorySet[]
 }
 
@@ -81,7 +82,7 @@ export interface DirectorySet {
 }
 
 /** Pure. The order of directories is the order of the config: the first one also keeps the state. */
-export function render(outputs: readonly Output[], bundle: Bundle): FileSet {
+export function render<C extends Content>(outputs: readonly Output<C>[], bundle: C): FileSet<C> {
   const byDirectory = Map.groupBy(outputs, (output) => output.directory)
   return {
     bundle,

@@ -1,4 +1,5 @@
 import type { Bundle } from '../core/bundle.ts'
+import { bundleFile } from './bundle-file.ts'
 import { loadGeneration } from './generation.ts'
 import { DATA_LINK } from './layout.ts'
 import { readMemory } from './memory.ts'
@@ -11,6 +12,6 @@ export async function peek(directory: string): Promise<{ current: Bundle | undef
   if (!root) return { current: undefined, memory: undefined }
   await using dir = root
   const linked = await dir.readLink(DATA_LINK)
-  const generation = linked === undefined ? undefined : await loadGeneration(dir, linked)
+  const generation = linked === undefined ? undefined : await loadGeneration(dir, linked, bundleFile)
   return { current: generation?.bundle, memory: await readMemory(dir) }
 }

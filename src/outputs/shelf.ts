@@ -1,4 +1,4 @@
-import type { Bundle, Instant } from '../core/bundle.ts'
+import type { Content, Instant } from '../core/content.ts'
 import { lifetimeOf } from '../core/renewal.ts'
 import { replaceLink } from './atomic-file.ts'
 import type { Seen } from './check.ts'
@@ -15,60 +15,65 @@ import { DATA_LINK, type Staged, stageEntries } from './layout.ts'
 import { identityOf } from './manifest.ts'
 import { type DirectorySet, wipeKeys } from './output.ts'
 import type { PinnedDir } from './pinned-dir.ts'
-import type { Memory } from './store.ts'
+import type { Codec, Memory } from './store.ts'
 import { newerThan, PREVIOUS_LINK, sweep } from './survey.ts'
 
 /** The generations of one directory, and which of them is what. */
-export interface Shelf {
+export interface Shelf<C extends Content> {
   readonly root: PinnedDir
   readonly certificate: string
   /** What a bundle becomes here, by the present config. */
-  readonly render: (bundle: Bundle) => DirectorySet
+  readonly render: (bundle: C) => DirectorySet
+  readonly codec: Codec<C>
   readonly now: () => Instant
   /** How long a generation that nothing names any more is kept, ms. */
   readonly keepMs: number
   readonly seen: Seen
-  generations: readonly Generation[]
+  generations: readonly Generation<C>[]
   /** Behind `..data`. */
-  current: Generation | undefined
+  current: Generation<C> | undefined
   /** Behind `..prev`. */
-  previous: Generation | undefined
+  previous: Generation<C> | undefined
   /** Names of generations whose commit may not have reached the disk: a sync that failed once proves nothing when it is repeated. */
   readonly doubtful: Set<string>
 }
 
 /** The set of a bundle once more, by the present config. */
-export async function rebuild(shelf: Shelf, bundle: Bundle): Promise<Generation> {
+export async function rebuild<C extends Content>(shelf: Shelf<C>, bundle: C): Promise<Generation<C>> {
   const set = shelf.render(bundle)
   return build(shelf, bundle, set).finally(() => wipeKeys(set.files))
 }
 
-export async function build(shelf: Shelf, bundle: Bundle, set: DirectorySet): Promise<Generation> {
-  const { root, certificate, generations, now } = shelf
+export async function build<C extends Content>(shelf: Shelf<C>, bundle: C, set: DirectorySet): Promise<Generation<C>> {
+  const { root, certificate, generations, now, codec } = shelf
   const existing = generations.map(({ name }) => name)
   const name = nextName(existing, now())
   const twin = generations.find(({ manifest }) => manifest.fingerprint === bundle.fingerprint)
   const sequence = twin?.manifest.sequence ?? builtAt(name)
-  const built = await buildGeneration(root, { name, sequence, certificate, set, bundle })
+  const built = await buildGeneration(root, { name, sequence, certificate, set, bundle, codec })
   shelf.generations = [...generations, built]
   return built
 }
 
 /** A whole generation that holds exactly this set: the current one if it does, else the latest. */
-export async function find(shelf: Shelf, set: DirectorySet): Promise<Generation | undefined> {
+export async function find<C extends Content>(shelf: Shelf<C>, set: DirectorySet): Promise<Generation<C> | undefined> {
   const identity = identityOf(set)
   const same = shelf.generations.filter((one) => one.manifest.identity === identity && !shelf.doubtful.has(one.name))
-  const rank = (one: Generation) => (one === shelf.current ? Number.POSITIVE_INFINITY : builtAt(one.name))
+  const rank = (one: Generation<C>) => (one === shelf.current ? Number.POSITIVE_INFINITY : builtAt(one.name))
   for (const generation of same.toSorted((a, b) => rank(b) - rank(a)))
     if (await isWhole(shelf, generation)) return generation
   return undefined
 }
 
-export const isWhole = async ({ root, seen }: Shelf, generation: Generation): Promise<boolean> =>
-  (await damageOf(root, generation, seen)).length === 0
+export const isWhole = async <C extends Content>(
+  { root, seen }: Shelf<C>,
+  generation: Generation<C>,
+): Promise<boolean> => (await damageOf(root, generation, seen)).length === 0
 
-export const stage = ({ root, generations, seen }: Shelf, generation: Generation): Promise<Staged> =>
-  stageEntries(root, generation, generations, seen)
+export const stage = <C extends Content>(
+  { root, generations, seen }: Shelf<C>,
+  generation: Generation<C>,
+): Promise<Staged> => stageEntries(root, generation, generations, seen)
 
 /**
  * Brings `next` into place. The steps, each of which leaves either the old or the new set in place:
@@ -77,7 +82,12 @@ export const stage = ({ root, generations, seen }: Shelf, generation: Generation
  * 3. sync;
  * 4. the visible names, prepared before, are renamed into place; sync.
  */
-export async function commit(shelf: Shelf, next: Generation, staged: Staged, memory: Memory): Promise<void> {
+export async function commit<C extends Content>(
+  shelf: Shelf<C>,
+  next: Generation<C>,
+  staged: Staged,
+  memory: Memory,
+): Promise<void> {
   const { root, current } = shelf
   if (current && isProven(current, memory) && !isProven(next, memory) && (await isWhole(shelf, current))) {
     await replaceLink(root, PREVIOUS_LINK, current.name)
@@ -92,14 +102,22 @@ export async function commit(shelf: Shelf, next: Generation, staged: Staged, mem
   await publish(shelf, next, staged)
 }
 
-const isProven = ({ manifest }: Generation, { verified }: Memory) => manifest.fingerprint === verified?.fingerprint
+const isProven = ({ manifest }: Generation<Content>, { verified }: Memory) =>
+  manifest.fingerprint === verified?.fingerprint
 
-export async function publish(shelf: Shelf, generation: Generation, staged: Staged): Promise<void> {
+export async function publish<C extends Content>(
+  shelf: Shelf<C>,
+  generation: Generation<C>,
+  staged: Staged,
+): Promise<void> {
   await staged.publish()
   if (staged.differences.length > 0) await sync(shelf, generation)
 }
 
-export async function sync({ root, doubtful }: Shelf, generation: Generation): Promise<void> {
+export async function sync(
+  { root, doubtful }: Pick<Shelf<Content>, 'root' | 'doubtful'>,
+  generation: Generation<Content>,
+): Promise<void> {
   try {
     await root.sync()
   } catch (error) {
@@ -109,13 +127,16 @@ export async function sync({ root, doubtful }: Shelf, generation: Generation): P
 }
 
 /** Removes what failed writes left behind. */
-export async function clear({ root, generations }: Shelf): Promise<void> {
+export async function clear<C extends Content>({ root, generations }: Shelf<C>): Promise<void> {
   const names = (await sweep(root)).filter(isGenerationName)
   for (const name of names) if (!generations.some((one) => one.name === name)) await removeGeneration(root, name)
 }
 
 /** The latest generation received after the current one, and refused by the target. */
-export function pendingOf({ current, generations }: Shelf, { rejected, condemned }: Memory): Generation | undefined {
+export function pendingOf<C extends Content>(
+  { current, generations }: Shelf<C>,
+  { rejected, condemned }: Memory,
+): Generation<C> | undefined {
   const newer = current ? newerThan(current, generations) : []
   return newer.findLast(
     ({ manifest: { fingerprint } }) => rejected.includes(fingerprint) && !condemned.includes(fingerprint),
@@ -123,7 +144,7 @@ export function pendingOf({ current, generations }: Shelf, { rejected, condemned
 }
 
 /** Removes generations that nothing names any more, once the one built after them is old enough that no slow reader is at them still. */
-export async function collect(shelf: Shelf, memory: Memory): Promise<void> {
+export async function collect<C extends Content>(shelf: Shelf<C>, memory: Memory): Promise<void> {
   const named = [shelf.current, shelf.previous, pendingOf(shelf, memory)]
   const inOrder = shelf.generations.toSorted((a, b) => builtAt(a.name) - builtAt(b.name))
   for (const [index, generation] of inOrder.entries()) {
@@ -135,7 +156,7 @@ export async function collect(shelf: Shelf, memory: Memory): Promise<void> {
 }
 
 /** Takes away a damaged generation that was replaced, since what it shows cannot be vouched for. What cannot be removed, `clear` names at the next write. */
-export async function discard(shelf: Shelf, generation: Generation): Promise<void> {
+export async function discard<C extends Content>(shelf: Shelf<C>, generation: Generation<C>): Promise<void> {
   forget(shelf, generation)
   await removeGeneration(shelf.root, generation.name).catch(() => {})
 }
@@ -144,10 +165,13 @@ export async function discard(shelf: Shelf, generation: Generation): Promise<voi
  * By a slow reader. One that is slower than the certificate lives gets nothing that it could use. A number far in the future was given
  * before the clock went back: as good as old.
  */
-const mayBeRead = ({ now, keepMs }: Shelf, { manifest }: Generation, successor: Generation) =>
-  Math.abs(now() - builtAt(successor.name)) <= Math.min(keepMs, lifetimeOf(manifest))
+const mayBeRead = (
+  { now, keepMs }: Pick<Shelf<Content>, 'now' | 'keepMs'>,
+  { manifest }: Generation<Content>,
+  successor: Generation<Content>,
+) => Math.abs(now() - builtAt(successor.name)) <= Math.min(keepMs, lifetimeOf(manifest))
 
-function forget(shelf: Shelf, generation: Generation): void {
+function forget<C extends Content>(shelf: Shelf<C>, generation: Generation<C>): void {
   const { root, seen } = shelf
   shelf.generations = shelf.generations.filter((one) => one !== generation)
   const prefix = `${root.path}/${generation.name}/`

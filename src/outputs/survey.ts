@@ -1,3 +1,4 @@
+import type { Content } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import { TEMPORARY } from './atomic-file.ts'
 import type { Seen } from './check.ts'
@@ -5,21 +6,21 @@ import { builtAt, damageOf, type Generation, isGenerationName, loadGeneration, r
 import { DATA_LINK } from './layout.ts'
 import { STATE_FILE } from './memory.ts'
 import type { Entry, PinnedDir } from './pinned-dir.ts'
-import type { Memory } from './store.ts'
+import type { Codec, Memory } from './store.ts'
 import { isOurs } from './volume.ts'
 
 export const PREVIOUS_LINK = '..prev'
 
 /** What is found in a directory, and what should be in place there. */
-export interface Findings {
+export interface Findings<C extends Content> {
   /** All that can be read, oldest first. */
-  readonly generations: readonly Generation[]
+  readonly generations: readonly Generation<C>[]
   /** What `..data` names, if that can be read. */
-  readonly linked: Generation | undefined
+  readonly linked: Generation<C> | undefined
   /** What `..prev` names, if that is whole. */
-  readonly previous: Generation | undefined
+  readonly previous: Generation<C> | undefined
   /** What should be in place. */
-  readonly target: Generation | undefined
+  readonly target: Generation<C> | undefined
   /** The target's bundle is good but not all of its files: they must be made anew. */
   readonly isDamaged: boolean
 }
@@ -32,13 +33,17 @@ export interface Findings {
  * 4. but if a newer whole one is there, that one: the writer stopped just before its commit. Except one the target refused.
  * A condemned one is in place only where it is already. Writes nothing where nothing was left behind.
  */
-export async function survey(root: PinnedDir, { rejected, condemned }: Memory, seen: Seen): Promise<Findings> {
+export async function survey<C extends Content>(
+  root: PinnedDir,
+  { rejected, condemned }: Memory,
+  { seen, codec }: { readonly seen: Seen; readonly codec: Codec<C> },
+): Promise<Findings<C>> {
   const names = await sweep(root)
   const [data, prev] = [await root.readLink(DATA_LINK), await root.readLink(PREVIOUS_LINK)]
-  const generations: Generation[] = []
-  const whole: Generation[] = []
+  const generations: Generation<C>[] = []
+  const whole: Generation<C>[] = []
   for (const name of names.filter(isGenerationName)) {
-    const generation = await loadGeneration(root, name)
+    const generation = await loadGeneration(root, name, codec)
     const isWhole = generation !== undefined && (await damageOf(root, generation, seen)).length === 0
     if (isWhole) whole.push(generation)
     if (isWhole || (generation && (name === data || name === prev))) generations.push(generation)
@@ -49,7 +54,7 @@ export async function survey(root: PinnedDir, { rejected, condemned }: Memory, s
   const linked = generations.find(({ name }) => name === data)
   const previous = whole.find(({ name }) => name === prev)
   const fit = whole.filter(({ manifest }) => !condemned.includes(manifest.fingerprint))
-  const isRejected = ({ manifest }: Generation) => rejected.includes(manifest.fingerprint)
+  const isRejected = ({ manifest }: Generation<C>) => rejected.includes(manifest.fingerprint)
   const fallback = fit.find((one) => one === previous) ?? fit.findLast((one) => !isRejected(one)) ?? fit.at(-1)
   const base = linked ?? fallback
   const newest = base && newerThan(base, fit).at(-1)
@@ -57,12 +62,14 @@ export async function survey(root: PinnedDir, { rejected, condemned }: Memory, s
   return { generations, linked, previous, target, isDamaged: target !== undefined && !whole.includes(target) }
 }
 
-const byAge = (a: Generation, b: Generation) =>
+const byAge = (a: Generation<Content>, b: Generation<Content>) =>
   a.manifest.sequence - b.manifest.sequence || builtAt(a.name) - builtAt(b.name)
 
 /** Those whose bundle was received later, oldest first. */
-export const newerThan = (base: Generation, generations: readonly Generation[]): Generation[] =>
-  generations.filter(({ manifest }) => manifest.sequence > base.manifest.sequence).sort(byAge)
+export const newerThan = <C extends Content>(
+  base: Generation<C>,
+  generations: readonly Generation<C>[],
+): Generation<C>[] => generations.filter(({ manifest }) => manifest.sequence > base.manifest.sequence).sort(byAge)
 
 /** Removes temporary names and returns all others. Throws FOREIGN_OBJECT where something else stands under a name of ours. */
 export async function sweep(root: PinnedDir): Promise<string[]> {

@@ -1,29 +1,49 @@
 import type { Bundle, Expectation } from '../core/bundle.ts'
+import type { Content } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
 import type { KeyAlgorithm } from '../core/key.ts'
 import type { Kubernetes } from '../kubernetes/client.ts'
 import { definer } from '../registry.ts'
 import type { Vault } from '../vault/client.ts'
 
-/** Where a bundle comes from. */
-export interface Source {
+/** Where a bundle comes from, or the values of a secret. */
+export interface Origin<C extends Content> {
   /** Identity of the issuer, such as `vault-pki https://vault:8200 pki`. A bundle on disk of another origin is due. */
   readonly origin: string
   /** True when each fetch makes a new certificate, and so counts against the issue budget. */
   readonly issues: boolean
   /** Lifetime asked for in ms; undefined where the issuer decides. */
   readonly ttlMs: number | undefined
+  /**
+   * One bundle, fresh. Fails fast with a SidecarError: the loop retries, a source does not. Must stop when `signal` aborts.
+   * Where the source issues, each call makes a new private key.
+   */
+  fetch(signal: AbortSignal): Promise<C>
+  /** Present where somebody else decides when there is something new. */
+  readonly polling?: Polling<C>
+  /** What would keep `fetch` from working, found out without issuing anything. */
+  examine(signal: AbortSignal): Promise<readonly Finding[]>
+}
+
+/** How a source is looked at between rotations. */
+export interface Polling<C extends Content> {
+  /** How long after a look at the source, or a delivery of `serving`, the next look is due, ms. */
+  afterMs(serving: C): number
+  /**
+   * Looks whether `serving` is still what the source has. Resolves with it, or with the same prolonged (equal fingerprint), where there is
+   * nothing new; with the new one where there is; with undefined where a new one must be asked for by `fetch`. Throws as `fetch` does.
+   */
+  look(serving: C, signal: AbortSignal): Promise<C | undefined>
+  /** `content` is in service now: what came before it is not needed any more. */
+  delivered?(content: C): void
+}
+
+/** Where a certificate comes from. */
+export interface Source extends Origin<Bundle> {
   /** Names that a bundle must carry; undefined where the source decides. */
   readonly names: Expectation['names']
   /** Key algorithm that a bundle must have; undefined where the source decides. */
   readonly algorithm: Expectation['algorithm']
-  /**
-   * One bundle, fresh. Fails fast with a SidecarError: the loop retries, a source does not. Must stop when `signal` aborts.
-   * Each call makes a new private key.
-   */
-  fetch(signal: AbortSignal): Promise<Bundle>
-  /** What would keep `fetch` from working, found out without issuing anything. */
-  examine(signal: AbortSignal): Promise<readonly Finding[]>
 }
 
 export interface SourceDeps {

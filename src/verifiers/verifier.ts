@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts'
-import type { Bundle, Instant } from '../core/bundle.ts'
+import type { Bundle } from '../core/bundle.ts'
+import type { Content, Instant } from '../core/content.ts'
 import { definer } from '../registry.ts'
 
 /** What a target serves, asked once. */
@@ -8,7 +9,7 @@ export type Served =
   | { readonly up: false; readonly why: string }
 
 /** Whether the target serves a bundle. */
-export interface Verifier {
+export interface Verifier<C extends Content = Bundle> {
   readonly kind: string
   /** For people: `TLS 127.0.0.1:443 (web.example.com)`. */
   readonly description: string
@@ -18,7 +19,7 @@ export interface Verifier {
    * Resolves once the target has served only `bundle` for long enough. `previous` is the fingerprint it served before.
    * Throws RELOAD_NOT_EFFECTIVE (still the previous one), PROBE_MISMATCH (some other), CHAIN_NOT_SERVED, TARGET_DOWN.
    */
-  verify(bundle: Bundle, previous: string | undefined, signal: AbortSignal): Promise<void>
+  verify(bundle: C, previous: string | undefined, signal: AbortSignal): Promise<void>
 }
 
 export interface VerifierDeps {

@@ -1,4 +1,4 @@
-import type { Bundle } from '../../src/core/bundle.ts'
+import { assertUsable, type Bundle } from '../../src/core/bundle.ts'
 import { SidecarError } from '../../src/errors.ts'
 import { keepFresh, type LoopRequest } from '../../src/keep-fresh.ts'
 import type { EventMap, EventName } from '../../src/observe/events.ts'
@@ -151,7 +151,7 @@ function certificate(world: World, { verifies, copies }: { verifies: boolean; co
         return bundle
       },
     },
-    expect: { minTtlMs: 1, chain: 'complete' },
+    assertUsable: (bundle, now) => assertUsable(bundle, { minTtlMs: 1, chain: 'complete' }, now),
     renewal: { jitter: 0 },
     outputs: [],
     remotes: copies ? [copy(world)] : [],

@@ -45,7 +45,7 @@ export function run(config: Config, deps: Partial<SidecarDeps> = {}): Running {
   const events: { name: EventName; event: EventMap[EventName] }[] = []
   const emit: Emit = (name, event) => void events.push({ name, event })
   const sidecar = startSidecar(config, { clock: systemClock, emit, env: { PATH: process.env.PATH }, ...deps })
-  const loop = (name: string) => sidecar.certificates.find((each) => each.config.name === name) ?? assert.fail(name)
+  const loop = (name: string) => sidecar.certificates.find((each) => each.cert.name === name) ?? assert.fail(name)
   return {
     sidecar,
     events,
