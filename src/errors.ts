@@ -108,6 +108,26 @@ export const ERRORS = {
     exit: 69,
     hint: 'The wrapping token was already used or has expired. Unless you unwrapped it yourself, treat this as a security incident: revoke the secret_id and deliver a new one.',
   },
+  SECRET_MISSING: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Write a secret to that path, or correct the path: of a key-value engine without mount and without "data/".',
+  },
+  SECRET_DELETED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Undelete that version (vault kv undelete), write a new one, or name another with version.',
+  },
+  SECRET_DESTROYED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'A destroyed version cannot come back: write a new one, or name another with version.',
+  },
+  LEASE_GONE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The lease was revoked, has ended or cannot be renewed; another one is asked for.',
+  },
   BUDGET_SPENT: {
     retry: 'local',
     exit: 69,
@@ -187,6 +207,26 @@ export const ERRORS = {
     retry: 'config',
     exit: 69,
     hint: 'The issuing CA expires before the certificate; renew the CA, or ask for a shorter ttl.',
+  },
+  FIELD_MISSING: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Correct the path in the config, or write that field in Vault; the message names the fields that are there.',
+  },
+  TEMPLATE_INVALID: {
+    retry: 'config',
+    exit: 78,
+    hint: 'Correct the template at the line and column that the message names; docs/templates.md has every tag and filter.',
+  },
+  TEMPLATE_FAILED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Correct the template, or the secret in Vault; what was written before stays as it is.',
+  },
+  VALUE_UNWRITABLE: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Write this entry in a format that can carry it: json carries everything, a template can encode it (base64_encode).',
   },
 
   // On disk

@@ -7,15 +7,25 @@ import { mayHaveArrived } from './failures.ts'
 import type { VaultOptions } from './options.ts'
 import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
 import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
-import { createRequests, nameOf, type VaultRequest, type Wire } from './requests.ts'
+import { createRequests, nameOf, type Wire } from './requests.ts'
+import { type Call, createSecrets, type KvPlace, type VaultSecrets } from './secrets.ts'
 import { Capabilities, Health, Lookup, type TokenInfo, USABLE, type VaultHealth } from './sys.ts'
 import { createTokens } from './token.ts'
 
-export { type IssuedCertificate, type PkiRequest, type PkiRole, pkiPath, type TokenInfo, type VaultHealth }
+export {
+  type IssuedCertificate,
+  type KvPlace,
+  type PkiRequest,
+  type PkiRole,
+  pkiPath,
+  type TokenInfo,
+  type VaultHealth,
+}
 
 /** All that certferry asks of Vault. Every call logs in when needed, fails fast with a SidecarError and stops when `signal` aborts. */
 export interface Vault extends AsyncDisposable {
   readonly address: string
+  readonly secrets: VaultSecrets
   /** POST {mount}/sign/{role}: a certificate for a CSR made here. */
   sign(request: PkiRequest, signal: AbortSignal): Promise<IssuedCertificate>
   /** POST {mount}/issue/{role}: certificate and key made by Vault. */
@@ -72,7 +82,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     warn(`vault.address is ${options.address}: plain http is accepted on a loopback address only, and meant for tests`)
 
   /** With the token; after a 403 exactly once more, with a new one. */
-  const call = async <T>(request: VaultRequest, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> => {
+  const call: Call = async (request, schema, signal, refuse) => {
     const token = await tokens.get(signal)
     const first = await issuing(send({ ...request, token }, signal))
     const denied = first.status === 403 && isVaults(first)
@@ -87,9 +97,9 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       })
     }
 
-    function granted(reply: typeof first): T {
+    function granted(reply: typeof first): z.output<typeof schema> {
       if (!isSuccess(reply)) {
-        const refused = refusal(reply, nameOf(request), clock.now())
+        const refused = (isVaults(reply) ? refuse?.(reply) : undefined) ?? refusal(reply, nameOf(request), clock.now())
         // A page of a gateway says nothing of what Vault did behind it.
         throw isVaults(reply) ? refused : mayHaveIssued(refused)
       }
@@ -107,6 +117,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
 
   return {
     address: options.address,
+    secrets: createSecrets(call),
     sign: certificate('sign'),
     issue: certificate('issue'),
     caChain: async (mount, issuerRef, signal) => {

@@ -94,7 +94,7 @@ const Warnings = z.object({ warnings: z.array(z.string()).min(1) })
 const quoted = ({ secrets }: Answer, text: string, limit?: number): string => quote(mask(text, secrets), limit)
 
 /** An answer of Vault is a JSON object; pages of proxies are not. */
-export const isVaults = ({ body }: Reply) => typeof body === 'object' && body !== null && !Array.isArray(body)
+export const isVaults = ({ body }: Pick<Reply, 'body'>) => typeof body === 'object' && body !== null && !Array.isArray(body)
 /** The key-value engine answers a path it does not know with 404 and a warning instead of errors. */
 const isKeyValue = ({ body }: Reply) => Warnings.safeParse(body).success
 
@@ -104,8 +104,10 @@ export const isSuccess = ({ status }: Reply) => status >= 200 && status < 300
 
 /** Parses what Vault promises to answer. Throws BAD_RESPONSE that names the field, never its value. */
 export function parseReply<T>(reply: Answer, schema: z.ZodType<T>, request: string): T {
-  if (!isVaults(reply)) throw new SidecarError('BAD_RESPONSE', `${request} (${reply.status}): ${notVault(reply)}`)
-  const result = schema.safeParse(reply.body)
+  // 204 has no body, and promises none.
+  const body = reply.status === 204 ? {} : reply.body
+  if (!isVaults({ body })) throw new SidecarError('BAD_RESPONSE', `${request} (${reply.status}): ${notVault(reply)}`)
+  const result = schema.safeParse(body)
   if (result.success) return result.data
   const [issue] = result.error.issues
   const place = quoted(reply, issue?.path.join('.') ?? '', 60)

@@ -14,6 +14,7 @@ export interface VaultRequest {
   readonly method: 'GET' | 'POST'
   /** Segments below `/v1/`, not yet encoded. */
   readonly path: readonly string[]
+  readonly query?: Readonly<Record<string, string>>
   /** A Secret in it is sent as its value. */
   readonly body?: Readonly<Record<string, unknown>>
   readonly token?: Secret
@@ -74,7 +75,7 @@ export function createRequests(
   }
 
   async function measured(request: VaultRequest, signal: AbortSignal): Promise<Answer> {
-    const { operation, method, path, body } = request
+    const { operation, method, body } = request
     secrets = distinct([...secretsIn(request), ...secrets]).slice(0, MAX_SECRETS)
     const { send } = await wire()
     const startedAt = clock.elapsed()
@@ -86,7 +87,7 @@ export function createRequests(
     try {
       const headers = headersOf(request, namespace)
       const json = body && revealed(body)
-      const reply = await send({ method, path: encodePath(path, 'in Vault'), headers, json, secrets, signal })
+      const reply = await send({ method, path: addressOf(request), headers, json, secrets, signal })
       const durationMs = report(String(reply.status))
       const sentAt = Date.parse(reply.date ?? '')
       if (!Number.isNaN(sentAt)) onClockSkew(sentAt + 500 - (clock.now() - durationMs / 2))
@@ -114,6 +115,9 @@ const revealed = (body: Readonly<Record<string, unknown>>): Record<string, unkno
   Object.fromEntries(
     Object.entries(body).map(([name, value]) => [name, value instanceof Secret ? value.reveal() : value]),
   )
+
+const addressOf = ({ path, query }: VaultRequest) =>
+  encodePath(path, 'in Vault') + (query ? `?${new URLSearchParams(query)}` : '')
 
 /** X-Vault-Request is what a Vault Agent with `require_request_header` wants to see. */
 const headersOf = ({ token }: VaultRequest, namespace: string | undefined): Record<string, string> => ({
