@@ -224,6 +224,7 @@ async function openWire(options: VaultOptions): Promise<Wire> {
   Object.assign(api, { token: '', namespace: '', pathPrefix: '' })
   return {
     send: ({ path, ...rest }) => api.request({ ...rest, path: `/${path}` }),
+    reconnect: () => transport.reconnect(),
     close: () => transport.close(),
   }
 }

@@ -33,6 +33,8 @@ export interface Wire {
     readonly secrets: readonly Secret[]
     readonly signal: AbortSignal
   }): Promise<Reply>
+  /** From here on requests go over new connections. */
+  reconnect(): void
   close(): Promise<void>
 }
 

@@ -42,6 +42,8 @@ export interface Transport {
    * VAULT_TIMEOUT, REDIRECT_REFUSED or BAD_RESPONSE, or the reason of the signal.
    */
   request(request: TransportRequest): Promise<Reply>
+  /** From here on requests go over new connections; those under way end on the old ones. */
+  reconnect(): void
   close(): Promise<void>
 }
 
@@ -60,7 +62,38 @@ type Options = Pick<
 /** HTTP/1.1 over a pool of undici connections. Ignores proxies, NODE_TLS_REJECT_UNAUTHORIZED and VAULT_SKIP_VERIFY. */
 export function createTransport(options: Options): Transport {
   const { timeouts } = options
-  const agent = new Agent({
+  let agent = openAgent(options)
+  const closed = new AbortController()
+  return {
+    request: async (request) => {
+      const deadline = AbortSignal.timeout(timeouts.total)
+      const signal = AbortSignal.any([request.signal, deadline, closed.signal])
+      // undici looks at the signal only once the connection stands.
+      const reply = abortable(
+        follow(() => agent, { ...request, signal }, options),
+        signal,
+      )
+      return reply.catch((error: unknown) => {
+        request.signal.throwIfAborted()
+        if (!deadline.aborted) throw error
+        throw new SidecarError('VAULT_TIMEOUT', `${nameOf(request)} took longer than ${formatDuration(timeouts.total)}`)
+      })
+    },
+    reconnect: () => {
+      const last = agent
+      agent = openAgent(options)
+      void last.close()
+    },
+    close: () => {
+      // An agent that was told to close knows no longer what it has under way.
+      closed.abort(new SidecarError('VAULT_UNREACHABLE', 'the Vault client was closed'))
+      return agent.destroy()
+    },
+  }
+}
+
+const openAgent = (options: Options) =>
+  new Agent({
     connect: (target, callback) => {
       openConnection(target, options).then(
         (socket) => callback(null, socket),
@@ -68,35 +101,20 @@ export function createTransport(options: Options): Transport {
       )
     },
     connections: options.concurrency,
-    headersTimeout: timeouts.headers,
-    bodyTimeout: timeouts.body,
+    headersTimeout: options.timeouts.headers,
+    bodyTimeout: options.timeouts.body,
     keepAliveTimeout: IDLE_MS,
     keepAliveMaxTimeout: MAX_IDLE_MS,
     maxResponseSize: MAX_BODY_BYTES,
     allowH2: false,
   })
-  return {
-    request: async (request) => {
-      const deadline = AbortSignal.timeout(timeouts.total)
-      const signal = AbortSignal.any([request.signal, deadline])
-      // undici looks at the signal only once the connection stands.
-      const reply = abortable(follow(agent, { ...request, signal }, options), signal)
-      return reply.catch((error: unknown) => {
-        request.signal.throwIfAborted()
-        if (!deadline.aborted) throw error
-        throw new SidecarError('VAULT_TIMEOUT', `${nameOf(request)} took longer than ${formatDuration(timeouts.total)}`)
-      })
-    },
-    close: () => agent.destroy(),
-  }
-}
 
 /** Redirects are followed by hand, because the token must go to no host but those allowed; and once, as a standby node does (307). */
-async function follow(agent: Agent, request: TransportRequest, options: Options): Promise<Reply> {
-  const first = await exchange(agent, request)
+async function follow(agent: () => Agent, request: TransportRequest, options: Options): Promise<Reply> {
+  const first = await exchange(agent(), request)
   if (!isRedirect(first.status)) return first
   const url = redirectTarget(first, request, options)
-  const second = await exchange(agent, { ...request, url })
+  const second = await exchange(agent(), { ...request, url })
   if (isRedirect(second.status))
     throw new SidecarError(
       'REDIRECT_REFUSED',

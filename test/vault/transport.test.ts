@@ -5,10 +5,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import type { TlsOptions } from 'node:tls'
+import type { SidecarError } from '../../src/errors.ts'
 import { connectionFailure } from '../../src/vault/failures.ts'
 import { createTransport } from '../../src/vault/transport.ts'
 import { createTestCa, type Issued, type IssueRequest, type TestCa } from '../support/ca.ts'
 import { answer, type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
+import { until } from '../support/until.ts'
 import { failure, forever, vaultOptions } from './support.ts'
 
 const TOKEN = 'hvs.canary-token'
@@ -74,6 +76,40 @@ describe('a request to Vault', { concurrency: true }, () => {
     await transport.close()
     // undici may open a second one while it cleans up after the first answer.
     assert.ok(server.connections() <= 2, `${server.connections()}`)
+  })
+
+  test('goes over a new connection after reconnect, while one under way ends on the old one', async () => {
+    const held = Promise.withResolvers<void>()
+    await using server = await startFaultProxy(async ({ url }) => {
+      if (url === '/first') await held.promise
+      return ok()
+    })
+    const transport = createTransport(vaultOptions(server.address))
+    const get = (path: string) =>
+      transport.request({ method: 'GET', url: `${server.address}${path}`, headers: {}, signal: forever })
+    await get('/before')
+    const first = get('/first')
+    await until('it is under way', () => server.requests.length === 2)
+    const before = server.connections()
+    transport.reconnect()
+    assert.equal((await get('/second')).status, 200)
+    assert.equal(server.connections(), before + 1)
+    held.resolve()
+    assert.equal((await first).status, 200)
+    await transport.close()
+  })
+
+  test('under way when all is closed is given up, on an old connection as on a new one', async () => {
+    await using server = await startFaultProxy(() => ({ kind: 'silence' }))
+    const transport = createTransport(vaultOptions(server.address))
+    const lost: Promise<SidecarError>[] = []
+    for (const count of [1, 2]) {
+      lost.push(failure(transport.request({ method: 'GET', url: server.address, headers: {}, signal: forever })))
+      await until('it is under way', () => server.requests.length === count)
+      if (count === 1) transport.reconnect()
+    }
+    await transport.close()
+    for (const error of await Promise.all(lost)) assert.equal(error.code, 'VAULT_UNREACHABLE')
   })
 
   test('says that nobody listens', async () => {
