@@ -8,7 +8,7 @@ import type { VaultOptions } from './options.ts'
 import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
 import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
 import { createRequests, nameOf, type Wire } from './requests.ts'
-import { type Call, createSecrets, type KvPlace, type VaultSecrets } from './secrets.ts'
+import { type Call, createSecrets, type KvPlace, type VaultSecret, type VaultSecrets } from './secrets.ts'
 import { Capabilities, Health, Lookup, type TokenInfo, USABLE, type VaultHealth } from './sys.ts'
 import { createTokens } from './token.ts'
 
@@ -20,6 +20,7 @@ export {
   pkiPath,
   type TokenInfo,
   type VaultHealth,
+  type VaultSecret,
 }
 
 /** All that certferry asks of Vault. Every call logs in when needed, fails fast with a SidecarError and stops when `signal` aborts. */
@@ -67,7 +68,12 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
   })
   const ask = asker(send, clock)
   const tokens = createTokens({
-    auth: authMethods.create(options.auth, { ask, onWrapReused: deps.onWrapReused }),
+    auth: authMethods.create(options.auth, {
+      ask,
+      onWrapReused: deps.onWrapReused,
+      reconnect: async () => (await wire)?.reconnect(),
+      clientFiles: clientFilesOf(options),
+    }),
     clock,
     renew: async (token, signal) => {
       const path = 'auth/token/renew-self'
@@ -151,6 +157,9 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     },
   }
 }
+
+const clientFilesOf = ({ clientCertFile: certFile, clientKeyFile: keyFile }: VaultOptions) =>
+  certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile }
 
 /** Names go into the CSR and the request, for roles of either kind; that Vault ignores one of the two is no news. */
 const isNews = (warning: string) => !/ field was provided but the role is set with "use_csr_/.test(warning)

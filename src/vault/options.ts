@@ -4,15 +4,24 @@ import { Timeout } from '../core/units.ts'
 import { AbsolutePath } from './auth/credential.ts'
 import { authMethods } from './auth/index.ts'
 
-/** Config: where Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
+/** Config: where a node of Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
 const Address = z
   .string()
-  .meta({ description: 'https address of Vault; http only on a loopback address', examples: ['https://vault:8200'] })
-  .transform((text, context) => {
+  .superRefine((text, context) => {
     const problem = problemOf(text)
-    if (problem === undefined) return text.replace(/\/+$/, '')
-    context.addIssue({ code: 'custom', message: problem })
-    return z.NEVER
+    if (problem !== undefined) context.addIssue({ code: 'custom', message: problem })
+  })
+  .overwrite((text) => text.replace(/\/+$/, ''))
+
+/** Config: where Vault is; a list where it has several nodes. */
+const Addresses = z
+  .union([Address, z.array(Address).min(1, 'needs at least one address').max(16).refine(isDistinct, TWICE)], {
+    error: ({ input }) => (input === undefined ? 'is required' : 'must be an address, or a list of addresses'),
+  })
+  .meta({
+    description:
+      'https address of Vault; http only on a loopback address. A list of those of one cluster: the next is asked where one is away or sealed',
+    examples: ['https://vault:8200'],
   })
 
 function problemOf(text: string): string | undefined {
@@ -47,7 +56,7 @@ const Timeouts = z.strictObject({
 /** Config: the Vault server and how to log in to it. */
 export const VaultOptions = z
   .strictObject({
-    address: Address,
+    address: Addresses,
     caFile: AbsolutePath.optional().describe(
       'PEM file of the CAs that may sign for Vault, instead of the public ones; read again for each connection',
     ),
@@ -74,7 +83,14 @@ export const VaultOptions = z
     auth: authMethods.schema.describe('How to log in'),
   })
   .check((context) => {
-    const { clientCertFile, clientKeyFile } = context.value
+    const { clientCertFile, clientKeyFile, auth } = context.value
+    if (auth.kind === 'cert' && clientCertFile === undefined)
+      context.issues.push({
+        code: 'custom',
+        input: undefined,
+        path: ['auth'],
+        message: 'kind cert needs clientCertFile and clientKeyFile beside auth',
+      })
     if ((clientCertFile === undefined) === (clientKeyFile === undefined)) return
     const missing = clientCertFile === undefined ? 'clientCertFile' : 'clientKeyFile'
     context.issues.push({

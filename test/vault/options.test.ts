@@ -92,6 +92,8 @@ describe('vault options', () => {
     [{ auth: { kind: 'jwt' } }, /needs either token or tokenFile/],
     [{ auth: { kind: 'jwt', token: 'x', tokenFile: '/x' } }, /needs either token or tokenFile/],
     [{ auth: { kind: 'jwt', token: 'x', mount: 'a//b' } }, /must be a mount path/],
+    [{ auth: { kind: 'cert' } }, /kind cert needs clientCertFile and clientKeyFile beside auth[\s\S]*at auth/],
+    [{ clientCertFile: '/c', clientKeyFile: '/k', auth: { kind: 'cert', name: 'a/b' } }, /at auth\.name/],
     [{ auth: { kind: 'nosuch' } }, /at auth\.kind/],
   ]
   for (const [options, sentence] of wrong)

@@ -58,6 +58,15 @@ export interface AuthDeps {
   readonly ask: (request: AuthRequest, signal: AbortSignal) => Promise<AuthReply>
   /** The security event: someone else used the wrapping token that `file` holds, or put another one in its place. */
   readonly onWrapReused: (event: { file: string }) => void
+  /** From here on requests go over new connections, which present the client certificate as its files hold it then. */
+  readonly reconnect: () => Promise<void>
+  readonly clientFiles: ClientFiles | undefined
+}
+
+/** The certificate that connections to Vault present, and its key. */
+export interface ClientFiles {
+  readonly certFile: string
+  readonly keyFile: string
 }
 
 export const defineAuth = definer<AuthDeps, AuthMethod>()

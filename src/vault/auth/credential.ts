@@ -28,21 +28,27 @@ export const credentialFrom = async (
 
 /** A credential in a file, without surrounding white space. Throws AUTH_SOURCE when it is missing, empty, unreadable or no plain file. */
 export async function readCredential(path: string): Promise<Secret> {
-  const text = await readStart(path).catch((cause: unknown) => {
-    throw cause instanceof SidecarError
-      ? cause
-      : new SidecarError('AUTH_SOURCE', `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
-  })
-  if (text === '') throw new SidecarError('AUTH_SOURCE', `${path} is empty`)
+  const text = readSource(path)
   if (!PRINTABLE.test(text))
     throw new SidecarError('AUTH_SOURCE', `${path} holds more than one line, or what is not text`)
   return new Secret(text)
 }
 
-async function readStart(path: string): Promise<string> {
-  const content = readPlainFile(path)
-  if (content.length > MAX_BYTES) throw new SidecarError('AUTH_SOURCE', `${path} is too long for a credential`)
-  return content.toString('utf8').trim()
+/** What a file holds, without surrounding white space. Throws AUTH_SOURCE when it is missing, empty, unreadable or no plain file. */
+export function readSource(path: string): string {
+  const text = readStart(path)
+  if (text === '') throw new SidecarError('AUTH_SOURCE', `${path} is empty`)
+  return text
+}
+
+function readStart(path: string): string {
+  try {
+    const content = readPlainFile(path)
+    if (content.length <= MAX_BYTES) return content.toString('utf8').trim()
+  } catch (cause) {
+    throw new SidecarError('AUTH_SOURCE', `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
+  }
+  throw new SidecarError('AUTH_SOURCE', `${path} is too long for a credential`)
 }
 
 /** Tells credentials apart without keeping them. */
