@@ -1,6 +1,7 @@
 import type * as z from 'zod'
 import type { Clock } from '../clock.ts'
 import { type ErrorCode, mayHaveIssued, SidecarError } from '../errors.ts'
+import { createReach } from './addresses.ts'
 import { type AuthDeps, loginFrom } from './auth/auth.ts'
 import { authMethods } from './auth/index.ts'
 import { mayHaveArrived } from './failures.ts'
@@ -62,7 +63,11 @@ export interface VaultDeps {
 export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
   const { clock } = deps
   let wire: Promise<Wire> | undefined
-  const send = createRequests(options, deps, () => {
+  const warn = warner(deps.onWarning)
+  const reach = createReach(options.addresses, ({ from, to, why }) =>
+    warn(`Vault cannot be used at ${from} (${why}); asked at ${to} instead`),
+  )
+  const send = createRequests(options, { ...deps, reach }, () => {
     wire ??= openWire(options)
     return wire
   })
@@ -83,9 +88,8 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     onToken: deps.onToken,
     onTokenFailed: deps.onTokenFailed,
   })
-  const warn = warner(deps.onWarning)
-  if (new URL(options.address).protocol === 'http:')
-    warn(`vault.address is ${options.address}: plain http is accepted on a loopback address only, and meant for tests`)
+  for (const address of options.addresses.filter((one) => new URL(one).protocol === 'http:'))
+    warn(`vault.address is ${address}: plain http is accepted on a loopback address only, and meant for tests`)
 
   /** With the token; after a 403 exactly once more, with a new one. */
   const call: Call = async (request, schema, signal, refuse) => {
@@ -216,21 +220,21 @@ async function openWire(options: VaultOptions): Promise<Wire> {
   const transport = createTransport(options)
   type Sent = Parameters<Wire['send']>[0] & { readonly uri: string }
   // Told 200 whatever the status is, node-vault hands the reply through, headers and all.
-  const carry = async ({ uri: url, ...request }: Sent) => ({
+  const carry = async ({ address, uri, ...request }: Sent) => ({
     statusCode: 200,
-    body: await transport.request({ ...request, url }),
+    body: await transport.request({ ...request, url: address + uri }),
     request: { path: '' },
   })
   const api = nodeVault({
-    endpoint: options.address,
     'request-promise': { defaults: () => carry },
     debug: () => undefined,
     // By which it checks that a request has a path and a method, as our types do.
     tv4: Object.assign(() => true, { validate: () => true }),
     commands: {},
   })
-  // It falls back to VAULT_TOKEN, VAULT_NAMESPACE and VAULT_PREFIX; but here the config alone decides.
-  Object.assign(api, { token: '', namespace: '', pathPrefix: '' })
+  // It falls back to VAULT_ADDR, VAULT_TOKEN, VAULT_NAMESPACE and VAULT_PREFIX; but here the config alone decides, and each request says
+  // which address it goes to.
+  Object.assign(api, { endpoint: '', token: '', namespace: '', pathPrefix: '' })
   return {
     send: ({ path, ...rest }) => api.request({ ...rest, path: `/${path}` }),
     reconnect: () => transport.reconnect(),

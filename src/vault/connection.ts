@@ -6,7 +6,10 @@ import { SidecarError, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import type { VaultOptions } from './options.ts'
 
-type Options = Pick<VaultOptions, 'address' | 'caFile' | 'clientCertFile' | 'clientKeyFile' | 'serverName' | 'timeouts'>
+type Options = Pick<
+  VaultOptions,
+  'addresses' | 'caFile' | 'clientCertFile' | 'clientKeyFile' | 'serverName' | 'timeouts'
+>
 type Socket = NonNullable<Parameters<buildConnector.Callback>[1]>
 
 /**
@@ -14,8 +17,8 @@ type Socket = NonNullable<Parameters<buildConnector.Callback>[1]>
  * VAULT_TLS or VAULT_CLIENT_CERT when a file is of no use, otherwise with the error of the system.
  */
 export async function openConnection(target: buildConnector.Options, options: Options): Promise<Socket> {
-  const { hostname } = new URL(options.address)
-  const serverName = target.hostname === hostname ? options.serverName : undefined
+  const isListed = options.addresses.some((address) => new URL(address).hostname === target.hostname)
+  const serverName = isListed ? options.serverName : undefined
   const connect = createConnector({
     secureContext: target.protocol === 'https:' ? await secureContext(options) : undefined,
     ...(serverName === undefined ? {} : { servername: serverName }),

@@ -15,12 +15,26 @@ export function connectionFailure(
   return new SidecarError(kept ? found : 'BAD_RESPONSE', `${request}: ${text}`, { cause: error })
 }
 
+/** Marks why no connection came about; undici hands the same error to each request that waited for it. */
+export function notConnected(error: Error): Error {
+  unconnected.add(error)
+  return error
+}
+
+const unconnected = new WeakSet<object>()
+
+/** Whether nothing of a request that ended so left this process: it may be sent elsewhere. */
+export function wasNeverSent(error: SidecarError): boolean {
+  const { code, cause } = error
+  if (unconnected.has(error) || (cause instanceof Error && unconnected.has(cause))) return true
+  // With TLS 1.3 a server refuses our certificate after the handshake; what was sent by then it does not look at.
+  return code === 'VAULT_CLIENT_CERT'
+}
+
 /** Whether a request that ended so may have reached Vault, and been carried out. */
-export const mayHaveArrived = ({ code, cause }: SidecarError): boolean =>
-  LOST.has(code) && !NEVER_CONNECTED.test(systemCode(cause) ?? '')
+export const mayHaveArrived = (error: SidecarError): boolean => LOST.has(error.code) && !wasNeverSent(error)
 
 const LOST: ReadonlySet<ErrorCode> = new Set(['VAULT_UNREACHABLE', 'VAULT_TIMEOUT', 'BAD_RESPONSE'])
-const NEVER_CONNECTED = /^(?:ECONNREFUSED|EHOSTUNREACH|ENETUNREACH|UND_ERR_CONNECT_TIMEOUT)$/
 
 function codeOf(code: string): ErrorCode {
   const known = BY_CODE.get(code)

@@ -15,7 +15,7 @@ const Address = z
 
 /** Config: where Vault is; a list where it has several nodes. */
 const Addresses = z
-  .union([Address, z.array(Address).min(1, 'needs at least one address').max(16).refine(isDistinct, TWICE)], {
+  .union([Address, z.tuple([Address], Address).refine(isDistinct, { error: 'names the same address twice' })], {
     error: ({ input }) => (input === undefined ? 'is required' : 'must be an address, or a list of addresses'),
   })
   .meta({
@@ -23,6 +23,10 @@ const Addresses = z
       'https address of Vault; http only on a loopback address. A list of those of one cluster: the next is asked where one is away or sealed',
     examples: ['https://vault:8200'],
   })
+
+function isDistinct(addresses: readonly string[]): boolean {
+  return new Set(addresses).size === addresses.length
+}
 
 function problemOf(text: string): string | undefined {
   if (!URL.canParse(text)) return `"${text}" is not an address; write for example https://vault.example.com:8200`
@@ -99,5 +103,10 @@ export const VaultOptions = z
       path: [missing],
       message: 'clientCertFile and clientKeyFile need each other',
     })
+  })
+  // The first one stands for the cluster, whichever answers.
+  .transform(({ address, ...rest }) => {
+    const addresses = typeof address === 'string' ? ([address] as const) : address
+    return { ...rest, address: addresses[0], addresses }
   })
 export type VaultOptions = z.output<typeof VaultOptions>

@@ -94,9 +94,23 @@ const Warnings = z.object({ warnings: z.array(z.string()).min(1) })
 const quoted = ({ secrets }: Answer, text: string, limit?: number): string => quote(mask(text, secrets), limit)
 
 /** An answer of Vault is a JSON object; pages of proxies are not. */
-export const isVaults = ({ body }: Pick<Reply, 'body'>) => typeof body === 'object' && body !== null && !Array.isArray(body)
+export const isVaults = ({ body }: Pick<Reply, 'body'>) =>
+  typeof body === 'object' && body !== null && !Array.isArray(body)
 /** The key-value engine answers a path it does not know with 404 and a warning instead of errors. */
 const isKeyValue = ({ body }: Reply) => Warnings.safeParse(body).success
+
+/**
+ * Whether this node serves nobody, and has done nothing: it is sealed, not initialised, a disaster-recovery secondary, or a standby that
+ * knows no leader.
+ */
+export function isUnable(reply: Reply): boolean {
+  if (reply.status === 472 || reply.status === 501) return true
+  if (reply.status === 503) return /\bsealed\b/i.test(textOf(reply)) || Sealed.safeParse(reply.body).success
+  return reply.status === 500 && /\bactive cluster node not found\b/.test(textOf(reply))
+}
+
+/** What `sys/health` answers. */
+const Sealed = z.object({ sealed: z.literal(true) })
 
 const notVault = (reply: Answer) => `the answer is not Vault's (${quoted(reply, reply.contentType, 60)})`
 

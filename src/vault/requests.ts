@@ -2,6 +2,7 @@ import type { Clock } from '../clock.ts'
 import { Secret } from '../core/secret.ts'
 import { encodePath } from '../core/url-path.ts'
 import { type ErrorCode, SidecarError } from '../errors.ts'
+import type { Reach } from './addresses.ts'
 import { createBreaker } from './breaker.ts'
 import { limiter } from './limit.ts'
 import type { Answer } from './replies.ts'
@@ -25,6 +26,8 @@ export const nameOf = ({ method, path }: Pick<VaultRequest, 'method' | 'path'>) 
 /** Carries a request whose path is encoded and whose headers are complete. */
 export interface Wire {
   send(request: {
+    /** Which of the addresses of Vault it goes to. */
+    readonly address: string
     readonly method: 'GET' | 'POST'
     readonly path: string
     readonly headers: Record<string, string>
@@ -43,6 +46,7 @@ export interface RequestDeps {
   readonly onRequest: (event: { operation: string; status: string; durationMs: number }) => void
   /** How far Vault's clock is ahead of ours, ms; Vault tells whole seconds. */
   readonly onClockSkew: (skewMs: number) => void
+  readonly reach: Reach
 }
 
 /** So many credentials and tokens are remembered, the latest first, to be masked in whatever comes back: more than are in use at a time. */
@@ -58,10 +62,10 @@ const CONNECTION_FAILURES: readonly ErrorCode[] = [
   'VAULT_TIMEOUT',
 ]
 
-/** Sends requests over one wire: a bounded number at a time, none while the circuit is open, each one measured. */
+/** Sends requests over one wire: a bounded number at a time, none while the circuit is open, each one measured, to the node that `reach` finds. */
 export function createRequests(
   { concurrency, namespace }: { readonly concurrency: number; readonly namespace?: string | undefined },
-  { clock, onRequest, onClockSkew }: RequestDeps,
+  { clock, onRequest, onClockSkew, reach }: RequestDeps,
   wire: () => Promise<Wire>,
 ): (request: VaultRequest, signal: AbortSignal) => Promise<Answer> {
   const limit = limiter(concurrency)
@@ -70,13 +74,13 @@ export function createRequests(
 
   return async (request, signal) => {
     for (let tries = 1; ; tries += 1) {
-      const reply = await limit(() => breaker.run(() => measured(request, signal)), signal)
+      const reply = await limit(() => breaker.run(() => reach((address) => measured(request, address, signal))), signal)
       if (reply.status !== 412 || tries === TRIES_NOT_REPLICATED) return reply
       await clock.sleep(100 + clock.random() * 400, signal)
     }
   }
 
-  async function measured(request: VaultRequest, signal: AbortSignal): Promise<Answer> {
+  async function measured(request: VaultRequest, address: string, signal: AbortSignal): Promise<Answer> {
     const { operation, method, body } = request
     secrets = distinct([...secretsIn(request), ...secrets]).slice(0, MAX_SECRETS)
     const { send } = await wire()
@@ -89,7 +93,7 @@ export function createRequests(
     try {
       const headers = headersOf(request, namespace)
       const json = body && revealed(body)
-      const reply = await send({ method, path: addressOf(request), headers, json, secrets, signal })
+      const reply = await send({ address, method, path: addressOf(request), headers, json, secrets, signal })
       const durationMs = report(String(reply.status))
       const sentAt = Date.parse(reply.date ?? '')
       if (!Number.isNaN(sentAt)) onClockSkew(sentAt + 500 - (clock.now() - durationMs / 2))

@@ -6,7 +6,7 @@ import { mask, quote, type Secret } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
 import { openConnection } from './connection.ts'
-import { connectionFailure } from './failures.ts'
+import { connectionFailure, notConnected } from './failures.ts'
 import type { VaultOptions } from './options.ts'
 
 /** No answer of the PKI or auth endpoints comes near it. */
@@ -49,7 +49,7 @@ export interface Transport {
 
 type Options = Pick<
   VaultOptions,
-  | 'address'
+  | 'addresses'
   | 'caFile'
   | 'clientCertFile'
   | 'clientKeyFile'
@@ -97,7 +97,7 @@ const openAgent = (options: Options) =>
     connect: (target, callback) => {
       openConnection(target, options).then(
         (socket) => callback(null, socket),
-        (error: Error) => callback(error, null),
+        (error: Error) => callback(notConnected(error), null),
       )
     },
     connections: options.concurrency,
@@ -135,8 +135,8 @@ function redirectTarget({ status, location }: Received, request: TransportReques
   if (location === undefined || !URL.canParse(location, from.href)) throw refuse('without a usable Location')
   const to = new URL(location, from)
   if (to.protocol !== 'https:') throw refuse(`to ${quote(mask(to.origin, secrets))}, which is not https`)
-  const allowed = to.host === new URL(options.address).host || options.redirectHosts.includes(to.host)
-  if (!allowed && !options.redirectHosts.includes(to.hostname))
+  const allowed = [...options.addresses.map((address) => new URL(address).host), ...options.redirectHosts]
+  if (!allowed.includes(to.host) && !options.redirectHosts.includes(to.hostname))
     throw refuse(`to ${quote(mask(to.host, secrets))}, which is not in vault.redirectHosts`)
   return to.href
 }

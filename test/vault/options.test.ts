@@ -20,6 +20,7 @@ describe('vault options', () => {
     const { auth: _, ...rest } = VaultOptions.parse({ address, auth })
     assert.deepEqual(rest, {
       address,
+      addresses: [address],
       redirectHosts: [],
       concurrency: 8,
       timeouts: { connect: 3000, headers: 10_000, body: 10_000, total: 30_000 },
@@ -68,6 +69,22 @@ describe('vault options', () => {
       if (typeof kept === 'string') assert.equal(VaultOptions.parse({ address: text, auth }).address, kept)
       else assert.match(told({ address: text, auth }), kept)
     })
+
+  test('take several addresses, of which the first stands for all', () => {
+    const { address: first, addresses } = VaultOptions.parse({ address: [`${address}/`, 'https://b:8200'], auth })
+    assert.deepEqual([first, addresses], [address, [address, 'https://b:8200']])
+  })
+
+  const lists: [given: unknown, sentence: RegExp][] = [
+    [[], /must be an address, or a list of addresses/],
+    [[5], /must be an address, or a list of addresses/],
+    [5, /must be an address, or a list of addresses/],
+    [undefined, /is required/],
+    [[address, 'http://vault-1'], /"http:\/\/vault-1" must use https.*at address\[1\]/s],
+    [[address, `${address}/`], /names the same address twice/],
+  ]
+  for (const [given, sentence] of lists)
+    test(`refuse ${JSON.stringify(given)} for an address`, () => assert.match(told({ address: given, auth }), sentence))
 
   const wrong: [options: object, sentence: RegExp][] = [
     [{ clientCertFile: '/a' }, /clientCertFile and clientKeyFile need each other[\s\S]*at clientKeyFile/],

@@ -31,11 +31,11 @@ export function recorder(clock: Clock = systemClock): { deps: VaultDeps; told: T
   }
 }
 
-export const vaultOptions = (address: string, more: object = {}) =>
+export const vaultOptions = (address: string | readonly string[], more: object = {}) =>
   VaultOptions.parse({ address, auth: { kind: 'token', token: 'hvs.canary-token' }, ...more })
 
 /** A client for tests, with what it told. */
-export function openVault(address: string, more: object = {}, clock: Clock = systemClock) {
+export function openVault(address: string | readonly string[], more: object = {}, clock: Clock = systemClock) {
   const { deps, told } = recorder(clock)
   return { vault: createVault(vaultOptions(address, more), deps), told }
 }
