@@ -25,7 +25,7 @@ async function main(work: string) {
   const podman = (...args: readonly string[]) => run(work, 'podman', args)
   nginxImage(work, scratch)
   await using cluster = await startKubernetes({ controllerManager: true })
-  await using vault = await startVault({ kubernetesAuth: true })
+  await using vault = await startVault({ authPlugins: ['kubernetes'] })
   await vault.setupPki({ roles: { web: WEB_ROLE } })
   await cluster.createNamespace('certferry')
   await cluster.createNamespace('shop', { 'pod-security.kubernetes.io/enforce': 'restricted' })

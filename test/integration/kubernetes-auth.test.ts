@@ -50,7 +50,7 @@ describe('logging in to a real Vault from a pod, as docs/vault-policies.md sets 
 
   before(async () => {
     cluster = await startKubernetes()
-    server = await startVault({ kubernetesAuth: true })
+    server = await startVault({ authPlugins: ['kubernetes'] })
     await server.setupPki()
     await server.api('POST', 'sys/policies/acl/certferry', { policy: signOnly('pki', 'web') })
     for (const namespace of ['shop', 'vault', 'other']) await cluster.createNamespace(namespace)

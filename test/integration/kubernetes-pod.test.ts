@@ -43,7 +43,7 @@ describe('a pod that asks by annotation for a certificate', { skip, timeout: 600
   before(async () => {
     chmodSync(folder, 0o755)
     cluster = await startKubernetes({ controllerManager: true })
-    vault = await startVault({ kubernetesAuth: true })
+    vault = await startVault({ authPlugins: ['kubernetes'] })
     await vault.setupPki({ mount: 'pki_int', roles: { web: WEB_ROLE } })
     await cluster.createNamespace('certferry')
     await cluster.createNamespace(NAMESPACE, RESTRICTED)

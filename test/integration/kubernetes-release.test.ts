@@ -203,7 +203,7 @@ test(
 test('with a certificate from a real Vault it does the same, without a right on Secrets', {
   skip: skip || (await skipReason('vault', 'vault-plugin-auth-kubernetes')),
 }, async () => {
-  await using vault = await startVault({ kubernetesAuth: true })
+  await using vault = await startVault({ authPlugins: ['kubernetes'] })
   const injectorRole = {
     allowed_domains: ['certferry-injector.certferry.svc'],
     allow_bare_domains: true,

@@ -39,6 +39,23 @@ const pinned = ({ command, version, built, takes }: GoProgram): Component => ({
   recipe: `node tools/components.ts ${command}  (builds it with Go ≥ 1.26 in ${takes}, once)`,
 })
 
+const VAULT = '1.21.0'
+
+/** An auth method that the minimal build of Vault leaves out, as the plugin that Vault's own sources make of it. */
+const vaultAuth = (method: string): Component =>
+  pinned({
+    command: `vault-plugin-auth-${method}`,
+    version: VAULT,
+    takes: 'a minute',
+    built: (target) =>
+      buildPinned(target, {
+        title: `Vault's auth method ${method}`,
+        folder: 'vault',
+        program: `github.com/hashicorp/vault/builtin/credential/${method}/cmd/${method}`,
+        takes: 'a minute',
+      }),
+  })
+
 const KUBERNETES = '1.36.3'
 
 const kubernetes = (command: string, takes: string): Component =>
@@ -70,7 +87,7 @@ const published = (command: string, version: string, path: string, takes: string
 const COMPONENTS = {
   vault: {
     command: 'vault',
-    cachedAs: 'vault-1.21.0',
+    cachedAs: `vault-${VAULT}`,
     provide: (target) =>
       buildPinned(target, {
         title: 'Vault',
@@ -108,6 +125,8 @@ const COMPONENTS = {
     'github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes',
     'a minute and a half',
   ),
+  'vault-plugin-auth-ldap': vaultAuth('ldap'),
+  'vault-plugin-auth-aws': vaultAuth('aws'),
   helm: published('helm', '3.22.0', 'helm.sh/helm/v3/cmd/helm', '2 minutes'),
   kubeconform: published('kubeconform', '0.8.0', 'github.com/yannh/kubeconform/cmd/kubeconform', 'half a minute'),
   'kube-score': published('kube-score', '1.20.0', 'github.com/zegl/kube-score/cmd/kube-score', 'half a minute'),
@@ -116,6 +135,7 @@ const COMPONENTS = {
   strace: apt('strace', 'strace'),
   faketime: apt('faketime', 'faketime'),
   openssl: apt('openssl', 'openssl'),
+  slapd: apt('slapd', 'slapd'),
 } satisfies Record<string, Component>
 
 export type ComponentName = keyof typeof COMPONENTS

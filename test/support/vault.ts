@@ -110,23 +110,33 @@ export interface VaultSetup {
   readonly tls?: VaultTls
   /** `raft`, a cluster of one, outlives a restart. */
   readonly storage?: Storage
-  /** With the auth method `kubernetes`, a plugin: the build of Vault that the tests use has none of its own. */
-  readonly kubernetesAuth?: boolean
+  /** Auth methods that are plugins here: the build of Vault that the tests use has none of them. */
+  readonly authPlugins?: readonly AuthPlugin[]
 }
 
 type Storage = 'inmem' | 'raft'
 
+const AUTH_PLUGINS = {
+  kubernetes: 'vault-plugin-auth-kubernetes',
+  ldap: 'vault-plugin-auth-ldap',
+  aws: 'vault-plugin-auth-aws',
+} as const
+type AuthPlugin = keyof typeof AUTH_PLUGINS
+
 /** Starts Vault and waits until it answers; dispose of it to end it. */
 export async function startVault(setup: VaultSetup = {}): Promise<TestVault> {
-  const { tls, storage = 'inmem', kubernetesAuth = false } = setup
+  const { tls, storage = 'inmem', authPlugins = [] } = setup
   const program = await component('vault')
-  const plugin = kubernetesAuth ? await component('vault-plugin-auth-kubernetes') : undefined
+  const plugins = await Promise.all(
+    authPlugins.map(async (name) => ({ name, file: await realpath(await component(AUTH_PLUGINS[name])) })),
+  )
   const directory = await mkdtemp(join(tmpdir(), 'certferry-vault-'))
   const port = await freePort()
   const address = `${tls ? 'https' : 'http'}://127.0.0.1:${port}`
-  const config = await writeConfig(directory, { port, tls, storage, plugin })
+  const config = await writeConfig(directory, { port, tls, storage, plugins: plugins.map(({ file }) => file) })
   const send = sender(address, tls)
-  const start = () => startServer(program, { config, home: directory, send, ...(plugin && { before: ALONE }) })
+  const start = () =>
+    startServer(program, { config, home: directory, send, ...(plugins.length > 0 && { before: ALONE }) })
   let server = await start().catch(async (error) => {
     await rm(directory, { recursive: true, force: true })
     throw error
@@ -140,7 +150,7 @@ export async function startVault(setup: VaultSetup = {}): Promise<TestVault> {
     await untilActive(send)
     const vault = helpers({ send, rootToken, unsealKey, auditFile: join(directory, 'audit.log') })
     await vault.api('POST', 'sys/audit/file', { type: 'file', options: { file_path: join(directory, 'audit.log') } })
-    if (plugin !== undefined) await registerPlugin(vault.api, 'kubernetes', plugin)
+    for (const { name, file } of plugins) await registerPlugin(vault.api, name, file)
     return {
       ...vault,
       address,
@@ -212,14 +222,15 @@ interface ServerSettings {
   readonly port: number
   readonly tls: VaultTls | undefined
   readonly storage: Storage
-  /** The one plugin that it may run. */
-  readonly plugin: string | undefined
+  /** Those that it may run, all in one folder. */
+  readonly plugins: readonly string[]
 }
 
-async function writeConfig(directory: string, { port, tls, storage, plugin }: ServerSettings): Promise<string> {
+async function writeConfig(directory: string, { port, tls, storage, plugins }: ServerSettings): Promise<string> {
   const path = join(directory, 'vault.hcl')
   const blocks = [await listenerBlock(directory, { port, tls }), await storageBlock(directory, port, storage)]
-  if (plugin !== undefined) blocks.push(`plugin_directory = "${await realpath(dirname(plugin))}"\n`)
+  const [folder] = plugins.map(dirname)
+  if (folder !== undefined) blocks.push(`plugin_directory = "${folder}"\n`)
   await writeFile(path, `disable_mlock = true\n${blocks.join('')}`, { mode: 0o600 })
   return path
 }
