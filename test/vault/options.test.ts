@@ -111,6 +111,11 @@ describe('vault options', () => {
     [{ auth: { kind: 'jwt', token: 'x', mount: 'a//b' } }, /must be a mount path/],
     [{ auth: { kind: 'cert' } }, /kind cert needs clientCertFile and clientKeyFile beside auth[\s\S]*at auth/],
     [{ clientCertFile: '/c', clientKeyFile: '/k', auth: { kind: 'cert', name: 'a/b' } }, /at auth\.name/],
+    [{ auth: { kind: 'userpass', password: 'x' } }, /at auth\.username/],
+    [{ auth: { kind: 'userpass', username: 'a/b', password: 'x' } }, /must be a name without slashes/],
+    [{ auth: { kind: 'userpass', username: 'app' } }, /needs either password or passwordFile/],
+    [{ auth: { kind: 'ldap', username: 'app', password: 'x', passwordFile: '/x' } }, /needs either password or/],
+    [{ auth: { kind: 'ldap', username: 'app', password: 'a\nb' } }, /nor hold more than one line/],
     [{ auth: { kind: 'nosuch' } }, /at auth\.kind/],
   ]
   for (const [options, sentence] of wrong)

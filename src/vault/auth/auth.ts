@@ -71,14 +71,29 @@ export interface ClientFiles {
 
 export const defineAuth = definer<AuthDeps, AuthMethod>()
 
-/** What every `auth/…/login` answers. */
+/** What every `auth/…/login` answers. Where a second factor is asked for, it says which instead of giving a token. */
 const LoginReply = z.object({
-  auth: z.object({ client_token: z.string().min(1), lease_duration: z.int().min(0), renewable: z.boolean() }),
+  auth: z
+    .object({
+      client_token: z.string(),
+      lease_duration: z.int().min(0),
+      renewable: z.boolean(),
+      mfa_requirement: z.object({}).nullish(),
+    })
+    .refine(({ client_token: token, mfa_requirement: factor }) => token !== '' || factor, {
+      path: ['client_token'],
+      error: 'is empty',
+    }),
 })
 
 /** The token that Vault gave for a login. Throws AUTH_FAILED when it gave none. */
 export function loginFrom(reply: AuthReply): Login {
   if (!reply.ok) throw new SidecarError('AUTH_FAILED', reply.told)
   const { auth } = reply.parse(LoginReply)
+  if (auth.client_token === '')
+    throw new SidecarError(
+      'AUTH_FAILED',
+      'Vault asks for a second factor (MFA) after this login, which nobody is here to give; leave it out of the login enforcement',
+    )
   return { token: new Secret(auth.client_token), ttlMs: auth.lease_duration * 1000, renewable: auth.renewable }
 }

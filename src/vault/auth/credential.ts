@@ -20,6 +20,15 @@ export const SecretText = z
   .regex(PRINTABLE, 'must not be empty, nor hold more than one line')
   .transform((text) => new Secret(text))
 
+/** Of any language, but one line; what is no UTF-8 becomes U+FFFD. */
+const ONE_LINE = /^[^\p{Cc}\u2028\u2029\ufffd]+$/u
+
+/** Config: a password in the config itself, such as `${PASSWORD}`; never printed. Spaces are part of it. */
+export const PasswordText = z
+  .string()
+  .regex(ONE_LINE, 'must not be empty, nor hold more than one line')
+  .transform((text) => new Secret(text))
+
 /** The credential given in the config, or the one that `file` holds now. */
 export const credentialFrom = async (
   value: Secret | undefined,
@@ -34,17 +43,26 @@ export async function readCredential(path: string): Promise<Secret> {
   return new Secret(text)
 }
 
+/** A password in a file, without the line break at its end. Throws AUTH_SOURCE as `readCredential` does. */
+export function readPassword(path: string): Secret {
+  const text = readText(path).replace(/\r?\n$/, '')
+  if (text === '') throw new SidecarError('AUTH_SOURCE', `${path} is empty`)
+  if (!ONE_LINE.test(text))
+    throw new SidecarError('AUTH_SOURCE', `${path} holds more than one line, or what is not text`)
+  return new Secret(text)
+}
+
 /** What a file holds, without surrounding white space. Throws AUTH_SOURCE when it is missing, empty, unreadable or no plain file. */
 export function readSource(path: string): string {
-  const text = readStart(path)
+  const text = readText(path).trim()
   if (text === '') throw new SidecarError('AUTH_SOURCE', `${path} is empty`)
   return text
 }
 
-function readStart(path: string): string {
+function readText(path: string): string {
   try {
     const content = readPlainFile(path)
-    if (content.length <= MAX_BYTES) return content.toString('utf8').trim()
+    if (content.length <= MAX_BYTES) return content.toString('utf8')
   } catch (cause) {
     throw new SidecarError('AUTH_SOURCE', `cannot read ${path} (${systemCode(cause) ?? 'unknown'})`, { cause })
   }
