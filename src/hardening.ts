@@ -21,16 +21,16 @@ export function keepMemoryPrivate(start: Start): void {
 }
 
 /** A core dump then holds no memory at all (core(5)), for commands that we start as well. The limit of the size is out of Node's reach. */
-const leaveNothingToCore = () => filterDumps('0')
+const leaveNothingToCore = () => filterDumps('self', '0')
 
-/** The kernel's default again, for a program that is about to take the place of this process and would inherit the filter. */
-export const leaveCoreAsUsual = (): void => filterDumps('0x33')
+/** The kernel's default again: for a program that is about to take the place of this process, or for one that it started, which inherit the filter. */
+export const leaveCoreAsUsual = (pid: number | 'self' = 'self'): void => filterDumps(pid, '0x33')
 
-function filterDumps(mask: string): void {
+function filterDumps(pid: number | 'self', mask: string): void {
   try {
-    writeFileSync('/proc/self/coredump_filter', mask)
+    writeFileSync(`/proc/${pid}/coredump_filter`, mask)
   } catch {
-    // Not Linux, or no /proc.
+    // Not Linux, no /proc, or the process has ended or belongs to another user.
   }
 }
 

@@ -91,6 +91,11 @@ const RULES: Readonly<Record<string, Rule>> = {
     ],
     types: ['clock.ts'],
   },
+  // A command of its own, as against one that reloads something.
+  'supervisor/': {
+    values: ['core/', 'errors.ts', 'hardening.ts', 'reloaders/command.ts'],
+    types: ['clock.ts', 'reloaders/options.ts'],
+  },
   'loop.ts': ALL_BUT_COMMANDS,
   'manage.ts': ALL_BUT_COMMANDS,
   'idle.ts': ALL_BUT_COMMANDS,
