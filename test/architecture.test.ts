@@ -53,6 +53,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'version.ts': { values: ['../package.json'] },
   // node:net for isIP, node:url for domainToASCII: pure as well.
   'core/': { values: ['errors.ts'], node: ['node:crypto', 'node:util', 'node:net', 'node:url'] },
+  'text/': { values: ['core/', 'errors.ts'], node: ['node:crypto'] },
   'vault/': CLIENT,
   'kubernetes/': CLIENT,
   'sources/': { values: ['core/', 'vault/', 'kubernetes/', 'registry.ts', 'errors.ts'] },
@@ -111,7 +112,10 @@ const RULES: Readonly<Record<string, Rule>> = {
 }
 
 /** Packages that one file alone may import. */
-const ONLY_IN: Readonly<Record<string, string>> = { 'node-vault': 'vault/client.ts' }
+const ONLY_IN: Readonly<Record<string, string>> = {
+  'node-vault': 'vault/client.ts',
+  liquidjs: 'text/template.ts',
+}
 
 interface Import {
   readonly from: string
