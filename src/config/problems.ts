@@ -127,8 +127,11 @@ function choose(schema: unknown, value: unknown): Record<string, unknown> | unde
     isRecord(choice) && isRecord(choice.properties) && isRecord(choice.properties.kind)
       ? choice.properties.kind.const
       : undefined
-  const found = choices.find((choice) => isRecord(value) && kindOf(choice) === value.kind)
-  return isRecord(found) ? found : undefined
+  return choices
+    .map((choice) => choose(choice, value))
+    .find((choice) =>
+      Array.isArray(value) ? choice?.type === 'array' : isRecord(value) && kindOf(choice) === value.kind,
+    )
 }
 
 /** `; did you mean "…"?`, or nothing where nothing known is near. */

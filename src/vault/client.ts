@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts'
 import { type ErrorCode, mayHaveIssued, SidecarError } from '../errors.ts'
 import { createReach } from './addresses.ts'
 import { type AuthDeps, loginFrom } from './auth/auth.ts'
-import { authMethods } from './auth/index.ts'
+import { createAuth } from './auth/index.ts'
 import { mayHaveArrived } from './failures.ts'
 import type { VaultOptions } from './options.ts'
 import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
@@ -73,11 +73,14 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
   })
   const ask = asker(send, clock)
   const tokens = createTokens({
-    auth: authMethods.create(options.auth, {
+    auth: createAuth(options.auth, {
       ask,
       onWrapReused: deps.onWrapReused,
       reconnect: async () => (await wire)?.reconnect(),
       clientFiles: clientFilesOf(options),
+      place: 'vault.auth',
+      clock,
+      warn,
     }),
     clock,
     renew: async (token, signal) => {

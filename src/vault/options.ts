@@ -2,7 +2,7 @@ import { isIPv4 } from 'node:net'
 import * as z from 'zod'
 import { Timeout } from '../core/units.ts'
 import { AbsolutePath } from './auth/credential.ts'
-import { authMethods } from './auth/index.ts'
+import { AuthOptions, kindsOf } from './auth/index.ts'
 
 /** Config: where a node of Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
 const Address = z
@@ -84,11 +84,11 @@ export const VaultOptions = z
       .describe('Hosts that Vault may redirect to, by https, such as the other nodes of the cluster'),
     concurrency: z.int().min(1).max(256).default(8).describe('Requests to Vault at the same time'),
     timeouts: Timeouts.prefault({}).describe('Limits of each request'),
-    auth: authMethods.schema.describe('How to log in'),
+    auth: AuthOptions.describe('How to log in; of a list, the next method is tried when one fails for good'),
   })
   .check((context) => {
     const { clientCertFile, clientKeyFile, auth } = context.value
-    if (auth.kind === 'cert' && clientCertFile === undefined)
+    if (kindsOf(auth).includes('cert') && clientCertFile === undefined)
       context.issues.push({
         code: 'custom',
         input: undefined,

@@ -1,9 +1,9 @@
 import { abortable } from '../abortable.ts'
 import type { Clock } from '../clock.ts'
 import type { Secret } from '../core/secret.ts'
-import { formatDuration } from '../core/units.ts'
-import { type ErrorCode, SidecarError, toSidecarError } from '../errors.ts'
+import { type ErrorCode, toSidecarError } from '../errors.ts'
 import type { AuthMethod, Login } from './auth/auth.ts'
+import { sparing } from './auth/sparing.ts'
 
 /** The token is renewed, or replaced, after this share of its life. */
 const REFRESH = 2 / 3
@@ -13,9 +13,6 @@ const SHORTEST_MS = 1000
 const CAPPED = 0.9
 /** Pause after a failed renewal, doubled up to the second figure. */
 const RETRY_MS = [30_000, 300_000] as const
-/** How long a credential that Vault refused is not tried again, doubled up to the second figure; five failed logins lock a role out. */
-const REFUSED_MS = [5_000, 60_000] as const
-const REFUSALS: readonly ErrorCode[] = ['AUTH_FAILED', 'AUTH_PERMANENT', 'WRAP_REUSED']
 
 /** The one token that all requests share. */
 export interface Tokens extends AsyncDisposable {
@@ -46,11 +43,11 @@ interface Held extends Login {
  * so that a credential good for one login lasts. The old token is not revoked: that would revoke certificates leased to it.
  */
 export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: TokenDeps): Tokens {
+  const method = sparing(auth, clock)
   const closed = new AbortController()
   let held: Held | undefined
   let pending: Promise<Held> | undefined
   let watcher = new AbortController()
-  let refused: { fingerprint: string; error: SidecarError; times: number; until: number } | undefined
 
   const isAlive = ({ ttlMs, obtainedAt }: Held) => ttlMs === 0 || clock.elapsed() < obtainedAt + ttlMs
 
@@ -80,34 +77,14 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
   }
 
   async function logIn(): Promise<Held> {
-    const attempt = await auth.prepare(closed.signal)
-    holdBack(attempt.fingerprint)
-    try {
-      return keep(await attempt.login(closed.signal), 'login')
-    } catch (error) {
-      if (error instanceof SidecarError && REFUSALS.includes(error.code)) remember(attempt.fingerprint, error)
-      throw error
-    }
-  }
-
-  function holdBack(fingerprint: string): void {
-    if (refused?.fingerprint !== fingerprint || clock.elapsed() >= refused.until) return
-    const { error, until } = refused
-    const retryAfterMs = until - clock.elapsed()
-    const message = `${error.message} (the same credential is tried again in ${formatDuration(retryAfterMs)})`
-    throw new SidecarError(error.code, message, { cause: error, retryAfterMs })
-  }
-
-  function remember(fingerprint: string, error: SidecarError): void {
-    const times = refused?.fingerprint === fingerprint ? refused.times + 1 : 1
-    refused = { fingerprint, error, times, until: clock.elapsed() + doubling(REFUSED_MS, times) }
+    const attempt = await method.prepare(closed.signal)
+    return keep(await attempt.login(closed.signal), 'login')
   }
 
   function keep(login: Login, how: 'login' | 'renewed'): Held {
     const fullTtlMs = how === 'login' ? login.ttlMs : Math.max(login.ttlMs, held?.fullTtlMs ?? 0)
     const renewable = login.renewable && login.ttlMs >= fullTtlMs * CAPPED
     held = { ...login, renewable, obtainedAt: clock.elapsed(), fullTtlMs }
-    refused = undefined
     onToken({ expiresAt: login.ttlMs === 0 ? undefined : clock.now() + login.ttlMs, renewable, how })
     watcher.abort()
     watcher = new AbortController()

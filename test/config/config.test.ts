@@ -473,6 +473,26 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'vault.auth',
     says: /^needs either token or tokenFile/,
   },
+  'a misspelt key of a login': {
+    text: withVault("{ address: 'https://vault:8200', auth: { kind: jwt, rol: web, tokenFile: /t } }"),
+    at: '1:60',
+    path: 'vault.auth.rol',
+    says: /^unknown key; did you mean "role"\?$/,
+  },
+  'a misspelt key of one login of several': {
+    text: withVault(
+      "{ address: 'https://vault:8200', auth: [{ kind: token, token: t }, { kind: jwt, rol: web, tokenFile: /t }] }",
+    ),
+    at: '1:88',
+    path: 'vault.auth[1].rol',
+    says: /^unknown key; did you mean "role"\?$/,
+  },
+  'no login in the list': {
+    text: withVault("{ address: 'https://vault:8200', auth: [] }"),
+    at: '1:47',
+    path: 'vault.auth',
+    says: /^needs at least one method$/,
+  },
   'half a client certificate': {
     text: withVault(`{ address: 'https://vault:8200', clientCertFile: /c, ${AUTH} }`),
     at: '1:8',

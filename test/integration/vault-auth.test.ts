@@ -187,6 +187,43 @@ describe('logging in to a real Vault', { skip }, () => {
     )
   })
 
+  test('of several methods the next one is tried when one fails for good, and none while Vault is sealed', async () => {
+    const role = await server.setupApprole({ policy: POLICY })
+    const used = await role.wrappedSecretId()
+    await server.api('POST', 'sys/wrapping/unwrap', undefined, { token: used })
+    const usedFile = await save('used', used)
+    const good = await approle(role)
+    const auth = [
+      { kind: 'kubernetes', role: 'web', tokenFile: join(directory, 'missing') },
+      { kind: 'jwt', role: 'web', token: 'e30.e30.e30' },
+      { ...good, secretIdFile: usedFile, secretIdWrapped: true },
+      good,
+    ]
+    const { vault, told } = open(auth)
+    await server.seal()
+    try {
+      assert.equal((await failure(issueWith(vault))).code, 'VAULT_SEALED')
+    } finally {
+      await server.unseal()
+    }
+    await until(async () => (await vault.health(forever)).usable)
+    const count = await mark()
+    await issueWith(vault)
+    await revokeTokens()
+    await issueWith(vault)
+    assert.deepEqual([await count('auth/jwt/login'), await count('auth/approle/login')], [1, 2])
+    assert.deepEqual(told.onWrapReused, [{ file: usedFile }])
+    const { vault: hopeless } = open(auth.slice(0, 3))
+    const { code, message } = await failure(issueWith(hopeless))
+    assert.equal(code, 'AUTH_FAILED')
+    const reasons = [
+      /vault\.auth\[0\] kubernetes: cannot read \S+missing \(ENOENT\)/,
+      /; vault\.auth\[1\] jwt: Vault refused POST auth\/jwt\/login \(403\)/,
+      /; vault\.auth\[2\] approle: wrapping token in \S+used: Vault refused/,
+    ]
+    for (const reason of reasons) assert.match(message, reason)
+  })
+
   test('V13 a token is renewed until its max TTL is near, then replaced', async () => {
     const role = await server.setupApprole({ policy: POLICY, role: { token_ttl: '3s', token_max_ttl: '6s' } })
     const { vault, told } = open(await approle(role))

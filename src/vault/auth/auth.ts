@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import type { Clock } from '../../clock.ts'
 import { Secret } from '../../core/secret.ts'
 import { SidecarError } from '../../errors.ts'
 import { definer } from '../../registry.ts'
@@ -61,6 +62,11 @@ export interface AuthDeps {
   /** From here on requests go over new connections, which present the client certificate as its files hold it then. */
   readonly reconnect: () => Promise<void>
   readonly clientFiles: ClientFiles | undefined
+  /** Where the options of this method stand in the config, such as `vault.auth`, for messages. */
+  readonly place: string
+  readonly clock: Clock
+  /** Something a person should know; the same text is told once. */
+  readonly warn: (message: string) => void
 }
 
 /** The certificate that connections to Vault present, and its key. */

@@ -23,7 +23,7 @@ export const jwt = defineAuth({
     prepare: async () => {
       const jwt = await credentialFrom(token, tokenFile)
       if (!jwt) throw new SidecarError('AUTH_SOURCE', 'neither token nor tokenFile is given')
-      return jwtLogin({ mount, role, jwt, place: tokenFile ?? 'vault.auth.token' }, deps)
+      return jwtLogin({ mount, role, jwt, place: tokenFile ?? `${deps.place}.token` }, deps)
     },
   }),
 })
