@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict'
-import { type StdioOptions, spawn } from 'node:child_process'
+import { type StdioOptions, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { constants, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { constants, existsSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
+import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
-import { bundled } from '../support/bundled.ts'
+import { locate } from '../../src/reloaders/command.ts'
+import { bundled, nodeIn } from '../support/bundled.ts'
 import { type Running, startProgram } from '../support/program.ts'
 import { until } from '../support/until.ts'
 
@@ -301,5 +302,185 @@ echo "value $VALUE"; while :; do sleep 1000 & wait $!; done`
     await program.said('second')
     program.child.kill('SIGTERM')
     assert.equal(await program.ended, 'SIGTERM')
+  })
+})
+
+/** A container with processes of its own; its Node is where also those find it who may not look into the clone. */
+const CONTAINER = ['unshare', '--pid', '--fork', '--mount-proc', '--mount', '--kill-child']
+const noContainer =
+  spawnSync(CONTAINER[0] ?? '', [...CONTAINER.slice(1), 'true']).status === 0 ? false : 'takes root, for PID namespaces'
+
+describe('as the first process of a container', { skip: noContainer }, () => {
+  /** Leaves fifty orphans, waits until nothing of them runs, and counts those that nobody waited for. */
+  const ORPHANS = `
+const { spawnSync } = require('node:child_process')
+const { readdirSync, readFileSync } = require('node:fs')
+const states = () => readdirSync('/proc').filter(Number).flatMap((pid) => {
+  try { const [, name, state] = /^\\d+ \\((.*)\\) (\\S)/s.exec(readFileSync('/proc/' + pid + '/stat', 'latin1')); return name === 'true' || name === 'sh' ? [state] : [] } catch { return [] }
+})
+const before = states().length
+spawnSync(process.execPath, ['-e', "for (let i = 0; i < 50; i += 1) require('child_process').spawn('true')"])
+const look = () => {
+  const zombies = states().filter((state) => state === 'Z').length
+  if (states().length === before || zombies === 50) { console.log('zombies: ' + zombies); process.exit(9) }
+  setTimeout(look, 20)
+}
+look()`
+
+  const shells = ['dash', 'bash', 'busybox'].filter((name) => spawnSync(name, ['--help']).error === undefined)
+  for (const shell of shells)
+    test(`it goes beneath ${shell}, which leaves no orphan as a zombie and passes the exit code on`, async () => {
+      const folder = await mkdtemp(join(root, 'bin-'))
+      await symlink((await locate(shell, PATH)) ?? '', join(folder, 'sh'))
+      const program = supervise([process.execPath, '-e', ORPHANS], {}, CONTAINER, { PATH: `${folder}:${PATH}` })
+      assert.equal(await program.ended, 9, program.output())
+      assert.match(program.output(), /^zombies: 0$/m)
+      assert.doesNotMatch(program.output(), /started by 1$/m)
+    })
+
+  test('signals reach the command once, its input and exit code are kept, and nothing is left', async () => {
+    const script = `for s in HUP INT QUIT USR1 USR2 WINCH TSTP TTIN TTOU; do trap "echo got $s" $s; done
+trap 'echo got TERM; exit 6' TERM; read line; echo "read $line"; while :; do sleep 1000 & wait $!; done`
+    const input = join(root, 'input')
+    await writeFile(input, 'a line\n')
+    const redirect = ['sh', '-c', `exec "$@" < ${input}`, 'sh']
+    const program = supervise(['sh', '-c', script], {}, [...CONTAINER, ...redirect])
+    await program.said('read a line')
+    const first = await childOf(program)
+    for (const name of ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'WINCH', 'TSTP', 'TTIN', 'TTOU', 'TERM'] as const) {
+      process.kill(first, `SIG${name}`)
+      await program.said(`got ${name}\n`)
+      assert.equal(times(program.output(), `got ${name}`), 1)
+    }
+    assert.equal(await program.ended, 6)
+  })
+
+  test('a command that is ended by SIGTERM is 143 to whoever runs the container', async () => {
+    const program = supervise(['sleep', '1000'], {}, CONTAINER)
+    await program.said('started by')
+    process.kill(await childOf(program), 'SIGTERM')
+    assert.equal(await program.ended, 143)
+  })
+
+  test('the end of the supervisor, by whatever, is the end of the container', async () => {
+    const mark = markOf('container')
+    const program = supervise(['sh', '-c', 'trap "" TERM; echo up; while :; do sleep 0.1; done', mark], {}, CONTAINER)
+    await program.said('up')
+    const [below = ''] = (
+      await readFile(`/proc/${await childOf(program)}/task/${await childOf(program)}/children`, 'utf8')
+    ).split(' ')
+    process.kill(Number(below), 'SIGKILL')
+    assert.equal(await program.ended, 137)
+    assert.deepEqual(marked(mark), [])
+  })
+
+  test('without a shell it says so, once, and runs the command all the same', async () => {
+    const node = await nodeIn(root)
+    const hide = ['sh', '-c', 'mount -t tmpfs none /usr/bin; [ -L /bin ] || mount -t tmpfs none /bin; exec "$@"', 'sh']
+    const command = [node, '-e', 'console.log("ran"); process.exitCode = 4']
+    const program = startProgram([...CONTAINER, ...hide, node, SUPERVISE, '{}', ...command], { PATH })
+    assert.equal(await program.ended, 4, program.output())
+    assert.equal(times(program.output(), 'ran'), 1)
+    assert.equal(program.output().match(/has no sh to wait for orphans/g)?.length, 1)
+    assert.match(program.output(), /started by 1$/m)
+  })
+})
+
+const noTerminal = spawnSync('script', ['--version']).status === 0 ? false : 'takes script, of util-linux'
+
+describe('at a terminal', { skip: noTerminal }, () => {
+  const quoted = (argv: readonly string[]) => argv.map((word) => `'${word.replaceAll("'", "'\\''")}'`).join(' ')
+
+  /** A command on a terminal of its own, and what types there. */
+  function atTerminal(argv: readonly string[]) {
+    const child = spawn('script', ['-qefc', `exec ${quoted(argv)}`, '/dev/null'], { env: { PATH, SHELL: '/bin/sh' } })
+    let text = ''
+    for (const stream of [child.stdout, child.stderr])
+      stream.setEncoding('utf8').on('data', (chunk: string) => (text += chunk))
+    after(() => child.kill('SIGKILL'))
+    const output = () => text
+    return {
+      output,
+      ended: once(child, 'exit').then(([code]) => code),
+      type: (keys: string) => child.stdin.write(keys),
+      said: (line: string | RegExp) => until(`it says ${line}`, () => text.match(line) ?? undefined),
+      /** The id of the supervisor. */
+      pid: async () => Number((await until('it has started', () => /started by (\d+)/.exec(text) ?? undefined))[1]),
+    }
+  }
+  const CTRL_C = '\x03'
+  const CTRL_BACKSLASH = '\x1c'
+  const CTRL_Z = '\x1a'
+
+  test('what is typed reaches the command once, and so does a new size; what is sent to the supervisor too', async () => {
+    const script = `for s in HUP INT QUIT USR1 WINCH; do trap "echo got $s" $s; done; trap 'exit 5' TERM
+stty rows 33; while :; do sleep 1000 & wait $!; done`
+    const program = atTerminal(commandLine(['sh', '-c', script]))
+    const pid = await program.pid()
+    await program.said('got WINCH')
+    program.type(CTRL_C)
+    await program.said('got INT')
+    program.type(CTRL_BACKSLASH)
+    await program.said('got QUIT')
+    // The supervisor sees to its signals one after the other: whatever it made of those before has come by now.
+    for (const name of ['HUP', 'USR1'] as const) {
+      process.kill(pid, `SIG${name}`)
+      await program.said(`got ${name}`)
+    }
+    const got = program.output().match(/(?<=got )\w+/g) ?? []
+    assert.deepEqual(got.toSorted(), ['HUP', 'INT', 'QUIT', 'USR1', 'WINCH'])
+    process.kill(pid, 'SIGTERM')
+    assert.equal(await program.ended, 5)
+  })
+
+  test('an interactive shell works as without a supervisor', async () => {
+    const program = atTerminal(commandLine(['sh', '-i']))
+    await program.pid()
+    program.type('echo pid $$; sleep 1000\n')
+    const shell = Number((await program.said(/pid (\d+)/))[1])
+    const job = await until('its job runs', () => {
+      const [found] = readFileSync(`/proc/${shell}/task/${shell}/children`, 'utf8').trim().split(' ')
+      return found && readFileSync(`/proc/${found}/comm`, 'utf8') === 'sleep\n' ? found : undefined
+    })
+    program.type(CTRL_C)
+    await until('the job has ended', () => !existsSync(`/proc/${job}`))
+    program.type('echo al""ive; tty; exit 5\n')
+    assert.equal(await program.ended, 5)
+    assert.match(program.output(), /^alive\r$/m)
+    assert.match(program.output(), /^\/dev\/pts\/\d+\r$/m)
+    assert.doesNotMatch(program.output(), /job control turned off|can't access tty/)
+  })
+
+  const interactive = ['bash', '--norc', '--noprofile', '-i']
+
+  test('Ctrl-Z stops it with the command, fg lets both go on, and Ctrl-C ends both by SIGINT', async () => {
+    const shell = atTerminal(interactive)
+    shell.type(`${quoted(commandLine(['sleep', '1000']))}\n`)
+    const pid = await shell.pid()
+    const child = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim()
+    const both = (state: RegExp) => [pid, child].every((one) => state.test(statusOf(one)))
+    shell.type(CTRL_Z)
+    await until('both are stopped', () => both(/^State:\tT/m))
+    shell.type('fg\n')
+    await until('both go on', () => both(/^State:\t[SR]/m))
+    shell.type(CTRL_C)
+    await until('both have ended', () => ![pid, child].some((one) => existsSync(`/proc/${one}`)))
+    shell.type('echo code-$?; exit 3\n')
+    assert.equal(await shell.ended, 3)
+    assert.match(shell.output(), /^code-130\r$/m)
+  })
+
+  test('in the background it passes SIGINT on, which nobody typed', async () => {
+    const shell = atTerminal(interactive)
+    const script = `trap 'echo got INT; exit 6' INT; echo ready; while :; do sleep 1000 & wait $!; done`
+    shell.type(`${quoted(commandLine(['sh', '-c', script]))} &\n`)
+    const pid = await shell.pid()
+    await shell.said(/ready\r$/m)
+    process.kill(pid, 'SIGINT')
+    await shell.said(/got INT\r$/m)
+    shell.type(`wait ${pid}; echo code-$?; exit 3\n`)
+    assert.equal(await shell.ended, 3)
+    assert.match(shell.output(), /^code-6\r$/m)
+    assert.equal(shell.output().match(/got INT\r$/gm)?.length, 1)
   })
 })
