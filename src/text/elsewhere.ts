@@ -65,4 +65,4 @@ const squeezed = (name: string) => name.replace(/[_-]/g, '').toLowerCase()
 
 /** Whether a template is written for Go's text/template. */
 export const looksLikeGo = (text: string): boolean =>
-  /\{\{-?\s*(?:with|range|end|else|if|define|block|template|secret|key|env|file|\$\w+|\.[A-Za-z])\b/.test(text)
+  /\{\{-?\s*(?:(?:with|range|end|else|if|define|block|template|secret|key|env|file)\b|\$\w|\.[A-Za-z])/.test(text)

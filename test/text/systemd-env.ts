@@ -21,7 +21,8 @@ function readValue(text: string, start: number): { value: string; end: number } 
   let isUnquoted = false
   for (let at = start; ; at++) {
     const char = text[at]
-    if (char === undefined || char === '\n') return { value: value.slice(0, Math.max(kept, value.trimEnd().length)), end: at + 1 }
+    if (char === undefined || char === '\n')
+      return { value: value.slice(0, Math.max(kept, value.trimEnd().length)), end: at + 1 }
     if (char === '\\') {
       at++
       if (text[at] !== '\n') value += text[at] ?? ''
@@ -30,7 +31,8 @@ function readValue(text: string, start: number): { value: string; end: number } 
     } else if (!isUnquoted && (char === "'" || char === '"')) {
       const end = closing(text, at)
       const inside = text.slice(at + 1, end)
-      value += char === "'" ? inside : inside.replace(/\\(["\\`$\n])/g, (_, escaped) => (escaped === '\n' ? '' : escaped))
+      value +=
+        char === "'" ? inside : inside.replace(/\\(["\\`$\n])/g, (_, escaped) => (escaped === '\n' ? '' : escaped))
       kept = value.length
       at = end
     } else if (isUnquoted || !/[ \t\r]/.test(char)) {
