@@ -25,7 +25,7 @@ export function pauseFor({ splayMs, window, now, random }: PauseOptions): number
   if (opensAt === undefined) return undefined
   const from = Math.max(opensAt, now)
   const room = Math.min(splayMs, shutsAt(window, opensAt, from + splayMs) - from)
-  return Math.floor(from - now + random * room)
+  return from - now + Math.floor(random * room)
 }
 
 /** The end of a window, as far as `enough`: a run while it is open keeps it open. */
