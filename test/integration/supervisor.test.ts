@@ -36,7 +36,9 @@ function supervise(command: readonly string[], options: Options = {}, before: re
   count += 1
   const socket = join(root, `${count}.sock`)
   // After a failure, before the supervisor is killed, which would leave its command behind.
-  after(() => leaders(program.child.pid).forEach((pid) => process.kill(-pid, 'SIGKILL')))
+  after(() => {
+    for (const pid of leaders(program.child.pid)) process.kill(-pid, 'SIGKILL')
+  })
   const program = startProgram([...before, ...commandLine(command, { ...options, socket })], { PATH, ...own })
   return {
     ...program,
@@ -496,7 +498,7 @@ stty rows 33; while :; do sleep 1000 & wait $!; done`
 
   test('in the background it passes SIGINT on, which nobody typed', async () => {
     const shell = atTerminal(interactive)
-    const script = `trap 'echo got INT; exit 6' INT; echo ready; while :; do sleep 1000 & wait $!; done`
+    const script = `trap 'echo got INT; kill $!; exit 6' INT; echo ready; while :; do sleep 1000 & wait $!; done`
     shell.type(`${quoted(commandLine(['sh', '-c', script]))} &\n`)
     const pid = await shell.pid()
     await shell.said(/ready\r$/m)
