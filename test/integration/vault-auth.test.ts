@@ -177,6 +177,69 @@ describe('logging in to a real Vault', { skip }, () => {
     await issueWith(vault)
   })
 
+  describe('with a wrapped token', () => {
+    const wrap = async (path: string, body: object) => {
+      const { wrap_info: wrapped } = await server.api('POST', path, body, { headers: { 'X-Vault-Wrap-TTL': '300' } })
+      return wrapped?.token ?? ''
+    }
+    const wrappedToken = async (path = 'auth/token/create') =>
+      wrap(path, { policies: [await server.createPolicy(POLICY)] })
+
+    test('unwraps it once, and goes on with the token in it', async () => {
+      await server.api('POST', 'auth/token/roles/app', { allowed_policies_glob: ['*'] })
+      for (const path of ['auth/token/create', 'auth/token/create-orphan', 'auth/token/create/app']) {
+        const tokenFile = await save('wrapped-token', `${await wrappedToken(path)}\n`)
+        const { vault, told } = open({ kind: 'token', tokenFile, wrapped: true })
+        const count = await mark()
+        await issueWith(vault)
+        // A 403 takes the token to be looked up again.
+        assert.equal((await failure(issueWith(vault, 'other'))).code, 'PERMISSION_DENIED')
+        assert.deepEqual([await count('sys/wrapping/unwrap'), await count('auth/token/lookup-self')], [1, 2])
+        assert.deepEqual(told.onWrapReused, [])
+      }
+    })
+
+    test('V14 that somebody else unwrapped raises the alarm, and a new one works', async () => {
+      const stolen = await wrappedToken()
+      await server.api('POST', 'sys/wrapping/unwrap', undefined, { token: stolen })
+      const tokenFile = await save('stolen-token', stolen)
+      const { vault, told } = open({ kind: 'token', tokenFile, wrapped: true })
+      const { code, message } = await failure(issueWith(vault))
+      assert.equal(code, 'WRAP_REUSED')
+      assert.ok(!message.includes(stolen))
+      assert.deepEqual(told.onWrapReused, [{ file: tokenFile }])
+      await save('stolen-token', await wrappedToken())
+      await issueWith(vault)
+    })
+
+    test('V14 that serves a second process raises the alarm there', async () => {
+      const tokenFile = await save('shared-token', await wrappedToken())
+      await issueWith(open({ kind: 'token', tokenFile, wrapped: true }).vault)
+      const { vault, told } = open({ kind: 'token', tokenFile, wrapped: true })
+      assert.equal((await failure(issueWith(vault))).code, 'WRAP_REUSED')
+      assert.equal(told.onWrapReused.length, 1)
+    })
+
+    test('V14 that wraps something else raises the alarm, and is left as it is', async () => {
+      const forged = await wrap('sys/wrapping/wrap', { client_token: await server.createToken({ policy: POLICY }) })
+      const tokenFile = await save('forged-token', forged)
+      const { vault, told } = open({ kind: 'token', tokenFile, wrapped: true })
+      const { code, message } = await failure(issueWith(vault))
+      assert.equal(code, 'WRAP_REUSED')
+      assert.match(message, /it was made by sys\/wrapping\/wrap, not by auth\/token\/create$/)
+      assert.equal(told.onWrapReused.length, 1)
+      await server.api('POST', 'sys/wrapping/unwrap', undefined, { token: forged })
+    })
+
+    test('V14 whose token has ended asks for a new one, and takes it', async () => {
+      const tokenFile = await save('ended-token', await wrap('auth/token/create', { ttl: '300s', num_uses: 1 }))
+      const { vault } = open({ kind: 'token', tokenFile, wrapped: true })
+      assert.equal((await failure(issueWith(vault))).code, 'AUTH_PERMANENT')
+      await save('ended-token', await wrappedToken())
+      await issueWith(vault)
+    })
+  })
+
   test('a batch token, which cannot be renewed, does as well', async () => {
     const token = await server.createToken({ policy: POLICY, body: { type: 'batch', ttl: '60s' } })
     const { vault, told } = open({ kind: 'token', token })

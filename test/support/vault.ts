@@ -27,6 +27,8 @@ export interface TestVault extends AsyncDisposable {
   /** An approle role with this policy. */
   setupApprole(options: ApproleSetup): Promise<TestApprole>
   /** A token with this policy. */
+  /** A new policy with these rules; gives its name. */
+  createPolicy(rules: string): Promise<string>
   createToken(options: { policy: string; body?: object }): Promise<string>
   /** All requests that the audit device has seen since the start, oldest first. */
   audited(): Promise<Audited[]>
@@ -380,6 +382,7 @@ export function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
         secretId: (body = {}) => field(api('POST', `${path}/secret-id`, body), 'secret_id'),
         wrappedSecretId: async () => {
           const { wrap_info: wrapped } = await api(
+    createPolicy: withPolicy,
             'POST',
             `${path}/secret-id`,
             {},

@@ -102,6 +102,7 @@ describe('vault options', () => {
     [{ auth: { kind: 'approle', roleId: 'x', secretId: 'y', secretIdFile: '/y' } }, /cannot be given together/],
     [{ auth: { kind: 'approle', roleId: 'x', secretId: 'y', secretIdWrapped: true } }, /needs secretIdFile/],
     [{ auth: { kind: 'approle', roleId: 'x', mount: '../sys' } }, /must be a mount path/],
+    [{ auth: { kind: 'token', token: 'x', wrapped: true } }, /needs tokenFile[\s\S]*at auth\.wrapped/],
     [{ auth: { kind: 'kubernetes' } }, /at auth\.role/],
     [{ auth: { kind: 'kubernetes', role: 'a/b' } }, /must be a name without slashes/],
     [{ auth: { kind: 'kubernetes', role: 'web', tokenFile: 'token' } }, /must be an absolute path/],

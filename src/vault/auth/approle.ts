@@ -1,9 +1,9 @@
 import * as z from 'zod'
-import { mask, quote, Secret } from '../../core/secret.ts'
 import { SidecarError } from '../../errors.ts'
 import { MountPath } from '../paths.ts'
-import { type AuthDeps, type AuthReply, defineAuth, loginFrom } from './auth.ts'
+import { type AuthDeps, defineAuth, loginFrom } from './auth.ts'
 import { AbsolutePath, credentialFrom, fingerprintOf, SecretText } from './credential.ts'
+import { unwrapper } from './unwrap.ts'
 
 const Options = z
   .strictObject({
@@ -36,7 +36,7 @@ export const approle = defineAuth({
   options: Options,
   create: (options, deps) => {
     const { mount, secretIdFile, secretIdWrapped } = options
-    const unwrap = secretIdWrapped && secretIdFile !== undefined ? unwrapper(mount, secretIdFile, deps) : undefined
+    const unwrap = secretIdWrapped && secretIdFile !== undefined ? secretIdIn(mount, secretIdFile, deps) : undefined
     /** The last credential that Vault accepted. */
     let accepted: string | undefined
     return {
@@ -64,42 +64,20 @@ export const approle = defineAuth({
   },
 })
 
-/** https://developer.hashicorp.com/vault/docs/concepts/response-wrapping#response-wrapping-token-validation */
-const LookupReply = z.object({ data: z.object({ creation_path: z.string() }) })
-const UnwrapReply = z.object({ data: z.object({ secret_id: z.string().min(1) }) })
+const secretIdIn = (mount: string, file: string, deps: AuthDeps) =>
+  unwrapper(
+    {
+      file,
+      isExpected: (path) => isSecretIdOf(mount, path),
+      expected: `auth/${mount}/role/…/secret-id`,
+      content: SecretIdReply,
+    },
+    deps,
+  )
 
-/** Turns a wrapping token into the secret_id in it. That works once, so the secret_id is kept, in memory only, for as long as the token stays the same. */
-function unwrapper(mount: string, file: string, { ask, onWrapReused }: AuthDeps) {
-  let last: { readonly wrapping: string; readonly secretId: Secret } | undefined
+const SecretIdReply = z
+  .object({ data: z.object({ secret_id: z.string().min(1) }) })
+  .transform(({ data }) => data.secret_id)
 
-  const alarm = (told: string) => {
-    onWrapReused({ file })
-    return new SidecarError('WRAP_REUSED', `wrapping token in ${file}: ${told}`)
-  }
-  /** Vault answers 400 to a wrapping token that was used, has expired or never was. */
-  const accept = (reply: AuthReply) => {
-    if (reply.status === 400) throw alarm(reply.told)
-    if (!reply.ok) throw new SidecarError('AUTH_FAILED', reply.told)
-    return reply
-  }
-
-  return async (wrapping: Secret, signal: AbortSignal): Promise<Secret> => {
-    const identity = fingerprintOf(wrapping.reveal())
-    if (last?.wrapping === identity) return last.secretId
-    // 1. Does it wrap a secret_id of this mount? Whoever intercepted the true one could put a wrapped answer of his own in its place.
-    const body = { token: wrapping }
-    const lookup = { operation: 'wrap-lookup', method: 'POST', path: 'sys/wrapping/lookup', body } as const
-    const { creation_path: origin } = accept(await ask(lookup, signal)).parse(LookupReply).data
-    if (!isSecretIdOf(mount, origin))
-      throw alarm(`it was made by ${quote(mask(origin, [wrapping]), 100)}, not by auth/${mount}/role/…/secret-id`)
-    // 2. Unwrap it.
-    const unwrap = { operation: 'unwrap', method: 'POST', path: 'sys/wrapping/unwrap', token: wrapping } as const
-    const secretId = new Secret(accept(await ask(unwrap, signal)).parse(UnwrapReply).data.secret_id)
-    last = { wrapping: identity, secretId }
-    return secretId
-  }
-}
-
-/** In a namespace the path may begin with it. */
 const isSecretIdOf = (mount: string, path: string) =>
   `/${path}`.includes(`/auth/${mount}/role/`) && /\/role\/[^/]+\/(?:custom-)?secret-id$/.test(path)

@@ -27,6 +27,8 @@ export interface Login {
   /** 0 when it never expires. */
   readonly ttlMs: number
   readonly renewable: boolean
+  /** Somebody else obtained it, and may use it still: it is not ours to revoke. */
+  readonly isGiven?: boolean
 }
 
 /** One request of a login, without the token that the other requests carry. */
