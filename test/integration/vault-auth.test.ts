@@ -127,6 +127,72 @@ describe('logging in to a real Vault', { skip }, () => {
     await issueWith(vault)
   })
 
+  describe('with a secret_id that was chosen elsewhere (push)', () => {
+    const push = async (role: TestApprole, secretId: string, more: object = {}) =>
+      server.api('POST', `auth/approle/role/${role.name}/custom-secret-id`, { secret_id: secretId }, more)
+
+    test('logs in with it, and with the next one once that is in the file', async () => {
+      const role = await server.setupApprole({ policy: POLICY })
+      const secretIdFile = await save('pushed', 'chosen-elsewhere-1')
+      const { vault } = open(await approle(role, { secretIdFile }))
+      assert.equal((await failure(issueWith(vault))).code, 'AUTH_FAILED')
+      await push(role, 'chosen-elsewhere-2')
+      await save('pushed', 'chosen-elsewhere-2')
+      await issueWith(vault)
+    })
+
+    test('takes it wrapped as well', async () => {
+      const role = await server.setupApprole({ policy: POLICY })
+      const { wrap_info: wrapped } = await push(role, 'chosen-elsewhere-3', { headers: { 'X-Vault-Wrap-TTL': '300' } })
+      const secretIdFile = await save('pushed-wrapped', wrapped?.token ?? '')
+      const { vault, told } = open(await approle(role, { secretIdFile, secretIdWrapped: true }))
+      await issueWith(vault)
+      assert.deepEqual(told.onWrapReused, [])
+    })
+  })
+
+  describe('with a secret_id that is bound to addresses', () => {
+    const HERE = '127.0.0.1/32'
+    const ELSEWHERE = '127.0.0.2/32'
+
+    test('logs in from one of them, be it the role or the secret_id that is bound', async () => {
+      const role = await server.setupApprole({ policy: POLICY, role: { secret_id_bound_cidrs: ['127.0.0.0/8'] } })
+      const secretIdFile = await save('bound', await role.secretId({ cidr_list: [HERE], token_bound_cidrs: [HERE] }))
+      await issueWith(open(await approle(role, { secretIdFile })).vault)
+    })
+
+    test('is told from where Vault saw it come when that is another one', async () => {
+      const role = await server.setupApprole({ policy: POLICY })
+      const secretIdFile = await save('bound', await role.secretId({ cidr_list: [ELSEWHERE] }))
+      const { code, message } = await failure(issueWith(open(await approle(role, { secretIdFile })).vault))
+      assert.equal(code, 'AUTH_FAILED')
+      assert.match(message, /source address "127\.0\.0\.1" unauthorized through CIDR restrictions on the secret ID$/)
+    })
+
+    test('is not taken for used up when its role is bound to others later, and works once that is undone', async () => {
+      const role = await server.setupApprole({ policy: POLICY })
+      const auth = await approle(role)
+      const { vault } = open(auth)
+      await issueWith(vault)
+      await revokeTokens()
+      await server.api('POST', `auth/approle/role/${role.name}`, { secret_id_bound_cidrs: [ELSEWHERE] })
+      const { code, message } = await failure(issueWith(vault))
+      assert.equal(code, 'AUTH_FAILED')
+      assert.match(message, /source address "127\.0\.0\.1" unauthorized by CIDR restrictions on the role/)
+      await server.api('POST', `auth/approle/role/${role.name}`, { secret_id_bound_cidrs: [HERE] })
+      await issueWith(open(auth).vault)
+    })
+
+    test('whose token is bound to another one is denied after exactly one new login', async () => {
+      const role = await server.setupApprole({ policy: POLICY })
+      const secretIdFile = await save('bound', await role.secretId({ token_bound_cidrs: [ELSEWHERE] }))
+      const { vault } = open(await approle(role, { secretIdFile }))
+      const count = await mark()
+      assert.equal((await failure(issueWith(vault))).code, 'PERMISSION_DENIED')
+      assert.equal(await count('auth/approle/login'), 2)
+    })
+  })
+
   test('a wrapped secret_id is unwrapped once and serves later logins too', async () => {
     const role = await server.setupApprole({ policy: POLICY })
     const secretIdFile = await save('wrapped', await role.wrappedSecretId())

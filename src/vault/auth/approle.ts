@@ -52,7 +52,7 @@ export const approle = defineAuth({
             const path = `auth/${mount}/login`
             const reply = await deps.ask({ operation: 'login', method: 'POST', path, body }, signal)
             // Vault words a secret_id that is used up or expired like one that is wrong; but this one was right before. (403 is a lockout.)
-            if (reply.status === 400 && accepted === fingerprint)
+            if (reply.status === 400 && accepted === fingerprint && !OTHER_ADDRESS.test(reply.told))
               throw new SidecarError('AUTH_PERMANENT', `${reply.told}; this secret_id was accepted before`)
             const login = loginFrom(reply)
             accepted = fingerprint
@@ -63,6 +63,9 @@ export const approle = defineAuth({
     }
   },
 })
+
+/** The secret_id is right, but we come from another address than it, or its role, is bound to. */
+const OTHER_ADDRESS = /: source address .* unauthorized /
 
 const secretIdIn = (mount: string, file: string, deps: AuthDeps) =>
   unwrapper(
