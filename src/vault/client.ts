@@ -1,6 +1,7 @@
 import type * as z from 'zod'
 import type { Clock } from '../clock.ts'
-import { type ErrorCode, mayHaveIssued, SidecarError } from '../errors.ts'
+import type { Secret } from '../core/secret.ts'
+import { type ErrorCode, mayHaveIssued, SidecarError, toSidecarError } from '../errors.ts'
 import { createReach } from './addresses.ts'
 import { type AuthDeps, loginFrom } from './auth/auth.ts'
 import { createAuth } from './auth/index.ts'
@@ -10,8 +11,10 @@ import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiR
 import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
 import { createRequests, nameOf, type Wire } from './requests.ts'
 import { type Call, createSecrets, type KvPlace, type VaultSecret, type VaultSecrets } from './secrets.ts'
+import { createSink, type TokenSink } from './sink.ts'
 import { Capabilities, Health, Lookup, type TokenInfo, USABLE, type VaultHealth } from './sys.ts'
 import { createTokens } from './token.ts'
+import { createTokenRequests } from './token-requests.ts'
 
 export {
   type IssuedCertificate,
@@ -45,6 +48,11 @@ export interface Vault extends AsyncDisposable {
   capabilities(path: readonly string[], signal: AbortSignal): Promise<readonly string[] | undefined>
   /** GET {mount}/roles/{role}; undefined where the policy does not let us ask. Throws ROLE_MISSING, MOUNT_MISSING. */
   readRole(mount: string, role: string, signal: AbortSignal): Promise<PkiRole | undefined>
+  /**
+   * For the end of the process, before this is disposed of: POST auth/token/revoke-self where `revokeOnExit` asks for it and the token is
+   * that of a login. What fails is told; it never takes longer than two seconds.
+   */
+  revokeToken(): Promise<void>
 }
 
 export interface VaultDeps {
@@ -57,6 +65,8 @@ export interface VaultDeps {
   readonly onWrapReused: (event: { file: string }) => void
   /** How far Vault's clock is ahead of ours, ms, from the Date of each answer; accurate to a second. */
   readonly onClockSkew: (skewMs: number) => void
+  /** Writes the file of `tokenSink`, at once and for good; without it none is written. */
+  readonly writeToken?: (sink: TokenSink, token: Secret) => Promise<void>
 }
 
 /** One client per Vault, shared by all certificates: one login, one connection pool, one circuit breaker. Opens nothing before the first call. */
@@ -72,6 +82,9 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     return wire
   })
   const ask = asker(send, clock)
+  const { wrap, revoke } = createTokenRequests(send, clock)
+  const sink =
+    options.tokenSink && deps.writeToken && createSink(options.tokenSink, { clock, warn, wrap, write: deps.writeToken })
   const tokens = createTokens({
     auth: createAuth(options.auth, {
       ask,
@@ -90,6 +103,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     },
     onToken: deps.onToken,
     onTokenFailed: deps.onTokenFailed,
+    onHeld: (token) => sink?.offer(token),
   })
   for (const address of options.addresses.filter((one) => new URL(one).protocol === 'http:'))
     warn(`vault.address is ${address}: plain http is accepted on a loopback address only, and meant for tests`)
@@ -125,8 +139,12 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     }
   }
 
-  const certificate = (verb: 'sign' | 'issue') => async (request: PkiRequest, signal: AbortSignal) =>
-    call({ operation: verb, method: 'POST', path: pkiPath(verb, request), body: request.body }, IssuedReply, signal)
+  const certificate = (verb: 'sign' | 'issue') => async (request: PkiRequest, signal: AbortSignal) => {
+    const path = pkiPath(verb, request)
+    const issued = await call({ operation: verb, method: 'POST', path, body: request.body }, IssuedReply, signal)
+    if (issued.isLeased) warn(`${path.join('/')}: ${leased(options)}`)
+    return issued
+  }
 
   return {
     address: options.address,
@@ -158,8 +176,19 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       const request = { operation: 'read-role', method: 'GET', path: [...mount.split('/'), 'roles', role] } as const
       return unlessDenied(call(request, PkiRole, signal))
     },
+    revokeToken: async () => {
+      if (!options.revokeOnExit) return
+      // A login that is under way ends first: it would leave another token behind.
+      await tokens[Symbol.asyncDispose]()
+      const token = tokens.surrender()
+      if (!token) return
+      await revoke(token).catch((error: unknown) => {
+        warn(`the token was not revoked, and lives on to its end: ${toSidecarError(error).message}`)
+      })
+    },
     [Symbol.asyncDispose]: async () => {
       await tokens[Symbol.asyncDispose]()
+      await sink?.[Symbol.asyncDispose]()
       await (await wire)?.close()
     },
   }
@@ -183,6 +212,9 @@ async function unlessDenied<T>(answer: Promise<T>): Promise<T | undefined> {
     throw error
   }
 }
+
+const leased = ({ revokeOnExit }: VaultOptions) =>
+  `the role leases its certificates (generate_lease=true), so Vault revokes each with the login that asked for it${revokeOnExit ? ', which vault.revokeOnExit ends at every stop' : ''}`
 
 /** The requests that auth methods send: their own token or none, and a refusal is theirs to judge. */
 const asker =

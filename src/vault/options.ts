@@ -3,6 +3,7 @@ import * as z from 'zod'
 import { Timeout } from '../core/units.ts'
 import { AbsolutePath } from './auth/credential.ts'
 import { AuthOptions, kindsOf } from './auth/index.ts'
+import { TokenSink } from './sink.ts'
 
 /** Config: where a node of Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
 const Address = z
@@ -85,6 +86,13 @@ export const VaultOptions = z
     concurrency: z.int().min(1).max(256).default(8).describe('Requests to Vault at the same time'),
     timeouts: Timeouts.prefault({}).describe('Limits of each request'),
     auth: AuthOptions.describe('How to log in; of a list, the next method is tried when one fails for good'),
+    revokeOnExit: z
+      .boolean()
+      .default(false)
+      .describe(
+        'Revokes the token of the login when certferry stops in good order, and with it all that was leased by it; never a token of kind token',
+      ),
+    tokenSink: TokenSink.optional().describe('Shares the token of the login with others, by a file'),
   })
   .check((context) => {
     const { clientCertFile, clientKeyFile, auth } = context.value

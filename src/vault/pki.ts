@@ -29,6 +29,8 @@ export interface IssuedCertificate {
   readonly caChain: readonly string[]
   /** PEM, only from `issue`. */
   readonly privateKey?: Secret
+  /** The role says `generate_lease`: it is revoked with the token that asked for it. */
+  readonly isLeased?: true
 }
 
 export const IssuedReply = z
@@ -39,13 +41,15 @@ export const IssuedReply = z
       ca_chain: z.array(z.string()).nullish(),
       private_key: z.string().min(1).optional(),
     }),
+    lease_id: z.string().default(''),
   })
   .transform(
-    ({ data }): IssuedCertificate => ({
+    ({ data, lease_id: leaseId }): IssuedCertificate => ({
       certificate: data.certificate,
       issuingCa: data.issuing_ca,
       caChain: data.ca_chain ?? [],
       ...(data.private_key === undefined ? {} : { privateKey: new Secret(data.private_key) }),
+      ...(leaseId === '' ? {} : { isLeased: true }),
     }),
   )
 

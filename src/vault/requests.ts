@@ -19,6 +19,8 @@ export interface VaultRequest {
   /** A Secret in it is sent as its value. */
   readonly body?: Readonly<Record<string, unknown>>
   readonly token?: Secret
+  /** The answer is to come as a wrapping token that lives so long. */
+  readonly wrapTtlMs?: number
 }
 
 export const nameOf = ({ method, path }: Pick<VaultRequest, 'method' | 'path'>) => `${method} ${path.join('/')}`
@@ -126,9 +128,10 @@ const addressOf = ({ path, query }: VaultRequest) =>
   encodePath(path, 'in Vault') + (query ? `?${new URLSearchParams(query)}` : '')
 
 /** X-Vault-Request is what a Vault Agent with `require_request_header` wants to see. */
-const headersOf = ({ token }: VaultRequest, namespace: string | undefined): Record<string, string> => ({
+const headersOf = ({ token, wrapTtlMs }: VaultRequest, namespace: string | undefined): Record<string, string> => ({
   'X-Vault-Request': 'true',
   'User-Agent': 'certferry',
   ...(token === undefined ? {} : { 'X-Vault-Token': token.reveal() }),
   ...(namespace === undefined ? {} : { 'X-Vault-Namespace': namespace }),
+  ...(wrapTtlMs === undefined ? {} : { 'X-Vault-Wrap-TTL': `${Math.ceil(wrapTtlMs / 1000)}s` }),
 })

@@ -20,6 +20,8 @@ export interface Tokens extends AsyncDisposable {
   get(signal: AbortSignal): Promise<Secret>
   /** What to use after Vault refused `refused` (403): one login, shared by all who were refused. */
   replace(refused: Secret, signal: AbortSignal): Promise<Secret>
+  /** Gives the token in hand away, to be revoked; undefined where there is none, or somebody else obtained it. */
+  surrender(): Secret | undefined
 }
 
 export interface TokenDeps {
@@ -29,6 +31,8 @@ export interface TokenDeps {
   readonly renew: (token: Secret, signal: AbortSignal) => Promise<Login | undefined>
   readonly onToken: (event: { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }) => void
   readonly onTokenFailed: (event: { code: ErrorCode; message: string; nextAt: number }) => void
+  /** The token that is used from now on; after a renewal it is mostly the same. */
+  readonly onHeld?: (token: Secret) => void
 }
 
 interface Held extends Login {
@@ -42,7 +46,7 @@ interface Held extends Login {
  * Logs in when first asked. From then on a watcher renews the token at 2/3 of its life, and logs in again when it cannot be renewed,
  * so that a credential good for one login lasts. The old token is not revoked: that would revoke certificates leased to it.
  */
-export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: TokenDeps): Tokens {
+export function createTokens({ auth, clock, renew, onToken, onTokenFailed, onHeld }: TokenDeps): Tokens {
   const method = sparing(auth, clock)
   const closed = new AbortController()
   let held: Held | undefined
@@ -69,6 +73,12 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
       if (held && isAlive(held)) return held.token
       return (await abortable(login(), signal)).token
     },
+    surrender: () => {
+      const last = held
+      held = undefined
+      watcher.abort()
+      return last && isAlive(last) && !last.isGiven ? last.token : undefined
+    },
     [Symbol.asyncDispose]: async () => {
       closed.abort(new DOMException('Vault client closed', 'AbortError'))
       watcher.abort()
@@ -84,7 +94,9 @@ export function createTokens({ auth, clock, renew, onToken, onTokenFailed }: Tok
   function keep(login: Login, how: 'login' | 'renewed'): Held {
     const fullTtlMs = how === 'login' ? login.ttlMs : Math.max(login.ttlMs, held?.fullTtlMs ?? 0)
     const renewable = login.renewable && login.ttlMs >= fullTtlMs * CAPPED
-    held = { ...login, renewable, obtainedAt: clock.elapsed(), fullTtlMs }
+    const isGiven = (how === 'login' ? login : held)?.isGiven ?? false
+    held = { ...login, isGiven, renewable, obtainedAt: clock.elapsed(), fullTtlMs }
+    onHeld?.(held.token)
     onToken({ expiresAt: login.ttlMs === 0 ? undefined : clock.now() + login.ttlMs, renewable, how })
     watcher.abort()
     watcher = new AbortController()

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import { answer, type FaultProxy, startFaultProxy } from '../support/fault-proxy.ts'
+import { answer, type Fault, type FaultProxy, type SeenRequest, startFaultProxy } from '../support/fault-proxy.ts'
 import { answering, failure, forever, lookupSelf, openVault, request } from './support.ts'
 
 const issued = answer(200, { data: { certificate: 'PEM', issuing_ca: 'CA', ca_chain: ['CA'] }, warnings: ['TTL cut'] })
@@ -170,6 +170,84 @@ describe('a client of Vault', () => {
     await using server = await startFaultProxy()
     await openVault(server.address).vault[Symbol.asyncDispose]()
     assert.equal(server.connections(), 0)
+  })
+})
+
+describe('at a clean stop', () => {
+  const approle = { auth: { kind: 'approle', roleId: 'r', secretId: 's' } }
+  const login = answer(200, { auth: { client_token: 'hvs.canary-login', lease_duration: 3600, renewable: true } })
+  const revoking = (fault: Fault) => (seen: SeenRequest) => {
+    if (seen.url === '/v1/auth/approle/login') return login
+    return seen.url === '/v1/auth/token/revoke-self' ? fault : issued
+  }
+  const gone = answer(403, { errors: ['permission denied', 'invalid token'] })
+  const revokes = ({ requests }: FaultProxy) =>
+    requests.filter(({ url }) => url.endsWith('revoke-self')).map(({ headers }) => headers['x-vault-token'])
+  /** What is told of the end of a client that has signed. */
+  const ending = async (server: FaultProxy, more: object) => {
+    const { vault, told } = openVault(server.address, more)
+    await using _ = vault
+    await vault.sign(request, forever)
+    await vault.revokeToken()
+    await vault.revokeToken()
+    return told.onWarning.map(({ message }) => message).filter((message) => message.startsWith('the token'))
+  }
+
+  for (const [what, fault] of Object.entries({ 'is revoked': answer(204), 'that is gone is let be': gone }))
+    test(`the token of the login ${what}, once`, async () => {
+      await using server = await startFaultProxy(revoking(fault))
+      assert.deepEqual(await ending(server, { ...approle, revokeOnExit: true }), [])
+      assert.deepEqual(revokes(server), ['hvs.canary-login'])
+    })
+
+  test('the token is left alone where nobody asked for that, or somebody else obtained it', async () => {
+    await using server = await startFaultProxy(answering(issued))
+    assert.deepEqual(await ending(server, { revokeOnExit: true }), [])
+    server.onRequest = revoking(answer(204))
+    assert.deepEqual(await ending(server, approle), [])
+    assert.deepEqual(revokes(server), [])
+  })
+
+  test('nothing is asked of a Vault that was never logged in to', async () => {
+    await using server = await startFaultProxy(revoking(answer(204)))
+    const { vault } = openVault(server.address, { ...approle, revokeOnExit: true })
+    await using _ = vault
+    await vault.revokeToken()
+    assert.equal(server.connections(), 0)
+  })
+
+  const FAILING: Readonly<Record<string, [Fault, RegExp]>> = {
+    'refuses it': [
+      answer(403, { errors: ['permission denied'] }),
+      /Vault refused POST auth\/token\/revoke-self \(403\)/,
+    ],
+    'does not answer': [{ kind: 'silence' }, /POST auth\/token\/revoke-self took longer than 2s$/],
+    'is sealed': [answer(503, { errors: ['Vault is sealed'] }), /Vault is sealed/],
+    'goes away': [{ kind: 'reset' }, /ECONNRESET|UND_ERR_SOCKET/],
+  }
+  for (const [what, [fault, sentence]] of Object.entries(FAILING))
+    test(`a Vault that ${what} is told of, and holds up nothing`, async () => {
+      await using server = await startFaultProxy(revoking(fault))
+      const [told = '', ...more] = await ending(server, { ...approle, revokeOnExit: true })
+      assert.match(told, /^the token was not revoked, and lives on to its end: /)
+      assert.match(told, sentence)
+      assert.deepEqual(more, [])
+    })
+
+  test('what a role with generate_lease would lose is told with the first certificate', async () => {
+    const leased = answer(200, { lease_id: 'pki/sign/web/x', data: { certificate: 'PEM', issuing_ca: 'CA' } })
+    await using server = await startFaultProxy(answering(leased))
+    for (const [revokeOnExit, end] of [
+      [false, 'asked for it'],
+      [true, 'asked for it, which vault.revokeOnExit ends at every stop'],
+    ] as const) {
+      const { vault, told } = openVault(server.address, { revokeOnExit })
+      await using _ = vault
+      await vault.sign(request, forever)
+      const { message = '' } = told.onWarning.at(-1) ?? {}
+      assert.match(message, /^pki\/sign\/web: the role leases its certificates \(generate_lease=true\)/)
+      assert.ok(message.endsWith(end), message)
+    }
   })
 })
 

@@ -15,6 +15,7 @@ function setUp(plan: { logins?: (Partial<Login> | Error)[]; renewals?: Renewal[]
   const clock = createFakeClock(0)
   const did: string[] = []
   const told: string[] = []
+  const held: string[] = []
   let fingerprint = 'one'
   const next = <T>(list: T[]): T | undefined => (list.length > 1 ? list.shift() : list[0])
   const { logins = [{}], renewals = [undefined] } = plan
@@ -44,12 +45,14 @@ function setUp(plan: { logins?: (Partial<Login> | Error)[]; renewals?: Renewal[]
         `${how}${renewable ? '' : ' for the last time'} until ${expiresAt === undefined ? 'ever' : `${expiresAt / 1000} s`}`,
       ),
     onTokenFailed: ({ code, nextAt }) => told.push(`${code}, next at ${nextAt / 1000} s`),
+    onHeld: (token) => held.push(token.reveal()),
   }
   const tokens = createTokens(deps)
   return {
     clock,
     did,
     told,
+    held,
     tokens,
     get: async () => (await tokens.get(forever)).reveal(),
     newCredential: () => {
@@ -69,6 +72,39 @@ describe('the token', () => {
     assert.deepEqual(await Promise.all([get(), get(), get()]), ['token-1', 'token-1', 'token-1'])
     assert.equal(await get(), 'token-1')
     assert.deepEqual(did, ['login at 0 s'])
+  })
+
+  test('is shown to others with each login and renewal', async () => {
+    const { get, clock, held } = setUp({ renewals: [renewed(), undefined] })
+    await get()
+    await clock.advance(1.5 * HOUR)
+    assert.deepEqual(held, ['token-1', 'token-1', 'token-4'])
+  })
+
+  test('is surrendered once, and then neither renewed nor used', async () => {
+    const { get, clock, did, tokens } = setUp({ renewals: [renewed()] })
+    assert.equal(tokens.surrender(), undefined)
+    await get()
+    assert.equal(tokens.surrender()?.reveal(), 'token-1')
+    assert.equal(tokens.surrender(), undefined)
+    await clock.advance(HOUR)
+    assert.deepEqual(did, ['login at 0 s'])
+    assert.equal(await get(), 'token-2')
+  })
+
+  test('that has run out is not surrendered', async () => {
+    const { get, clock, tokens } = setUp({ logins: [{}, unreachable], renewals: [unreachable] })
+    await get()
+    await clock.advance(HOUR)
+    assert.equal(tokens.surrender(), undefined)
+  })
+
+  test('that somebody else obtained is not surrendered, not after a renewal either', async () => {
+    const { get, clock, did, tokens } = setUp({ logins: [{ isGiven: true }], renewals: [renewed()] })
+    await get()
+    await clock.advance(HOUR)
+    assert.equal(did.length, 2)
+    assert.equal(tokens.surrender(), undefined)
   })
 
   test('is renewed at two thirds of its life, for ever when it is periodic', async () => {
