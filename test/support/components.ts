@@ -1,4 +1,4 @@
-import { access, constants, stat } from 'node:fs/promises'
+import { access, constants, glob, stat } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { aptInstall, buildPinned, goInstall } from './provide.ts'
@@ -10,6 +10,8 @@ interface Component {
   readonly cachedAs?: string
   /** Only the built one will do: what PATH has may be older, or a wrapper. */
   readonly isPinned?: true
+  /** A pattern of folders that are looked in before PATH: where Debian keeps what PATH has no, or only a wrapper, of. */
+  readonly keptIn?: string
   /** Makes it available; `target` is the path in the cache. */
   readonly provide: (target: string) => Promise<void>
   /** What a person types to get it. */
@@ -41,17 +43,17 @@ const pinned = ({ command, version, built, takes }: GoProgram): Component => ({
 
 const VAULT = '1.21.0'
 
-/** An auth method that the minimal build of Vault leaves out, as the plugin that Vault's own sources make of it. */
-const vaultAuth = (method: string): Component =>
+/** What the minimal build of Vault leaves out, as the plugin that Vault's own sources make of it. */
+const vaultPlugin = (kind: 'auth' | 'secrets' | 'database', name: string, path: string): Component =>
   pinned({
-    command: `vault-plugin-auth-${method}`,
+    command: `vault-plugin-${kind}-${name}`,
     version: VAULT,
     takes: 'a minute',
     built: (target) =>
       buildPinned(target, {
-        title: `Vault's auth method ${method}`,
+        title: `Vault's ${kind} plugin ${name}`,
         folder: 'vault',
-        program: `github.com/hashicorp/vault/builtin/credential/${method}/cmd/${method}`,
+        program: `github.com/hashicorp/vault/${path}`,
         takes: 'a minute',
       }),
   })
@@ -125,13 +127,30 @@ const COMPONENTS = {
     'github.com/hashicorp/vault-plugin-auth-kubernetes/cmd/vault-plugin-auth-kubernetes',
     'a minute and a half',
   ),
-  'vault-plugin-auth-ldap': vaultAuth('ldap'),
-  'vault-plugin-auth-aws': vaultAuth('aws'),
+  'vault-plugin-auth-ldap': vaultPlugin('auth', 'ldap', 'builtin/credential/ldap/cmd/ldap'),
+  'vault-plugin-auth-aws': vaultPlugin('auth', 'aws', 'builtin/credential/aws/cmd/aws'),
+  // The engine `database` is in every build; what it lacks is the database.
+  'vault-plugin-database-postgresql': vaultPlugin(
+    'database',
+    'postgresql',
+    'plugins/database/postgresql/postgresql-database-plugin',
+  ),
+  'vault-plugin-secrets-rabbitmq': vaultPlugin('secrets', 'rabbitmq', 'builtin/logical/rabbitmq/cmd/rabbitmq'),
+  'vault-plugin-secrets-consul': vaultPlugin('secrets', 'consul', 'builtin/logical/consul/cmd/consul'),
+  'vault-plugin-secrets-kubernetes': published(
+    'vault-plugin-secrets-kubernetes',
+    '0.12.0',
+    'github.com/hashicorp/vault-plugin-secrets-kubernetes/cmd/vault-plugin-secrets-kubernetes',
+    'a minute and a half',
+  ),
   helm: published('helm', '3.22.0', 'helm.sh/helm/v3/cmd/helm', '2 minutes'),
   kubeconform: published('kubeconform', '0.8.0', 'github.com/yannh/kubeconform/cmd/kubeconform', 'half a minute'),
   'kube-score': published('kube-score', '1.20.0', 'github.com/zegl/kube-score/cmd/kube-score', 'half a minute'),
   nginx: apt('nginx', 'nginx-light'),
   haproxy: apt('haproxy', 'haproxy'),
+  // PATH may have neither; and its `rabbitmq-server` is for a service of root.
+  postgres: { ...apt('postgres', 'postgresql'), keptIn: '/usr/lib/postgresql/*/bin' },
+  'rabbitmq-server': { ...apt('rabbitmq-server', 'rabbitmq-server'), keptIn: '/usr/lib/rabbitmq/bin' },
   strace: apt('strace', 'strace'),
   faketime: apt('faketime', 'faketime'),
   openssl: apt('openssl', 'openssl'),
@@ -161,7 +180,7 @@ const known = new Map<ComponentName, Promise<string>>()
 
 /**
  * The path of a real program. Looked for in this order: the environment variable (`CERTFERRY_TEST_VAULT=/path`; `none` means do
- * without), PATH and the sbin folders unless its version matters, the per-user cache, and at last it is built or installed, with progress on stderr.
+ * without), PATH and the like unless its version matters, the per-user cache, and at last it is built or installed, with progress on stderr.
  * Safe to call from several processes at once. Throws an error that names the component and how to get it.
  */
 export function component(name: ComponentName): Promise<string> {
@@ -216,7 +235,7 @@ async function resolve(name: ComponentName): Promise<string> {
 }
 
 async function find(name: ComponentName): Promise<string | undefined> {
-  const { command, isPinned }: Component = COMPONENTS[name]
+  const { command, isPinned, keptIn }: Component = COMPONENTS[name]
   const given = process.env[variableOf(name)]
   if (given === 'none') throw missing(name, `because ${variableOf(name)}=none says to do without`)
   if (given) {
@@ -225,10 +244,21 @@ async function find(name: ComponentName): Promise<string | undefined> {
   }
   const folders = isPinned
     ? []
-    : [...(process.env.PATH ?? '').split(delimiter), '/usr/local/sbin', '/usr/sbin', '/sbin']
+    : [
+        ...(await newestFirst(keptIn)),
+        ...(process.env.PATH ?? '').split(delimiter),
+        '/usr/local/sbin',
+        '/usr/sbin',
+        '/sbin',
+      ]
   const places = folders.filter((folder) => folder !== '').map((folder) => join(folder, command))
   for (const path of [...places, cachePath(name)]) if (path && (await isProgram(path))) return path
   return undefined
+}
+
+async function newestFirst(pattern: string | undefined): Promise<string[]> {
+  const found = pattern === undefined ? [] : await Array.fromAsync(glob(pattern))
+  return found.sort((a, b) => b.localeCompare(a, 'en', { numeric: true }))
 }
 
 function cachePath(name: ComponentName): string | undefined {

@@ -9,8 +9,9 @@ import { basename, dirname, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
+import { aloneAs } from './alone.ts'
 import { keepNoOrphan, logOf } from './child.ts'
-import { component } from './components.ts'
+import { type ComponentName, component } from './components.ts'
 import { until } from './until.ts'
 
 /** A real Vault of its own: in memory unless told otherwise, unsealed, on a free loopback port. */
@@ -26,9 +27,9 @@ export interface TestVault extends AsyncDisposable {
   setupPki(options?: PkiSetup): Promise<{ readonly rootPem: string }>
   /** An approle role with this policy. */
   setupApprole(options: ApproleSetup): Promise<TestApprole>
-  /** A token with this policy. */
   /** A new policy with these rules; gives its name. */
   createPolicy(rules: string): Promise<string>
+  /** A token with this policy. */
   createToken(options: { policy: string; body?: object }): Promise<string>
   /** All requests that the audit device has seen since the start, oldest first. */
   audited(): Promise<Audited[]>
@@ -79,6 +80,10 @@ export interface Audited {
 }
 
 const Answer = z.object({
+  /** Empty where what it gives has no lease. */
+  lease_id: z.string().nullish(),
+  lease_duration: z.number().nullish(),
+  renewable: z.boolean().nullish(),
   data: z.record(z.string(), z.unknown()).nullish(),
   auth: z.object({ client_token: z.string() }).nullish(),
   wrap_info: z.object({ token: z.string() }).nullish(),
@@ -114,6 +119,8 @@ export interface VaultSetup {
   readonly storage?: Storage
   /** Auth methods that are plugins here: the build of Vault that the tests use has none of them. */
   readonly authPlugins?: readonly AuthPlugin[]
+  /** Secrets engines that hand out leases and need a plugin as well; leasing.ts sets them up. */
+  readonly engines?: readonly Engine[]
 }
 
 type Storage = 'inmem' | 'raft'
@@ -125,20 +132,28 @@ const AUTH_PLUGINS = {
 } as const
 type AuthPlugin = keyof typeof AUTH_PLUGINS
 
+const ENGINES = {
+  // Vault has the engine itself; what it lacks is the database.
+  database: { type: 'database', name: 'postgresql-database-plugin', program: 'vault-plugin-database-postgresql' },
+  rabbitmq: { type: 'secret', name: 'rabbitmq', program: 'vault-plugin-secrets-rabbitmq' },
+  kubernetes: { type: 'secret', name: 'kubernetes', program: 'vault-plugin-secrets-kubernetes' },
+  consul: { type: 'secret', name: 'consul', program: 'vault-plugin-secrets-consul' },
+} as const
+type Engine = keyof typeof ENGINES
+
 /** Starts Vault and waits until it answers; dispose of it to end it. */
 export async function startVault(setup: VaultSetup = {}): Promise<TestVault> {
-  const { tls, storage = 'inmem', authPlugins = [] } = setup
+  const { tls, storage = 'inmem' } = setup
   const program = await component('vault')
-  const plugins = await Promise.all(
-    authPlugins.map(async (name) => ({ name, file: await realpath(await component(AUTH_PLUGINS[name])) })),
-  )
+  const plugins = await pluginsFor(setup)
   const directory = await mkdtemp(join(tmpdir(), 'certferry-vault-'))
   const port = await freePort()
   const address = `${tls ? 'https' : 'http'}://127.0.0.1:${port}`
   const config = await writeConfig(directory, { port, tls, storage, plugins: plugins.map(({ file }) => file) })
   const send = sender(address, tls)
-  const start = () =>
-    startServer(program, { config, home: directory, send, ...(plugins.length > 0 && { before: ALONE }) })
+  // A Vault that is killed leaves its plugins running.
+  const before = plugins.length > 0 ? aloneAs() : []
+  const start = () => startServer(program, { config, home: directory, send, before })
   let server = await start().catch(async (error) => {
     await rm(directory, { recursive: true, force: true })
     throw error
@@ -152,7 +167,7 @@ export async function startVault(setup: VaultSetup = {}): Promise<TestVault> {
     await untilActive(send)
     const vault = helpers({ send, rootToken, unsealKey, auditFile: join(directory, 'audit.log') })
     await vault.api('POST', 'sys/audit/file', { type: 'file', options: { file_path: join(directory, 'audit.log') } })
-    for (const { name, file } of plugins) await registerPlugin(vault.api, name, file)
+    for (const plugin of plugins) await registerPlugin(vault.api, plugin)
     return {
       ...vault,
       address,
@@ -176,14 +191,29 @@ export async function startVault(setup: VaultSetup = {}): Promise<TestVault> {
   }
 }
 
-/** In a process namespace that ends with it: a Vault that is killed leaves its plugins running. */
-const ALONE = ['unshare', '--user', '--map-root-user', '--pid', '--fork', '--kill-child', '--']
+interface Plugin {
+  readonly type: 'auth' | 'database' | 'secret'
+  readonly name: string
+  readonly program: ComponentName
+}
 
-async function registerPlugin(api: TestVault['api'], name: string, program: string): Promise<void> {
+async function pluginsFor({ authPlugins = [], engines = [] }: VaultSetup) {
+  const plugins: readonly Plugin[] = [
+    ...authPlugins.map((name) => ({ type: 'auth', name, program: AUTH_PLUGINS[name] }) as const),
+    ...engines.map((name) => ENGINES[name]),
+  ]
+  return Promise.all(
+    plugins.map(async ({ program, ...plugin }) => ({ ...plugin, file: await realpath(await component(program)) })),
+  )
+}
+
+type PluginFile = Omit<Plugin, 'program'> & { readonly file: string }
+
+async function registerPlugin(api: TestVault['api'], { type, name, file }: PluginFile): Promise<void> {
   const sha256 = createHash('sha256')
-    .update(await readFile(program))
+    .update(await readFile(file))
     .digest('hex')
-  await api('POST', `sys/plugins/catalog/auth/${name}`, { sha256, command: basename(program) })
+  await api('POST', `sys/plugins/catalog/${type}/${name}`, { sha256, command: basename(file) })
 }
 
 interface ServerStart {
@@ -352,6 +382,7 @@ export function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
 
   return {
     api,
+    createPolicy: withPolicy,
     setupPki: async ({ mount = 'pki', roles = { web: WEB_ROLE }, withRoot = true }: PkiSetup = {}) => {
       const rootMount = `${mount}-root`
       const engine = { type: 'pki', config: { max_lease_ttl: '87600h' } }
@@ -382,7 +413,6 @@ export function helpers({ send, rootToken, unsealKey, auditFile }: Started) {
         secretId: (body = {}) => field(api('POST', `${path}/secret-id`, body), 'secret_id'),
         wrappedSecretId: async () => {
           const { wrap_info: wrapped } = await api(
-    createPolicy: withPolicy,
             'POST',
             `${path}/secret-id`,
             {},

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict'
+import { after, before, describe, test } from 'node:test'
+import { skipReason } from './components.ts'
+import {
+  credentialsIn,
+  type LeasingPath,
+  type LeasingRole,
+  setupDatabase,
+  setupLeasedCertificates,
+  setupOneTimePasswords,
+  setupRabbitmq,
+  setupStaticRole,
+  type TestLease,
+  takeLease,
+} from './leasing.ts'
+import { startPostgres } from './postgres.ts'
+import { startRabbitmq } from './rabbitmq.ts'
+import { until } from './until.ts'
+import { startVault, type TestVault } from './vault.ts'
+
+interface Engine {
+  readonly title: string
+  readonly skip: false | string
+  readonly isRenewable: boolean
+  /** What it starts besides Vault ends with `stack`. */
+  readonly start: (role: LeasingRole, stack: AsyncDisposableStack) => Promise<Started>
+}
+
+interface Started {
+  readonly vault: TestVault
+  readonly leasing: LeasingPath
+  /** Whether what was handed out is good for something now; it may be used up by that. */
+  readonly works: (data: TestLease['data']) => Promise<boolean>
+}
+
+const ENGINES: readonly Engine[] = [
+  {
+    title: 'database, with PostgreSQL',
+    skip: await skipReason('vault', 'vault-plugin-database-postgresql', 'postgres'),
+    isRenewable: true,
+    start: async (role, stack) => {
+      const postgres = stack.use(await startPostgres())
+      const vault = stack.use(await startVault({ engines: ['database'] }))
+      const leasing = await setupDatabase(vault, postgres, role)
+      return { vault, leasing, works: (data) => postgres.canLogIn(credentialsIn(data)) }
+    },
+  },
+  {
+    title: 'rabbitmq',
+    skip: await skipReason('vault', 'vault-plugin-secrets-rabbitmq', 'rabbitmq-server'),
+    isRenewable: true,
+    start: async (role, stack) => {
+      const rabbitmq = stack.use(await startRabbitmq())
+      const vault = stack.use(await startVault({ engines: ['rabbitmq'] }))
+      const leasing = await setupRabbitmq(vault, rabbitmq, role)
+      return { vault, leasing, works: (data) => rabbitmq.canLogIn(credentialsIn(data)) }
+    },
+  },
+  {
+    title: 'pki, where certificates are leased',
+    skip: await skipReason('vault'),
+    isRenewable: false,
+    start: async (role, stack) => {
+      const vault = stack.use(await startVault())
+      await vault.setupPki()
+      const leasing = await setupLeasedCertificates(vault, role)
+      const isGood = async (serial: unknown) =>
+        (await vault.api('GET', `pki/cert/${serial}`)).data?.revocation_time === 0
+      return { vault, leasing, works: ({ serial_number: serial }) => isGood(serial) }
+    },
+  },
+  {
+    title: 'ssh, with one-time passwords',
+    skip: await skipReason('vault'),
+    isRenewable: false,
+    start: async (role, stack) => {
+      const vault = stack.use(await startVault())
+      const leasing = await setupOneTimePasswords(vault, role)
+      const works = ({ key }: TestLease['data']) =>
+        vault.api('POST', 'ssh-otp/verify', { otp: key }).then(
+          () => true,
+          (error: Error) => {
+            assert.match(error.message, /OTP not found/)
+            return false
+          },
+        )
+      return { vault, leasing, works }
+    },
+  },
+]
+
+for (const { title, skip, isRenewable, start } of ENGINES) {
+  describe(`the secrets engine ${title}`, { skip }, () => {
+    const stack = new AsyncDisposableStack()
+    let started: Started
+    before(async () => {
+      started = await start({ role: 'app', ttl: '1m', maxTtl: '2m' }, stack)
+    })
+    after(() => stack.disposeAsync())
+    const take = () => takeLease(started.vault, started.leasing)
+
+    test('leases what works, and takes it back when the lease is revoked', async () => {
+      const [used, revoked] = [await take(), await take()]
+      assert.notEqual(used.id, revoked.id)
+      // That of a certificate ends with it, within the minute.
+      assert.ok(used.ttlSeconds >= 50 && used.ttlSeconds <= 60, `${used.ttlSeconds} s`)
+      assert.ok(await started.works(used.data))
+      await revoked.revoke()
+      assert.equal(await revoked.secondsLeft(), 0)
+      assert.equal(await started.works(revoked.data), false)
+      await assert.rejects(revoked.renew(), /lease not found/)
+    })
+
+    if (isRenewable) {
+      test('renews a lease for as long as is asked, and ends it then', async () => {
+        const [long, short] = [await take(), await take()]
+        assert.ok(long.isRenewable)
+        assert.equal(await long.renew('90s'), 90)
+        assert.equal(await short.renew('1s'), 1)
+        await until('the short one is over', async () => !(await started.works(short.data)))
+        await until('its lease is gone', async () => (await short.secondsLeft()) === 0)
+        assert.ok((await long.secondsLeft()) > 0)
+        assert.ok(await started.works(long.data))
+      })
+
+      test('renews no lease beyond its longest life', async () => {
+        const granted = await (await take()).renew('10h')
+        assert.ok(granted > 60 && granted <= 120, `${granted} s`)
+      })
+    } else {
+      test('does not renew what it leases', async () => {
+        const lease = await take()
+        assert.equal(lease.isRenewable, false)
+        await assert.rejects(lease.renew(), /lease is not renewable/)
+      })
+    }
+  })
+}
+
+describe('PostgreSQL for the tests', {
+  skip: await skipReason('vault', 'vault-plugin-database-postgresql', 'postgres'),
+}, () => {
+  test('has a user whose password a static role changes by the clock, without a lease', async () => {
+    await using postgres = await startPostgres()
+    await using vault = await startVault({ engines: ['database'] })
+    // Vault looks for what is due every five seconds, and takes no shorter period.
+    const role = { role: 'report', username: 'report', rotationPeriod: '5s' }
+    const { path } = await setupStaticRole(vault, postgres, role)
+    const read = async () => {
+      const { lease_id: lease, data } = await vault.api('GET', path)
+      assert.equal(lease, '')
+      return credentialsIn(data ?? {})
+    }
+    const readWorking = () =>
+      until('what is read works', async () => {
+        const credentials = await read()
+        return (await postgres.canLogIn(credentials)) && credentials
+      })
+    const first = await readWorking()
+    await until('the password is another one', async () => !(await postgres.canLogIn(first)))
+    const second = await readWorking()
+    assert.equal(second.username, first.username)
+    assert.notEqual(second.password, first.password)
+  })
+
+  test('is down in between, and keeps its users; who cannot be asked is not taken for refused', async () => {
+    await using postgres = await startPostgres()
+    await postgres.query("CREATE ROLE app WITH LOGIN PASSWORD 'right'")
+    const right = { username: 'app', password: 'right' }
+    await postgres.stop()
+    await assert.rejects(postgres.canLogIn(right), /Connection refused/)
+    await postgres.start()
+    assert.ok(await postgres.canLogIn(right))
+    assert.equal(await postgres.canLogIn({ ...right, password: 'wrong' }), false)
+  })
+})
