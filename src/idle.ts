@@ -1,27 +1,29 @@
 import { systemClock } from './clock.ts'
-import type { CertificateConfig, Config } from './config/config.ts'
-import { createTargets, manage } from './manage.ts'
-import type { ManagedCertificate } from './rotation.ts'
-import { missingVault, openCluster, openVault } from './sidecar.ts'
-import type { Vault } from './vault/client.ts'
+import type { CertificateConfig, Config, SecretConfig } from './config/config.ts'
+import type { Snapshot } from './core/snapshot.ts'
+import { createTargets, manage, manageSecret } from './manage.ts'
+import type { Managed, ManagedCertificate } from './rotation.ts'
+import { openCluster, openVaults, type Vaults } from './sidecar.ts'
 
-/** The certificates of a config, made but not run: for those who only look. */
+/** The certificates and secrets of a config, made but not run: for those who only look. */
 export interface Idle extends AsyncDisposable {
-  readonly vault: Vault | undefined
+  readonly vaults: Vaults
   readonly certificates: readonly { readonly config: CertificateConfig; readonly cert: ManagedCertificate }[]
+  readonly secrets: readonly { readonly config: SecretConfig; readonly secret: Managed<Snapshot> }[]
 }
 
 /** Opens, locks and writes nothing. Throws CONFIG_INVALID as `manage` does. */
 export function openIdle(config: Config, env: Readonly<Record<string, string | undefined>>): Idle {
   const cluster = openCluster(config, env)
   const deps = { clock: systemClock, env, emit: () => {}, kubernetes: cluster.kubernetes }
-  const vault = openVault(config, deps)
-  const parts = { ...deps, targets: createTargets(deps), vault: () => vault ?? missingVault() }
+  const vaults = openVaults(config, deps)
+  const parts = { ...deps, targets: createTargets(deps), vault: vaults.get }
   return {
-    vault,
+    vaults,
     certificates: config.certificates.map((certificate) => ({ config: certificate, cert: manage(certificate, parts) })),
+    secrets: config.secrets.map((secret) => ({ config: secret, secret: manageSecret(secret, parts) })),
     [Symbol.asyncDispose]: async () => {
-      await vault?.[Symbol.asyncDispose]()
+      await vaults[Symbol.asyncDispose]()
       await cluster[Symbol.asyncDispose]()
     },
   }

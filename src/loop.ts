@@ -1,6 +1,7 @@
 import type { Clock } from './clock.ts'
 import type { Bundle } from './core/bundle.ts'
 import type { Content } from './core/content.ts'
+import type { Snapshot } from './core/snapshot.ts'
 import { SidecarError, toSidecarError } from './errors.ts'
 import { keepFresh, type LoopRequest } from './keep-fresh.ts'
 import type { Emit } from './observe/events.ts'
@@ -19,6 +20,9 @@ export interface Loop<C extends Content = Bundle> {
   /** Resolves when the loop has ended, for whatever cause. */
   readonly ended: Promise<void>
 }
+
+/** Of either kind. */
+export type AnyLoop = Loop | Loop<Snapshot>
 
 export interface LoopParts<C extends Content = Bundle> {
   readonly clock: Clock

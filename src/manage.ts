@@ -1,24 +1,31 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Clock } from './clock.ts'
-import type { CertificateConfig } from './config/config.ts'
+import type { CertificateConfig, SecretConfig } from './config/config.ts'
 import { assertUsable, type Expectation, parseCertificates } from './core/bundle.ts'
+import type { Snapshot } from './core/snapshot.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
-import { createStore } from './outputs/disk-store.ts'
+import { createStore, createStoreOf } from './outputs/disk-store.ts'
 import { outputs } from './outputs/index.ts'
+import { createMemoryStore } from './outputs/memory-store.ts'
 import { isRemote, writesFiles } from './outputs/output.ts'
+import { readingsFile } from './outputs/readings-file.ts'
+import { secretOutputs } from './outputs/secrets.ts'
 import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
 import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
-import type { ManagedCertificate } from './rotation.ts'
+import type { Managed, ManagedCertificate } from './rotation.ts'
 import { sources } from './sources/index.ts'
+import { values } from './values/index.ts'
+import { createSecretSource } from './values/secret-source.ts'
 import type { Vault } from './vault/client.ts'
 import { verifiers } from './verifiers/index.ts'
 
 export interface Parts {
-  readonly vault: () => Vault
+  /** The connection of that name, or the one that has none. Throws CONFIG_INVALID where there is no such. */
+  readonly vault: (name: string | undefined) => Vault
   /** Throws CONFIG_INVALID outside a cluster. */
   readonly kubernetes: () => Kubernetes
   readonly clock: Clock
@@ -27,13 +34,20 @@ export interface Parts {
 }
 
 /** A certificate of the config with all that serves it. Throws CONFIG_INVALID, such as for a trust file that cannot be used. */
-export function manage(config: CertificateConfig, parts: Parts): ManagedCertificate {
+export const manage = (config: CertificateConfig, parts: Parts): ManagedCertificate =>
+  naming(`certificate "${config.name}"`, () => make(config, parts))
+
+/** A secret of the config with all that serves it. Throws CONFIG_INVALID. */
+export const manageSecret = (config: SecretConfig, parts: Parts): Managed<Snapshot> =>
+  naming(`secret "${config.name}"`, () => makeSecret(config, parts))
+
+function naming<T>(what: string, work: () => T): T {
   try {
-    return make(config, parts)
+    return work()
   } catch (thrown) {
     const error = toSidecarError(thrown)
     if (error.code !== 'CONFIG_INVALID') throw error
-    throw new SidecarError('CONFIG_INVALID', `certificate "${config.name}": ${error.message}`, { cause: thrown })
+    throw new SidecarError('CONFIG_INVALID', `${what}: ${error.message}`, { cause: thrown })
   }
 }
 
@@ -66,6 +80,30 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
     startupGraceMs: startupGrace,
+  }
+}
+
+function makeSecret({ name, outputs: wanted, ...config }: SecretConfig, { vault, clock, targets }: Parts) {
+  const from = Object.entries(config.values).map(([value, options]) => [
+    value,
+    values.create(options, { vault, clock }),
+  ])
+  const files = wanted.map((options) => secretOutputs.create(options, { now: clock.now }))
+  return {
+    name,
+    source: createSecretSource(name, Object.fromEntries(from), clock),
+    // What was read is as good as it can be; whether all that the outputs name is there, they say themselves.
+    assertUsable: () => {},
+    renewal: { jitter: 0 },
+    outputs: files,
+    remotes: [],
+    store:
+      files.length > 0
+        ? createStoreOf(readingsFile, { certificate: name, outputs: files, now: clock.now })
+        : createMemoryStore<Snapshot>(),
+    reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
+    verifiers: [],
+    startupGraceMs: config.startupGrace,
   }
 }
 

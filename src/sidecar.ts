@@ -1,15 +1,19 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from './clock.ts'
-import type { CertificateConfig, Config } from './config/config.ts'
+import type { CertificateConfig, Config, SecretConfig } from './config/config.ts'
+import type { Content } from './core/content.ts'
+import type { Snapshot } from './core/snapshot.ts'
 import type { Outcome } from './core/state.ts'
 import { SidecarError } from './errors.ts'
 import { createKubernetes, type Kubernetes } from './kubernetes/client.ts'
-import { type Loop, startLoop } from './loop.ts'
-import { createTargets, manage, type Parts, type Targets } from './manage.ts'
+import { type AnyLoop, type Loop, startLoop } from './loop.ts'
+import { createTargets, manage, manageSecret, type Parts } from './manage.ts'
 import type { Emit } from './observe/events.ts'
+import { asSecret } from './observe/secret-events.ts'
 import type { Reloader } from './reloaders/reloader.ts'
 import { createScheduler } from './scheduler.ts'
 import { createVault, type Vault } from './vault/client.ts'
+import type { VaultOptions } from './vault/options.ts'
 
 export interface SidecarDeps {
   readonly clock: Clock
@@ -18,21 +22,22 @@ export interface SidecarDeps {
   readonly env: Readonly<Record<string, string | undefined>>
   /** How targets of a certificate are told that are part of this process, besides those of the config. */
   readonly inProcess?: ((certificate: string) => readonly Reloader[]) | undefined
-  /** Called after each change of a certificate's state. */
-  readonly changed?: (loop: Loop) => void
+  /** Called after each change of the state of a certificate or a secret. */
+  readonly changed?: (loop: AnyLoop) => void
 }
 
-/** What one certificate came to after `rotate`. */
+/** What one certificate or secret came to after `rotate`. */
 export interface RotateResult {
   readonly certificate: string
-  readonly outcome: Outcome
+  readonly outcome: Outcome<Content>
 }
 
-/** All certificates of a config, each kept fresh by its own loop. */
+/** All certificates and secrets of a config, each kept fresh by its own loop. */
 export interface Sidecar extends AsyncDisposable {
   /** The config now in force. */
   readonly config: Config
   readonly certificates: readonly Loop[]
+  readonly secrets: readonly Loop<Snapshot>[]
   /** Monotonic ms since the scheduler last ticked. */
   sinceTick(): number
   /** Rotates now, outside the issue budget; resolves when every pass has ended. Throws USAGE for an unknown name. */
@@ -63,15 +68,18 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   failure.promise.catch(() => {})
   const scheduler = createScheduler(clock, (byMs) => emit('clock.stepped', { byMs }))
   const ticking = scheduler.run(stop.signal)
-  const loops = new Map<string, Loop>()
+  const certificates = new Map<string, Loop>()
+  const secrets = new Map<string, Loop<Snapshot>>()
+  const loopOf = (name: string): AnyLoop | undefined => certificates.get(name) ?? secrets.get(name)
+  const allLoops = (): AnyLoop[] => [...certificates.values(), ...secrets.values()]
   const cluster = openCluster(initial, deps.env)
   const reloading = { ...deps, kubernetes: cluster.kubernetes }
   const targets = createTargets(reloading)
-  let vault = openVault(initial, deps)
+  let vaults = openVaults(initial, deps)
   let config = initial
 
   try {
-    for (const certificate of initial.certificates) start(certificate, { isStart: true })
+    for (const entry of entriesOf(initial)) start(entry, { isStart: true })
   } catch (error) {
     // One that cannot be made ends those before it, and the ticks: nobody else could.
     stop.abort(error)
@@ -83,55 +91,53 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
       return config
     },
     get certificates() {
-      return config.certificates.flatMap(({ name }) => loops.get(name) ?? [])
+      return config.certificates.flatMap(({ name }) => certificates.get(name) ?? [])
+    },
+    get secrets() {
+      return config.secrets.flatMap(({ name }) => secrets.get(name) ?? [])
     },
     sinceTick: scheduler.sinceTick,
     rotate,
     retry: () => {
-      for (const loop of loops.values()) loop.ask({ kind: 'retry' })
+      for (const loop of allLoops()) loop.ask({ kind: 'retry' })
     },
     configure,
     failed: failure.promise,
     [Symbol.asyncDispose]: async () => {
       stop.abort(new DOMException('certferry stops', 'AbortError'))
-      await Promise.all([...loops.values()].map((loop) => loop.ended))
-      await vault?.[Symbol.asyncDispose]()
+      await Promise.all(allLoops().map((loop) => loop.ended))
+      await vaults[Symbol.asyncDispose]()
       await cluster[Symbol.asyncDispose]()
       await ticking
     },
   }
 
-  function start(certificate: CertificateConfig, { isStart }: { isStart: boolean }): void {
-    const make = () => manage(certificate, partsFor(vault, targets))
-    loops.set(
-      certificate.name,
-      startLoop(make, {
-        clock,
-        emit,
-        scheduler,
-        changed,
-        signal: stop.signal,
-        isStart,
-        fatal: failure.reject,
-      }),
-    )
+  function start({ kind, config }: Entry, { isStart }: { isStart: boolean }): void {
+    const parts = { clock, scheduler, changed, signal: stop.signal, isStart, fatal: failure.reject }
+    if (kind === 'certificate') {
+      const make = () => manage(config, partsFor(vaults, targets))
+      certificates.set(config.name, startLoop(make, { ...parts, emit }))
+    } else {
+      const make = () => manageSecret(config, partsFor(vaults, targets))
+      secrets.set(config.name, startLoop(make, { ...parts, emit: asSecret(emit) }))
+    }
   }
 
   /** Throws at once for a name that nobody has, before anything is asked. */
   function rotate(names: readonly string[], reason: string, signal: AbortSignal): Promise<RotateResult[]> {
-    const unknown = names.filter((name) => !loops.has(name))
+    const unknown = names.filter((name) => !loopOf(name))
     if (unknown.length > 0) {
       throw new SidecarError(
         'USAGE',
-        `no certificate named ${unknown.join(', ')}; there are: ${[...loops.keys()].join(', ')}`,
+        `no certificate or secret named ${unknown.join(', ')}; there are: ${[...certificates.keys(), ...secrets.keys()].join(', ')}`,
       )
     }
     return Promise.all(names.map(async (certificate) => ({ certificate, outcome: await rotateOne(certificate) })))
 
-    function rotateOne(certificate: string): Promise<Outcome> {
+    function rotateOne(name: string): Promise<Outcome<Content>> {
       return new Promise((done, reject) => {
         signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-        loops.get(certificate)?.ask({ kind: 'rotate', reason, done })
+        loopOf(name)?.ask({ kind: 'rotate', reason, done })
       })
     }
   }
@@ -139,58 +145,104 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   async function configure(next: Config): Promise<Difference> {
     if (stop.signal.aborted) return NO_DIFFERENCE
     const isNewVault = next.vaultIdentity !== config.vaultIdentity
-    const before = new Map(config.certificates.map(({ name, identity }) => [name, identity]))
-    const after = new Set(next.certificates.map(({ name }) => name))
-    const removed = [...before.keys()].filter((name) => !after.has(name))
-    const touched = next.certificates.filter(
-      ({ name, identity }) => before.has(name) && (isNewVault || before.get(name) !== identity),
-    )
-    const added = next.certificates.filter(({ name }) => !before.has(name))
-    const nextVault = isNewVault ? openVault(next, deps) : vault
+    const before = new Map(entriesOf(config).map((entry) => [entry.config.name, entry]))
+    const wanted = entriesOf(next)
+    const after = new Set(wanted.map((entry) => entry.config.name))
+    const removed = [...before.values()].filter((entry) => !after.has(entry.config.name))
+    const isTouched = ({ kind, config: { name, identity } }: Entry) => {
+      const known = before.get(name)
+      return known && (isNewVault || known.kind !== kind || known.config.identity !== identity)
+    }
+    const touched = wanted.filter(isTouched)
+    const added = wanted.filter((entry) => !before.has(entry.config.name))
+    const nextVaults = isNewVault ? openVaults(next, deps) : vaults
     // What cannot be made must be known before anything is stopped.
-    for (const certificate of [...touched, ...added]) manage(certificate, partsFor(nextVault, createTargets(reloading)))
+    for (const entry of [...touched, ...added]) make(entry, partsFor(nextVaults, createTargets(reloading)))
 
-    await Promise.all([...removed, ...touched.map(({ name }) => name)].map((name) => loops.get(name)?.stop()))
+    await Promise.all([...removed, ...touched].map(({ config: { name } }) => loopOf(name)?.stop()))
     if (stop.signal.aborted) {
       // Whoever stops all ends the loops there are; none may begin after that.
-      if (isNewVault) await nextVault?.[Symbol.asyncDispose]()
+      if (isNewVault) await nextVaults[Symbol.asyncDispose]()
       return NO_DIFFERENCE
     }
-    for (const certificate of removed) {
-      loops.delete(certificate)
-      emit('certificate.removed', { certificate })
+    for (const {
+      config: { name },
+    } of [...removed, ...touched]) {
+      certificates.delete(name)
+      secrets.delete(name)
     }
-    if (isNewVault) await vault?.[Symbol.asyncDispose]()
-    vault = nextVault
+    for (const {
+      kind,
+      config: { name: certificate },
+    } of removed) {
+      const tell = kind === 'secret' ? asSecret(emit) : emit
+      tell('certificate.removed', { certificate })
+    }
+    if (isNewVault) await vaults[Symbol.asyncDispose]()
+    vaults = nextVaults
     config = next
-    for (const certificate of [...touched, ...added]) start(certificate, { isStart: false })
-    const difference = { added: added.map(({ name }) => name), changed: touched.map(({ name }) => name), removed }
+    for (const entry of [...touched, ...added]) start(entry, { isStart: false })
+    const difference = { added: namesOf(added), changed: namesOf(touched), removed: namesOf(removed) }
     const stale = AT_START_ONLY.filter((key) => !isDeepStrictEqual(next[key], initial[key]))
     emit('config.loaded', { ...difference, ...(stale.length > 0 && { needRestart: stale }) })
     return difference
   }
 
-  function partsFor(someVault: Vault | undefined, targets: Targets): Parts {
-    return { ...reloading, targets, vault: () => someVault ?? missingVault() }
+  function partsFor({ get }: Vaults, targets: Parts['targets']): Parts {
+    return { ...reloading, targets, vault: get }
   }
 }
 
-/** The Vault of a config; logs in on first use, so a Vault that is away holds nothing up. */
-export function openVault({ vault }: Config, { clock, emit }: Pick<SidecarDeps, 'clock' | 'emit'>): Vault | undefined {
-  if (!vault) return undefined
-  return createVault(vault, {
-    clock,
-    onRequest: (event) => emit('vault.request', event),
-    onWarning: (event) => emit('vault.warning', event),
-    onToken: (event) => emit('vault.token', event),
-    onTokenFailed: (event) => emit('vault.token-failed', event),
-    onWrapReused: (event) => emit('security.wrap-reused', event),
-    onClockSkew: (byMs) => emit('vault.clock-skew', { byMs }),
-  })
+/** What has a loop of its own. */
+type Entry =
+  | { readonly kind: 'certificate'; readonly config: CertificateConfig }
+  | { readonly kind: 'secret'; readonly config: SecretConfig }
+
+const entriesOf = ({ certificates, secrets }: Config): Entry[] => [
+  ...certificates.map((config): Entry => ({ kind: 'certificate', config })),
+  ...secrets.map((config): Entry => ({ kind: 'secret', config })),
+]
+
+const namesOf = (entries: readonly Entry[]) => entries.map(({ config }) => config.name)
+
+const make = (entry: Entry, parts: Parts) =>
+  entry.kind === 'certificate' ? manage(entry.config, parts) : manageSecret(entry.config, parts)
+
+/** The Vaults of a config; each logs in on first use, so one that is away holds nothing up. */
+export interface Vaults extends AsyncDisposable {
+  /** The connection of that name in `vaults`, or that of `vault`. Throws CONFIG_INVALID where there is no such. */
+  get(name: string | undefined): Vault
+  readonly all: readonly Vault[]
 }
 
-export const missingVault = (): never => {
-  throw new SidecarError('CONFIG_INVALID', 'this source needs vault.address')
+export function openVaults({ vault, vaults }: Config, { clock, emit }: Pick<SidecarDeps, 'clock' | 'emit'>): Vaults {
+  const all = [...(vault ? ([[undefined, vault]] as const) : []), ...Object.entries(vaults)]
+  const opened = new Map(all.map(([name, options]) => [name, openVault(name, options)]))
+  return {
+    get: (name) => {
+      const found = opened.get(name)
+      if (found) return found
+      const wanted = name === undefined ? 'vault.address' : `the connection "${name}" in vaults`
+      throw new SidecarError('CONFIG_INVALID', `this needs ${wanted}`)
+    },
+    all: [...opened.values()],
+    [Symbol.asyncDispose]: async () => {
+      for (const one of opened.values()) await one[Symbol.asyncDispose]()
+    },
+  }
+
+  function openVault(name: string | undefined, options: VaultOptions): Vault {
+    const which = name === undefined ? {} : { connection: name }
+    return createVault(options, {
+      clock,
+      onRequest: (event) => emit('vault.request', { ...event, ...which }),
+      onWarning: (event) => emit('vault.warning', { ...event, ...which }),
+      onToken: (event) => emit('vault.token', { ...event, ...which }),
+      onTokenFailed: (event) => emit('vault.token-failed', { ...event, ...which }),
+      onWrapReused: (event) => emit('security.wrap-reused', { ...event, ...which }),
+      onClockSkew: (byMs) => emit('vault.clock-skew', { byMs, ...which }),
+    })
+  }
 }
 
 /** The API server of the cluster, for whoever asks first; most never do. */

@@ -1,16 +1,18 @@
 import type { Clock, Instant } from './clock.ts'
 import { budgetLeft, countedLifetime, recentIssues } from './core/budget.ts'
 import { endOfIssuers } from './core/bundle.ts'
+import { NEVER } from './core/content.ts'
 import { namesOf } from './core/names.ts'
+import type { Snapshot } from './core/snapshot.ts'
 import { phase, reasonFor } from './core/state.ts'
 import type { Loop } from './loop.ts'
 import type { Observer } from './observe/events.ts'
-import type { CertificateStatus, SidecarStatus } from './observe/status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus } from './observe/status.ts'
 import type { Sidecar } from './sidecar.ts'
 
 /** The whole sidecar at one moment, put together from what the loops published and what events told. */
 export interface Snapshots {
-  take(sidecar: Pick<Sidecar, 'config' | 'certificates'>): SidecarStatus
+  take(sidecar: Pick<Sidecar, 'config' | 'certificates' | 'secrets'>): SidecarStatus
   /** Learns config reloads and token lifetimes. */
   readonly observe: Observer
 }
@@ -24,14 +26,16 @@ export function createSnapshots(version: string, { now }: Pick<Clock, 'now'>): S
       if (name === 'config.loaded') reload = { loadedAt: now(), lastReloadOk: true, error: null }
       if (name === 'config.rejected' && 'message' in event)
         reload = { ...reload, lastReloadOk: false, error: event.message }
-      if (name === 'vault.token' && 'expiresAt' in event) tokenExpiresAt = event.expiresAt ?? null
+      if (name === 'vault.token' && 'how' in event && event.connection === undefined)
+        tokenExpiresAt = event.expiresAt ?? null
     },
-    take: ({ config, certificates }) => ({
+    take: ({ config, certificates, secrets }) => ({
       version,
       startedAt,
       config: { file: config.file, ...reload },
       vault: config.vault ? { address: config.vault.address, tokenExpiresAt } : null,
       certificates: certificates.map((loop) => certificateStatus(loop, now())),
+      secrets: secrets.map((loop) => secretStatus(loop, now())),
     }),
   }
 }
@@ -75,6 +79,29 @@ export function certificateStatus({ cert, report }: Loop, now: Instant): Certifi
     budgetLeft: budgetLeft(recentIssues(issuedAt, now), now, countedLifetime(serving, cert.source.ttlMs)),
     directories: [...new Set(cert.outputs.map((output) => output.directory))],
     names: serving ? namesIn(serving.leaf) : [],
+  }
+}
+
+/** One secret: the same. */
+export function secretStatus({ cert, report }: Loop<Snapshot>, now: Instant): SecretStatus {
+  const state = report?.state
+  const serving = state?.serving
+  const end = (at: Instant | undefined) => (at === undefined || at === NEVER ? null : at)
+  return {
+    name: cert.name,
+    phase: state ? phase(state, now) : 'PENDING',
+    reason: (state && reasonFor(state)) ?? null,
+    lastError: state?.failure ?? state?.awaited ?? null,
+    values: Object.entries(serving?.readings ?? {}).map(([name, { version, notAfter }]) => ({
+      name,
+      version: version || null,
+      expiresAt: end(notAfter),
+    })),
+    expiresAt: end(serving?.notAfter),
+    nextAt: report?.next.kind === 'wait' ? report.next.until : (state?.nextAt ?? null),
+    deliveredAt: serving ? (state?.rotatedAt ?? serving.receivedAt) : null,
+    failures: state?.failures ?? 0,
+    directories: [...new Set(cert.outputs.map((output) => output.directory))],
   }
 }
 

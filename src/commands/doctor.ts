@@ -8,7 +8,7 @@ import { peek } from '../outputs/peek.ts'
 import { examineVolume } from '../outputs/volume.ts'
 import type { ManagedCertificate } from '../rotation.ts'
 import type { TokenInfo, Vault } from '../vault/client.ts'
-import { count, type Io, print } from './io.ts'
+import { count, counts, type Io, print } from './io.ts'
 
 const FAILED = 69
 /** For each thing looked at. */
@@ -21,10 +21,10 @@ export async function doctor(file: string, io: Io): Promise<number> {
   const limit = () => AbortSignal.any([io.signal, AbortSignal.timeout(LIMIT_MS)])
   const tell = createTeller(io)
   tell.section('config')
-  tell.finding({ ok: true, what: `${file} is valid: ${count(config.certificates.length, 'certificate')}` })
-  if (idle.vault) {
+  tell.finding({ ok: true, what: `${file} is valid: ${counts(config)}` })
+  for (const vault of idle.vaults.all) {
     tell.section('Vault')
-    for await (const finding of examineVault(idle.vault, limit)) tell.finding(finding)
+    for await (const finding of examineVault(vault, limit)) tell.finding(finding)
   }
   for (const { cert } of idle.certificates) {
     tell.section(cert.name)

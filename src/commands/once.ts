@@ -1,13 +1,14 @@
 import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
 import { loadConfig } from '../config/config.ts'
+import { NEVER } from '../core/content.ts'
 import { formatDuration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
-import type { Loop } from '../loop.ts'
+import type { AnyLoop } from '../loop.ts'
 import { combine } from '../observe/index.ts'
 import { createLog } from '../observe/log.ts'
-import { startSidecar } from '../sidecar.ts'
-import { count, type Io, print } from './io.ts'
+import { type Sidecar, startSidecar } from '../sidecar.ts'
+import { counts, type Io, print } from './io.ts'
 
 /**
  * Obtains what is missing or due, delivers it, and ends: for an init container or cron. A target that is not there yet is
@@ -30,48 +31,58 @@ export async function once(file: string, timeoutMs: number, io: Io): Promise<voi
       if (!isSettled(loop) || settled.has(loop.cert.name)) return
       settled.add(loop.cert.name)
       print(io, line(loop, io))
-      if (settled.size === config.certificates.length) all.resolve()
+      if (settled.size === config.certificates.length + config.secrets.length) all.resolve()
     },
   })
   const stopped = Promise.withResolvers<never>()
-  signal.addEventListener('abort', () => stopped.reject(whyStopped(io, timeoutMs, sidecar.certificates, settled)), {
+  signal.addEventListener('abort', () => stopped.reject(whyStopped(io, timeoutMs, sidecar, settled)), {
     once: true,
   })
   await Promise.race([all.promise, stopped.promise, sidecar.failed])
 }
 
 /** A valid set is on disk, nothing is due, and the target was told, as far as it is there. */
-function isSettled({ report }: Loop): boolean {
+function isSettled({ report }: AnyLoop): boolean {
   if (!report?.state.serving || report.next.kind !== 'wait' || report.state.failure) return false
   return report.state.verification !== 'pending' || report.state.waits > 0
 }
 
-function line({ cert, report }: Loop, io: Io): string {
+function line({ cert, report }: AnyLoop, io: Io): string {
   const { serving, rotatedAt, verification } = report?.state ?? {}
   const fate = rotatedAt === undefined ? 'still good' : 'obtained'
   const proof = {
-    none: 'not verified: no verifier',
-    pending: 'target not there yet',
-    verified: 'verified',
+    // A secret has nobody to ask.
+    none: 'readings' in (serving ?? {}) ? '' : ', not verified: no verifier',
+    pending: ', target not there yet',
+    verified: ', verified',
     failed: '',
   }[verification ?? 'pending']
-  const left = serving ? formatDuration(serving.notAfter - systemClock.now()) : ''
+  const ends = serving && serving.notAfter !== NEVER
+  const left = ends ? `, expires in ${formatDuration(serving.notAfter - systemClock.now())}` : ''
   const places = [...new Set(cert.outputs.map((output) => output.directory))].join(', ')
-  return `${styleText('green', '✓', { stream: io.stdout })} ${cert.name}  ${fate}, expires in ${left}, ${proof}  ${styleText('dim', places, { stream: io.stdout })}`
+  return `${styleText('green', '✓', { stream: io.stdout })} ${cert.name}  ${fate}${left}${proof}  ${styleText('dim', places, { stream: io.stdout })}`
 }
 
-function whyOpen(report: Loop['report']): string {
+function whyOpen(report: AnyLoop['report']): string {
   const { failure, serving } = report?.state ?? {}
   const where = serving ? 'a valid set is on disk, but ' : ''
   return failure ? `${where}${failure.message}. ${failure.hint}` : `${where}nothing was answered yet`
 }
 
-function whyStopped(io: Io, timeoutMs: number, loops: readonly Loop[], settled: ReadonlySet<string>): SidecarError {
+function whyStopped(
+  io: Io,
+  timeoutMs: number,
+  { certificates, secrets }: Pick<Sidecar, 'certificates' | 'secrets'>,
+  settled: ReadonlySet<string>,
+): SidecarError {
   if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before every certificate was there')
-  const open = loops.filter(({ cert }) => !settled.has(cert.name))
-  const reasons = open.map(({ cert, report }) => `\n  ${cert.name}: ${whyOpen(report)}`)
+  const isOpen = ({ cert }: AnyLoop) => !settled.has(cert.name)
+  const open = { certificates: certificates.filter(isOpen), secrets: secrets.filter(isOpen) }
+  const reasons = [...open.certificates, ...open.secrets].map(
+    ({ cert, report }) => `\n  ${cert.name}: ${whyOpen(report)}`,
+  )
   return new SidecarError(
     'TIMED_OUT',
-    `${count(open.length, 'certificate')} not done after ${formatDuration(timeoutMs)}:${reasons.join('')}`,
+    `${counts(open)} not done after ${formatDuration(timeoutMs)}:${reasons.join('')}`,
   )
 }

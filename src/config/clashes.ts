@@ -2,11 +2,13 @@ import { dirname, isAbsolute, relative } from 'node:path'
 import { type AnyOutput, isRemote, type Output, writesFiles } from '../outputs/output.ts'
 import type { Path } from './problems.ts'
 
-/** A certificate as far as clashes go; `index` is its place in the config. */
+/** A certificate or a secret as far as clashes go. */
 export interface Claim {
-  readonly index: number
+  readonly kind: 'certificate' | 'secret'
+  /** Its place in the config. */
+  readonly path: Path
   readonly name: string
-  readonly outputs: readonly AnyOutput[]
+  readonly outputs: readonly AnyOutput<never>[]
 }
 
 export interface Clash {
@@ -16,27 +18,27 @@ export interface Clash {
 
 /** What no field can know alone: names, directories and files that two want, and outputs outside `volumes`. */
 export function findClashes(claims: readonly Claim[], volumes: readonly string[] | undefined): Clash[] {
-  const byName = new Map<string, number>()
+  const byName = new Map<string, Claim>()
   const byDirectory = new Map<string, Claim>()
   const byPlace = new Map<string, Claim>()
   const nested = createNesting()
   return claims.flatMap((claim) => {
-    const { index, name, outputs } = claim
+    const { path: place, name, outputs } = claim
     const twin = byName.get(name)
-    byName.set(name, index)
+    byName.set(name, claim)
     const clashes = outputs.flatMap((output, position) => {
       if (isRemote(output)) {
         const owner = byPlace.get(output.place)
         byPlace.set(output.place, claim)
-        const path = ['certificates', index, 'outputs', position, 'name']
-        return owner ? [{ path, message: `${output.place} is that of certificate "${owner.name}" already` }] : []
+        const path = [...place, 'outputs', position, 'name']
+        return owner ? [{ path, message: `${output.place} is that of ${called(owner)} already` }] : []
       }
       const owner = byDirectory.get(output.directory)
       const near = nested.nearest(output.directory)
       nested.add(output.directory)
       byDirectory.set(output.directory, claim)
       const at = (key: string, message: string): Clash => ({
-        path: ['certificates', index, 'outputs', position, key],
+        path: [...place, 'outputs', position, key],
         message,
       })
       return [
@@ -44,7 +46,7 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
           ? [
               at(
                 'directory',
-                `is the directory of certificate "${owner.name}" already; its files are swapped as one set, so give each certificate a directory of its own`,
+                `is the directory of ${called(owner)} already; its files are swapped as one set, so give each ${claim.kind} a directory of its own`,
               ),
             ]
           : []),
@@ -52,7 +54,7 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
           ? [
               at(
                 'directory',
-                `and ${near}, the directory of certificate "${byDirectory.get(near)?.name}", are one within the other; give each set a directory of its own, side by side`,
+                `and ${near}, the directory of ${called(byDirectory.get(near))}, are one within the other; give each set a directory of its own, side by side`,
               ),
             ]
           : []),
@@ -64,20 +66,28 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
         ),
       ]
     })
-    if (outputs.every(isRemote))
+    if (claim.kind === 'certificate' && outputs.every(isRemote))
       clashes.push({
-        path: ['certificates', index, 'outputs'],
+        path: [...place, 'outputs'],
         message:
           'needs an output that writes files as well, such as pem: the state of the certificate is kept beside them',
       })
     return twin === undefined
       ? clashes
-      : [{ path: ['certificates', index, 'name'], message: `is the name of certificates[${twin}] already` }, ...clashes]
+      : [
+          {
+            path: [...place, 'name'],
+            message: `is the name of ${String(twin.path[0])}[${String(twin.path[1])}] already`,
+          },
+          ...clashes,
+        ]
   })
 }
 
+const called = (claim: Claim | undefined) => `${claim?.kind} "${claim?.name}"`
+
 /** Outputs that share a directory are one set: one layout, and no file twice. */
-function withinDirectory(output: Output, earlier: readonly Output[]): { key: string; message: string }[] {
+function withinDirectory(output: Output<never>, earlier: readonly Output<never>[]): { key: string; message: string }[] {
   const mates = earlier.filter((mate) => mate.directory === output.directory)
   const twice = output.names.find((name) => mates.some((mate) => mate.names.includes(name)))
   const layout = mates.find((mate) => mate.layout !== output.layout)?.layout

@@ -2,20 +2,24 @@ import { createHash } from 'node:crypto'
 import * as z from 'zod'
 import { pemFilesOf } from '../injector/options.ts'
 import { outputs } from '../outputs/index.ts'
+import { secretOutputs } from '../outputs/secrets.ts'
 import { type Claim, findClashes } from './clashes.ts'
-import { comesFromVault, type Env, withVaultEnv } from './environment.ts'
+import { asksOf, type Env, withVaultEnv } from './environment.ts'
 import { type ConfigDocument, readConfigFile } from './file.ts'
-import { ConfigError, explain, inFileOrder, inWords, isRecord, type Problem } from './problems.ts'
-import { AbsolutePath, CertificateOptions, ConfigFile, configJsonSchema } from './schema.ts'
+import { ConfigError, explain, inFileOrder, inWords, isRecord, type Path, type Problem } from './problems.ts'
+import { AbsolutePath, CertificateOptions, ConfigFile, configJsonSchema, SecretOptions } from './schema.ts'
 
 /** A certificate of the config; `identity` changes when anything about it does. */
 export type CertificateConfig = z.output<typeof CertificateOptions> & { readonly identity: string }
 
-/** A whole, valid config, frozen. */
-export type Config = Omit<z.output<typeof ConfigFile>, 'certificates'> & {
+/** A secret of the config; `identity` as above. */
+export type SecretConfig = z.output<typeof SecretOptions> & { readonly identity: string }
+
+export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets'> & {
   readonly file: string
   readonly certificates: readonly CertificateConfig[]
-  /** Changes when anything about `vault` does. */
+  readonly secrets: readonly SecretConfig[]
+  /** Changes when anything about `vault` or `vaults` does. */
   readonly vaultIdentity: string
 }
 
@@ -31,17 +35,17 @@ export function loadConfig(file: string, env: Env): Config {
   ]
   if (!result.success || problems.length > 0) throw new ConfigError(file, inFileOrder(onePerPlace(problems, document)))
   const raw = isRecord(value) ? value : {}
-  const rawCertificates = Array.isArray(raw.certificates) ? raw.certificates : []
   return deepFreeze({
     ...result.data,
     file,
-    certificates: result.data.certificates.map((certificate, index) => ({
-      ...certificate,
-      identity: identityOf(rawCertificates[index]),
-    })),
-    vaultIdentity: identityOf(raw.vault),
+    certificates: withIdentity(result.data.certificates, raw.certificates),
+    secrets: withIdentity(result.data.secrets, raw.secrets),
+    vaultIdentity: identityOf([raw.vault, raw.vaults]),
   })
 }
+
+const withIdentity = <T extends object>(checked: readonly T[], raw: unknown): (T & { identity: string })[] =>
+  checked.map((each, index) => ({ ...each, identity: identityOf(Array.isArray(raw) ? raw[index] : undefined) }))
 
 /** What the schema says to plain values, and all that is wrong with them, each where `document` says it stands. */
 export function checkConfig(value: unknown, document: Pick<ConfigDocument, 'problem'>) {
@@ -70,26 +74,48 @@ function onePerPlace(problems: readonly Problem[], document: ConfigDocument): Pr
   return problems.filter((problem) => document.problems.includes(problem) || !broken.has(problem.place))
 }
 
-/** What clashes among the certificates that are valid by themselves; a missing Vault; and what the injector is to serve. */
+/** What clashes among the certificates and secrets that are valid by themselves; a missing Vault; and what the injector is to serve. */
 function crossCheck(
   value: unknown,
   valid: z.output<typeof ConfigFile> | undefined,
   document: Pick<ConfigDocument, 'problem'>,
 ): Problem[] {
-  if (!isRecord(value) || !Array.isArray(value.certificates)) return []
-  const certificates = valid?.certificates ?? value.certificates.map((raw) => CertificateOptions.safeParse(raw).data)
-  const claims = certificates.flatMap((data, index) => (data ? [claimOf(data, index)] : []))
+  if (!isRecord(value)) return []
+  const certificates = valid?.certificates ?? each(value.certificates, CertificateOptions)
+  const secrets = valid?.secrets ?? each(value.secrets, SecretOptions)
+  const claims = [
+    ...certificates.flatMap((data, index) => (data ? [claimOf(data, index)] : [])),
+    ...secrets.flatMap((data, index) => (data ? [secretClaimOf(data, index)] : [])),
+  ]
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
-  const homeless = value.certificates.flatMap((raw, index) =>
-    value.vault === undefined && isRecord(raw) && comesFromVault(raw.source) ? [index] : [],
-  )
   return [
+    ...emptiness(value).map(({ path, message }) => document.problem(path, message)),
     ...injectorTroubles(value, certificates).map((trouble) => document.problem(['injector', 'certificate'], trouble)),
-    ...homeless.map((index) =>
-      document.problem(['certificates', index, 'source'], 'needs vault.address (or VAULT_ADDR)'),
+    ...asksOf(value).flatMap((asked) =>
+      connectionTroubles(asked, value).map((trouble) => document.problem(asked.path, trouble)),
     ),
     ...clashes.map(({ path, message }) => document.problem(path, message)),
   ]
+}
+
+const each = <T>(raw: unknown, schema: z.ZodType<T>) =>
+  (Array.isArray(raw) ? raw : []).map((one) => schema.safeParse(one).data)
+
+function emptiness({ certificates, secrets }: Record<string, unknown>): { path: Path; message: string }[] {
+  const isEmpty = (list: unknown) => list === undefined || (Array.isArray(list) && list.length === 0)
+  if (!isEmpty(certificates) || !isEmpty(secrets)) return []
+  const path = certificates === undefined && secrets !== undefined ? ['secrets'] : ['certificates']
+  return [{ path, message: 'needs at least one certificate, or one of secrets' }]
+}
+
+function connectionTroubles(
+  { connection }: { connection: unknown },
+  { vault, vaults }: Record<string, unknown>,
+): string[] {
+  if (connection === undefined) return vault === undefined ? ['needs vault.address (or VAULT_ADDR)'] : []
+  const names = isRecord(vaults) ? Object.keys(vaults) : []
+  if (typeof connection !== 'string' || names.includes(connection)) return []
+  return [`names the connection "${connection}", which is not in vaults; there are: ${names.join(', ') || 'none'}`]
 }
 
 type Certificate = z.output<typeof CertificateOptions>
@@ -108,11 +134,18 @@ function injectorTroubles(
 }
 
 function claimOf({ name, outputs: options }: Certificate, index: number): Claim {
-  const notNow = (): never => {
-    throw new TypeError('a config is only looked at')
-  }
   const deps = { certificate: name, now: notNow, kubernetes: notNow }
-  return { index, name, outputs: options.map((each) => outputs.create(each, deps)) }
+  const made = options.map((one) => outputs.create(one, deps))
+  return { kind: 'certificate', path: ['certificates', index], name, outputs: made }
+}
+
+function secretClaimOf({ name, outputs: options }: z.output<typeof SecretOptions>, index: number): Claim {
+  const made = options.map((one) => secretOutputs.create(one, { now: notNow }))
+  return { kind: 'secret', path: ['secrets', index], name, outputs: made }
+}
+
+const notNow = (): never => {
+  throw new TypeError('a config is only looked at')
 }
 
 /** A digest of the plain values, secrets included, so that a changed one is noticed without being kept. */

@@ -1,4 +1,4 @@
-import { isRecord, type Problem } from './problems.ts'
+import { isRecord, type Path, type Problem } from './problems.ts'
 
 export type Env = Readonly<Record<string, string | undefined>>
 
@@ -48,12 +48,24 @@ export function withVaultEnv(value: unknown, env: Env): Filled {
 const SKIP_VERIFY =
   'VAULT_SKIP_VERIFY is set; certferry does not talk to a Vault it cannot authenticate. Unset it and give vault.caFile (VAULT_CACERT)'
 
-function asksVault({ vault, certificates }: Record<string, unknown>): boolean {
-  if (vault !== undefined) return true
-  return Array.isArray(certificates) && certificates.some((each) => isRecord(each) && comesFromVault(each.source))
-}
+const asksVault = (config: Record<string, unknown>): boolean =>
+  config.vault !== undefined || asksOf(config).some(({ connection }) => connection === undefined)
 
-export const comesFromVault = (source: unknown): boolean =>
-  isRecord(source) && typeof source.kind === 'string' && source.kind.startsWith('vault-')
+/** Who wants something of Vault, and over which connection: undefined for the one without a name. */
+export function asksOf({ certificates, secrets }: Record<string, unknown>): { path: Path; connection: unknown }[] {
+  const from = (path: Path, asked: unknown) =>
+    isRecord(asked) && typeof asked.kind === 'string' && asked.kind.startsWith('vault-')
+      ? [{ path, connection: asked.vault }]
+      : []
+  const list = (value: unknown) => (Array.isArray(value) ? value : []).map((each) => (isRecord(each) ? each : {}))
+  return [
+    ...list(certificates).flatMap(({ source }, index) => from(['certificates', index, 'source'], source)),
+    ...list(secrets).flatMap(({ values }, index) =>
+      Object.entries(isRecord(values) ? values : {}).flatMap(([name, value]) =>
+        from(['secrets', index, 'values', name], value),
+      ),
+    ),
+  ]
+}
 
 const isTrue = (text: string | undefined) => text !== undefined && /^(?:1|t|true)$/i.test(text)

@@ -7,8 +7,10 @@ import { Duration, Fraction } from '../core/units.ts'
 import { InjectorOptions } from '../injector/options.ts'
 import { KubernetesOptions } from '../kubernetes/options.ts'
 import { outputs } from '../outputs/index.ts'
+import { secretOutputs } from '../outputs/secrets.ts'
 import { reloaders } from '../reloaders/index.ts'
 import { sources } from '../sources/index.ts'
+import { values } from '../values/index.ts'
 import { VaultOptions } from '../vault/options.ts'
 import { verifiers } from '../verifiers/index.ts'
 
@@ -102,14 +104,18 @@ const Check = z.strictObject({
   ),
 })
 
+const Name = z
+  .string()
+  .regex(
+    /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/i,
+    'must be 1 to 63 letters, digits, ".", "_" or "-", starting and ending with a letter or digit',
+  )
+
+/** As templates and `exec.env` say it, without quotes. */
+const ValueName = z.string().regex(/^[A-Za-z_]\w{0,62}$/, 'must be letters, digits and "_", and not begin with a digit')
+
 export const CertificateOptions = z.strictObject({
-  name: z
-    .string()
-    .regex(
-      /^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$/i,
-      'must be 1 to 63 letters, digits, ".", "_" or "-", starting and ending with a letter or digit',
-    )
-    .describe('Names the certificate in logs, metrics and commands'),
+  name: Name.describe('Names the certificate in logs, metrics and commands'),
   source: sources.schema.describe('Where it comes from'),
   key: z
     .strictObject({ algorithm: z.enum(KEY_ALGORITHMS).default('ecdsa-p256').describe('Algorithm of the private key') })
@@ -125,6 +131,22 @@ export const CertificateOptions = z.strictObject({
     .describe('Proof that the target serves it; without one, status says verified: none'),
   startupGrace: Duration.prefault('2m').describe(
     'How long a target that never answered is waited for before that counts as trouble',
+  ),
+})
+
+export const SecretOptions = z.strictObject({
+  name: Name.describe('Names the secret in logs, metrics and commands; no certificate bears it'),
+  values: z
+    .record(ValueName, values.schema)
+    .refine((all) => Object.keys(all).length > 0, { error: 'needs at least one value' })
+    .describe('What it consists of, by the name that outputs use; read together, so that no output mixes two versions'),
+  outputs: z
+    .array(secretOutputs.schema)
+    .default([])
+    .describe('The files it becomes; none where only certferry exec hands it on'),
+  reload: z.array(reloaders.schema).default([]).describe('How the target is told'),
+  startupGrace: Duration.prefault('2m').describe(
+    'How long a target that was never there is waited for before that counts as trouble',
   ),
 })
 
@@ -150,6 +172,10 @@ export const ConfigFile = z.strictObject({
   vault: VaultOptions.optional().describe(
     'The Vault server; VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, VAULT_TOKEN and the like fill in what is not given',
   ),
+  vaults: z
+    .record(Name, VaultOptions)
+    .prefault({})
+    .describe('More Vault servers, by name: vault: NAME at a source or a value says which one'),
   kubernetes: KubernetesOptions.prefault({}).describe(
     'The API server of the cluster, for what works with it; in a pod it needs nothing here',
   ),
@@ -163,7 +189,8 @@ export const ConfigFile = z.strictObject({
     .optional()
     .describe('The audit log'),
   volumes: z.array(AbsolutePath).optional().describe('When given, an output outside these directories is refused'),
-  certificates: z.array(CertificateOptions).min(1, 'needs at least one certificate').describe('What should exist'),
+  certificates: z.array(CertificateOptions).default([]).describe('Certificates that should exist'),
+  secrets: z.array(SecretOptions).default([]).describe('Secrets that should be delivered'),
 })
 
 /** JSON Schema of the config file, for editors. */
@@ -171,4 +198,10 @@ export const configJsonSchema = (): object => ({
   ...z.toJSONSchema(ConfigFile, { io: 'input', unrepresentable: 'any' }),
   $schema: 'https://json-schema.org/draft/2020-12/schema',
   title: 'certferry configuration',
+})
+
+/** The same with what no key can say alone. */
+export const printedJsonSchema = (): object => ({
+  ...configJsonSchema(),
+  anyOf: [{ required: ['certificates'] }, { required: ['secrets'] }],
 })

@@ -9,6 +9,19 @@ interface Failure {
   readonly message: string
 }
 
+interface Versions {
+  readonly secret: string
+  /** Of each value, such as `api v3, db since …`. */
+  readonly versions: string
+  /** The end of the lease that ends first; absent where nothing ends. */
+  readonly expiresAt?: number
+}
+
+interface Connection {
+  /** Name in `vaults`; absent for that of `vault`. */
+  readonly connection?: string | undefined
+}
+
 /** What happens, for people and machines. Payloads hold no secret. */
 export interface EventMap {
   'sidecar.started': { version: string; certificates: number; config: string }
@@ -44,6 +57,17 @@ export interface EventMap {
   'certificate.phase': { certificate: string; from: string; to: string; reason?: string | undefined }
   'certificate.probed': { certificate: string; notAfter: number | undefined; matches: boolean }
   'certificate.removed': { certificate: string }
+  'secret.started': { secret: string; why: string }
+  'secret.read': Versions
+  'secret.written': { secret: string; versions: string; directories: readonly string[] }
+  'secret.delivered': Versions & { durationMs: number }
+  'secret.resumed': Versions
+  'secret.failed': Failure & { secret: string; stage: Stage; attempt: number; nextAt: number; hint: string }
+  'secret.waiting': Failure & { secret: string; stage: Stage; nextAt: number }
+  'secret.recovered': { secret: string; failures: number }
+  'secret.rolled-back': { secret: string; versions: string; refused: string }
+  'secret.phase': { secret: string; from: string; to: string; reason?: string | undefined }
+  'secret.removed': { secret: string }
   'reload.finished': {
     kind: string
     target: string
@@ -54,13 +78,13 @@ export interface EventMap {
   }
   'tamper.repaired': { certificate: string; path: string; what: string }
   'clock.stepped': { byMs: number }
-  'vault.request': { operation: string; status: string; durationMs: number }
-  'vault.warning': { message: string }
-  'vault.token': { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }
-  'vault.token-failed': Failure & { nextAt: number }
-  'vault.clock-skew': { byMs: number }
+  'vault.request': Connection & { operation: string; status: string; durationMs: number }
+  'vault.warning': Connection & { message: string }
+  'vault.token': Connection & { expiresAt: number | undefined; renewable: boolean; how: 'login' | 'renewed' }
+  'vault.token-failed': Connection & Failure & { nextAt: number }
+  'vault.clock-skew': Connection & { byMs: number }
   'kubernetes.events-lost': Failure & { pod: string }
-  'security.wrap-reused': { file: string }
+  'security.wrap-reused': Connection & { file: string }
   'control.request': { command: string; certificates: readonly string[]; reason: string; allowed: boolean }
   'admin.listening': { address: string }
   'admin.tls-loaded': { certFile: string; fingerprint: string; notAfter: number }
@@ -143,6 +167,31 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   },
   'certificate.probed': { level: 'debug', message: 'target probed', audit: false },
   'certificate.removed': { level: 'info', message: 'certificate no longer managed, its files stay', audit: true },
+  'secret.started': {
+    level: 'debug',
+    escalate: ({ why }) => (why === 'verify' || why === 'retry' ? undefined : 'info'),
+    message: 'delivery of a secret started',
+    audit: false,
+  },
+  'secret.read': { level: 'info', message: 'secret read', audit: true },
+  'secret.written': { level: 'info', message: 'secret written', audit: true },
+  'secret.delivered': { level: 'info', message: 'secret delivered', audit: false },
+  'secret.resumed': { level: 'info', message: 'secret on disk is delivered', audit: false },
+  'secret.failed': { level: 'warn', message: 'delivery of a secret failed, the last good one stays', audit: true },
+  'secret.waiting': { level: 'info', message: 'secret is in place, waiting for the target', audit: false },
+  'secret.recovered': { level: 'info', message: 'delivery of a secret recovered', audit: true },
+  'secret.rolled-back': {
+    level: 'error',
+    message: 'the target refused a secret, the last good one is back',
+    audit: true,
+  },
+  'secret.phase': {
+    level: 'info',
+    escalate: ({ to }) => (to === 'EXPIRED' ? 'error' : undefined),
+    message: 'phase of a secret changed',
+    audit: false,
+  },
+  'secret.removed': { level: 'info', message: 'secret no longer delivered, its files stay', audit: true },
   'reload.finished': {
     level: 'info',
     escalate: ({ ok }) => (ok ? undefined : 'warn'),

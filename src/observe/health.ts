@@ -1,4 +1,4 @@
-import { type CertificateStatus, type SidecarStatus, statusJson } from './status.ts'
+import { type CertificateStatus, type SecretStatus, type SidecarStatus, statusJson } from './status.ts'
 
 /** An answer to a probe: 200 or 503, one line for people, and the same with reasons for machines. */
 export interface Health {
@@ -14,11 +14,11 @@ export const liveness = (stuck: string | undefined): Health =>
     : { ok: false, line: `not live: ${stuck}`, detail: { ok: false, reason: stuck } }
 
 /**
- * Ready as soon as every certificate has a valid set on disk, and what this process serves itself can be asked (`unready` says why not).
+ * Ready as soon as every certificate and secret has a valid set on disk, and what this process serves itself can be asked (`unready` says why not).
  * Never waits for the target, which may start only afterwards.
  */
-export function readiness({ certificates }: SidecarStatus, unready: string | undefined): Health {
-  const missing = certificates.filter((certificate) => !isReady(certificate))
+export function readiness({ certificates, secrets }: SidecarStatus, unready: string | undefined): Health {
+  const missing = [...certificates, ...secrets].filter((each) => !isReady(each))
   const why = [...(missing.length > 0 ? [list(missing)] : []), ...(unready === undefined ? [] : [unready])]
   const ok = why.length === 0
   const detail = {
@@ -32,6 +32,13 @@ export function readiness({ certificates }: SidecarStatus, unready: string | und
       message: certificate.lastError?.message ?? null,
       verified: certificate.verified,
     })),
+    secrets: secrets.map((secret) => ({
+      name: secret.name,
+      ok: isReady(secret),
+      phase: secret.phase,
+      reason: secret.reason,
+      message: secret.lastError?.message ?? null,
+    })),
   }
   return { ok, line: ok ? 'ok' : `not ready: ${why.join('; ')}`, detail }
 }
@@ -43,7 +50,7 @@ export function overallHealth(
 ): Health {
   const [live, ready] = [liveness(stuck), readiness(status, unready)]
   const ok = live.ok && ready.ok
-  const degraded = status.certificates.filter(({ phase }) => phase === 'DEGRADED')
+  const degraded = [...status.certificates, ...status.secrets].filter(({ phase }) => phase === 'DEGRADED')
   const notes = [
     ...[live, ready].filter((each) => !each.ok).map(({ line }) => line),
     ...(degraded.length > 0 ? [`degraded: ${list(degraded)}`] : []),
@@ -54,12 +61,12 @@ export function overallHealth(
   return { ok, line: notes.length > 0 ? `${ok ? 'ok; ' : ''}${notes.join('; ')}` : 'ok', detail }
 }
 
-const isReady = ({ phase }: CertificateStatus) => phase === 'ACTIVE' || phase === 'DEGRADED'
+const isReady = ({ phase }: Pick<CertificateStatus, 'phase'>) => phase === 'ACTIVE' || phase === 'DEGRADED'
 
 const MAX_LISTED = 5
 
 /** `web PENDING (vault_unreachable), api EXPIRED and 3 more` */
-function list(certificates: readonly CertificateStatus[]): string {
+function list(certificates: readonly (CertificateStatus | SecretStatus)[]): string {
   const shown = certificates
     .slice(0, MAX_LISTED)
     .map(({ name, phase, reason }) => `${name} ${phase}${reason ? ` (${reason})` : ''}`)

@@ -68,6 +68,36 @@ export const CertificateStatus = z.object({
 })
 export type CertificateStatus = z.output<typeof CertificateStatus>
 
+/** One secret as it stands. No secret in it. Null: not known, or there is none yet. */
+export const SecretStatus = z.object({
+  name: z.string(),
+  phase: z.enum(PHASES),
+  /** Why it is not ACTIVE: an error code in lower case. */
+  reason: z.string().nullable(),
+  lastError: LastError.nullable(),
+  values: z
+    .array(
+      z.object({
+        name: z.string(),
+        /** `v3` in a key-value engine, or since when; null where there is no telling. */
+        version: z.string().nullable(),
+        /** End of its lease; null where it has none. */
+        expiresAt: Timestamp.nullable(),
+      }),
+    )
+    .readonly(),
+  /** The end of the lease that ends first; null where nothing ends. */
+  expiresAt: Timestamp.nullable(),
+  /** Nothing is tried before: the end of a backoff, or the next look at Vault. */
+  nextAt: Timestamp.nullable(),
+  /** When a change was delivered last. */
+  deliveredAt: Timestamp.nullable(),
+  /** Failed tries since the last complete success. */
+  failures: z.number(),
+  directories: z.array(z.string()).readonly(),
+})
+export type SecretStatus = z.output<typeof SecretStatus>
+
 /** The whole sidecar at one moment; the body of GET /status. */
 export const SidecarStatus = z.object({
   version: z.string(),
@@ -81,6 +111,7 @@ export const SidecarStatus = z.object({
   }),
   vault: z.object({ address: z.string(), tokenExpiresAt: Timestamp.nullable() }).nullable(),
   certificates: z.array(CertificateStatus).readonly(),
+  secrets: z.array(SecretStatus).readonly(),
 })
 export type SidecarStatus = z.output<typeof SidecarStatus>
 

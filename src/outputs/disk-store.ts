@@ -49,6 +49,7 @@ interface State<C extends Content> {
 
 async function open<C extends Content>(state: State<C>): Promise<Held<C>> {
   await close(state)
+  for (const output of state.options.outputs) await output.prepare?.()
   try {
     for (const options of directoriesOf(state.codec, state.options))
       state.directories = [...state.directories, await openDirectory(options)]

@@ -48,9 +48,15 @@ const Id = z
   .min(0)
   .max(2 ** 32 - 2)
 
-/** What every output that writes files has in common. */
+const placeOptions = {
+  directory: DirectoryPath.describe('Absolute path; made if it is missing. One certificate or secret per directory'),
+  uid: Id.optional().describe('Owner of the files, where it is not the user certferry runs as'),
+  gid: Id.optional().describe('Group of the files'),
+}
+
+/** What every output of a certificate that writes files has in common. */
 export const fileOptions = {
-  directory: DirectoryPath.describe('Absolute path; made if it is missing. One certificate per directory'),
+  ...placeOptions,
   layout: z
     .enum(LAYOUTS)
     .default('generation')
@@ -58,11 +64,20 @@ export const fileOptions = {
       'generation: links into a directory that is swapped as a whole. nginx-include: besides, a tls.conf which names one such directory, so that nginx never reads a mixed pair. flat: plain files',
     ),
   mode: KeyMode.prefault('0600').describe('Mode of the file that holds the key'),
-  uid: Id.optional().describe('Owner of the files, where it is not the user certferry runs as'),
-  gid: Id.optional().describe('Group of the files'),
   seenAs: DirectoryPath.optional().describe(
     'The directory as the reader sees it, where the volume is mounted elsewhere there; for the paths inside tls.conf',
   ),
+}
+
+/** What every output of a secret has in common. */
+export const secretFileOptions = {
+  ...placeOptions,
+  file: FileName.describe('Name of the file'),
+  layout: z
+    .enum(['generation', 'flat'])
+    .default('generation')
+    .describe('generation: links into a directory that is swapped as a whole. flat: plain files'),
+  mode: KeyMode.prefault('0600').describe('Mode of the file'),
 }
 
 /** Mode of the files without a key. */

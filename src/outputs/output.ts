@@ -21,8 +21,8 @@ export interface OutputFile {
   /** Owner to give it, where it is not this process's own. */
   readonly uid?: number | undefined
   readonly gid?: number | undefined
-  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both. `ca` and `chain` are neither. */
-  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined'
+  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both, and what a secret becomes is `secret`. `ca` and `chain` are neither. */
+  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined' | 'secret'
 }
 
 /** Which files a bundle, or the values of a secret, become in one directory. */
@@ -36,6 +36,8 @@ export interface Output<C extends Content = Bundle> {
   readonly names: readonly string[]
   /** True where somebody else than this process's user may read a file: a directory made for it lets others pass through. */
   readonly isShared?: boolean
+  /** Loads what `render` needs; awaited before the first. Throws CONFIG_INVALID and the like for options that cannot be used. */
+  prepare?(): Promise<void>
   /** Pure: same bundle, same files. */
   render(bundle: C): readonly OutputFile[]
 }
@@ -101,5 +103,5 @@ export const visibleNames = (layout: Layout, names: readonly string[]): string[]
 
 /** Overwrites the keys of rendered files, which are of no use once they are on disk. */
 export function wipeKeys(files: readonly OutputFile[]): void {
-  for (const { role, content } of files) if (role === 'key' || role === 'combined') content.fill(0)
+  for (const { role, content } of files) if (role === 'key' || role === 'combined' || role === 'secret') content.fill(0)
 }

@@ -47,8 +47,8 @@ export interface Source extends Origin<Bundle> {
 }
 
 export interface SourceDeps {
-  /** Throws CONFIG_INVALID when the config has no `vault`. */
-  readonly vault: () => Vault
+  /** The connection of that name in `vaults`, or that of `vault`. Throws CONFIG_INVALID when the config has no such. */
+  readonly vault: (name: string | undefined) => Vault
   /** Throws CONFIG_INVALID outside a cluster. */
   readonly kubernetes: () => Kubernetes
   readonly key: { readonly algorithm: KeyAlgorithm }

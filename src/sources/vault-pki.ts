@@ -7,13 +7,14 @@ import type { Names } from '../core/names.ts'
 import { Duration } from '../core/units.ts'
 import { mayHaveIssued, SidecarError } from '../errors.ts'
 import { pkiPath, type Vault } from '../vault/client.ts'
-import { MountPath, PathSegment } from '../vault/paths.ts'
+import { MountPath, PathSegment, vaultName } from '../vault/paths.ts'
 import { hasNames, NameOptions, NO_NAMES, namesFrom } from './name-options.ts'
 import { examineRole, type Wish } from './pki-role.ts'
 import { defineSource } from './source.ts'
 
 const Options = z
   .strictObject({
+    vault: vaultName,
     mount: MountPath.prefault('pki').describe('Where the PKI engine is mounted'),
     role: PathSegment.describe('The PKI role that decides what is granted'),
     ...NameOptions,
@@ -36,7 +37,7 @@ export const vaultPki = defineSource({
   options: Options,
   create: (options, { vault: getVault, key: { algorithm }, now }) => {
     const { mount, role, issuerRef, method } = options
-    const vault = getVault()
+    const vault = getVault(options.vault)
     const names = namesFrom(options)
     const origin = `vault-pki ${vault.address} ${mount}${issuerRef === undefined ? '' : `/issuer/${issuerRef}`}`
     const body = bodyOf(options, names)

@@ -119,8 +119,9 @@ describe('validate', () => {
   })
   it('prints a JSON Schema', async () => {
     const { stdout } = await run('validate', '--print-schema')
-    const { $schema, required } = JSON.parse(stdout)
-    assert.deepEqual([$schema, required], ['https://json-schema.org/draft/2020-12/schema', ['certificates']])
+    const { $schema, anyOf } = JSON.parse(stdout)
+    assert.equal($schema, 'https://json-schema.org/draft/2020-12/schema')
+    assert.deepEqual(anyOf, [{ required: ['certificates'] }, { required: ['secrets'] }])
   })
 })
 

@@ -101,7 +101,7 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'certificates[0].outputs',
     says: /^must be a list, not a map/,
   },
-  'no certificates': { text: 'log: {}', at: '1:1', path: 'certificates', says: /^is required$/ },
+  'no certificates': { text: 'log: {}', at: '1:1', path: 'certificates', says: /^needs at least one/ },
   'an empty list of certificates': { text: 'certificates: []', at: '1:15', path: 'certificates', says: /at least one/ },
   'a value left out': {
     text: 'certificates:\n',

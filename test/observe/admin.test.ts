@@ -67,6 +67,7 @@ test('verbose readiness gives each certificate its reason', async () => {
         verified: 'pending',
       },
     ],
+    secrets: [],
   })
 })
 

@@ -75,5 +75,6 @@ export const sidecar = (
   config: { file: '/etc/certferry.yaml', loadedAt: NOW - 26 * HOUR, lastReloadOk: true, error: null },
   vault: { address: 'https://vault.example.com:8200', tokenExpiresAt: NOW + 45 * 60_000 },
   certificates,
+  secrets: [],
   ...change,
 })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as z from 'zod'
-import { configJsonSchema } from '../../src/config/schema.ts'
+import { configJsonSchema, printedJsonSchema } from '../../src/config/schema.ts'
 import { EXAMPLE, renderConfiguration } from '../../tools/docs/configuration.ts'
 import { load } from '../config/support.ts'
 
@@ -26,10 +26,10 @@ test('every key of the schema is in the reference', () => {
 
 test('the JSON Schema is one, and knows what is required', () => {
   const schema = z
-    .object({ $schema: z.url(), required: z.array(z.string()), properties: z.record(z.string(), z.unknown()) })
-    .parse(JSON.parse(JSON.stringify(configJsonSchema())))
+    .object({ $schema: z.url(), anyOf: z.array(z.unknown()), properties: z.record(z.string(), z.unknown()) })
+    .parse(JSON.parse(JSON.stringify(printedJsonSchema())))
   assert.match(schema.$schema, /json-schema\.org\/draft\/2020-12/)
-  assert.deepEqual(schema.required, ['certificates'])
+  assert.deepEqual(schema.anyOf, [{ required: ['certificates'] }, { required: ['secrets'] }])
   assert.deepEqual(Object.keys(schema.properties).sort(), [
     'admin',
     'audit',
@@ -37,7 +37,9 @@ test('the JSON Schema is one, and knows what is required', () => {
     'injector',
     'kubernetes',
     'log',
+    'secrets',
     'vault',
+    'vaults',
     'volumes',
   ])
 })

@@ -2,8 +2,10 @@ import * as z from 'zod'
 import { VAULT_VARIABLES } from '../../src/config/environment.ts'
 import { configJsonSchema } from '../../src/config/schema.ts'
 import { outputs } from '../../src/outputs/index.ts'
+import { secretOutputs } from '../../src/outputs/secrets.ts'
 import { reloaders } from '../../src/reloaders/index.ts'
 import { sources } from '../../src/sources/index.ts'
+import { values } from '../../src/values/index.ts'
 import { authMethods } from '../../src/vault/auth/index.ts'
 import { verifiers } from '../../src/verifiers/index.ts'
 import { code, GENERATED, table } from './table.ts'
@@ -28,13 +30,15 @@ const FAMILIES = [
   ['Outputs', 'certificates[].outputs[]', outputs],
   ['Reload', 'certificates[].reload[]', reloaders],
   ['Verify', 'certificates[].verify[]', verifiers],
+  ['Values', 'secrets[].values', values],
+  ['Outputs of secrets', 'secrets[].outputs[]', secretOutputs],
   ['Vault login', 'vault.auth', authMethods],
 ] as const
 
 export function renderConfiguration(): string {
   const whole = Shape.parse(configJsonSchema())
   const sections = Object.entries(whole.properties ?? {}).map(([key, raw]) => [key, Shape.parse(raw)] as const)
-  const certificate = Shape.parse(sections.find(([key]) => key === 'certificates')?.[1].items)
+  const itemOf = (list: string) => Shape.parse(sections.find(([key]) => key === list)?.[1].items)
   return `${GENERATED}
 
 # Configuration
@@ -98,7 +102,7 @@ ${table(
 )}
 
 ${sections
-  .filter(([key]) => key !== 'certificates')
+  .filter(([key]) => key !== 'certificates' && key !== 'secrets')
   .map(([key, shape]) => section(key, shape))
   .join('\n\n')}
 
@@ -106,10 +110,17 @@ ${sections
 
 Each entry is one certificate, with one set of files. Certificates that name the same target tell it once.
 
-${keysTable(certificate)}
+${keysTable('certificates', itemOf('certificates'))}
 
 No two certificates share a name or a directory. Outputs of one certificate that share a directory are one set: one \`layout\`, one
 \`seenAs\`, no file twice.
+
+## secrets
+
+Each entry is one secret: values that are read together, and what they become. Fields are named as in \`db.password\`, or with quotes as in
+\`api["tls.crt"]\`.
+
+${keysTable('secrets', itemOf('secrets'))}
 
 ${FAMILIES.map(family).join('\n\n')}
 `
@@ -133,31 +144,32 @@ certificates:
 `
 
 function section(key: string, shape: Shape): string {
-  const keys = shape.properties ? keysTable(shape) : `${capitalised(typeOf(key, shape))}.`
+  const keys = shape.properties ? keysTable(key, shape) : `${capitalised(typeOf(key, shape))}.`
   return `## ${key}\n\n${shape.description}.\n\n${keys}`
 }
 
 function family([heading, place, { definitions }]: (typeof FAMILIES)[number]): string {
   const kinds = definitions.map(({ kind, summary, options }) => {
     const shape = Shape.parse(z.toJSONSchema(options, { io: 'input', unrepresentable: 'any' }))
-    return `### ${place.split('.').at(-1)?.replace('[]', '')} ${code(kind)}\n\n${summary}\n\n${keysTable(shape)}`
+    return `### ${place.split('.').at(-1)?.replace('[]', '')} ${code(kind)}\n\n${summary}\n\n${keysTable(place, shape)}`
   })
   return `## ${heading}\n\n${code(place)}; \`kind\` is one of ${definitions.map(({ kind }) => code(kind)).join(', ')}.\n\n${kinds.join('\n\n')}`
 }
 
-const keysTable = (shape: Shape) => table(['Key', 'Type', 'Default', 'Meaning'], keysOf(shape, ''))
+const keysTable = (place: string, shape: Shape) =>
+  table(['Key', 'Type', 'Default', 'Meaning'], keysOf(place, shape, ''))
 
 /** Maps are shown with their keys: `renew.after`. */
-function keysOf({ properties = {}, required }: Shape, prefix: string): string[][] {
+function keysOf(place: string, { properties = {}, required }: Shape, prefix: string): string[][] {
   return Object.entries(properties).flatMap(([key, raw]) => {
     const shape = Shape.parse(raw)
     const row = [
       code(prefix + key),
-      typeOf(key, shape),
+      typeOf(key, shape, place),
       standard(shape, required.includes(key)),
       shape.description ?? '',
     ]
-    return shape.properties ? [row, ...keysOf(shape, `${prefix}${key}.`)] : [row]
+    return shape.properties ? [row, ...keysOf(place, shape, `${prefix}${key}.`)] : [row]
   })
 }
 
@@ -167,13 +179,13 @@ function standard({ default: value, properties }: Shape, isRequired: boolean): s
   return code(String(value))
 }
 
-function typeOf(key: string, shape: Shape): string {
-  const family = FAMILIES.find(([, place]) => place.split('.').at(-1)?.replace('[]', '') === key)
+function typeOf(key: string, shape: Shape, place = ''): string {
+  const family = FAMILIES.find(([, at]) => `${place}[].${key}` === at.replace(/\[\]$/, '') || `${place}.${key}` === at)
   if (family)
-    return `[${shape.type === 'array' ? 'list of kinds' : 'kind'}](#${family[0].toLowerCase().replace(' ', '-')})`
+    return `[${shape.type === 'array' ? 'list of kinds' : 'kind'}](#${family[0].toLowerCase().replaceAll(' ', '-')})`
   if (shape.enum) return shape.enum.map(code).join(', ')
   if (shape.prefixItems) return 'command, a list'
-  if (shape.type === 'array') return `list: ${typeOf(key, Shape.parse(shape.items))}`
+  if (shape.type === 'array') return `list: ${typeOf(key, Shape.parse(shape.items), place)}`
   if (shape.type === 'integer') return 'whole number'
   if (shape.type === 'boolean') return '`true`, `false`'
   if (shape.type === 'object') return shape.properties ? 'map' : 'map: text'

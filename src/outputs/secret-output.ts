@@ -1,0 +1,37 @@
+import type { Snapshot } from '../core/snapshot.ts'
+import { valuesOf } from '../core/snapshot.ts'
+import type { Values } from '../core/values.ts'
+import { definer } from '../registry.ts'
+import { isShared } from './options.ts'
+import type { Layout, Output } from './output.ts'
+
+export interface SecretOutputDeps {
+  readonly now: () => number
+}
+
+/** Gives a secret its `defineX`: the values as text in a file. */
+export const defineSecretOutput = definer<SecretOutputDeps, Output<Snapshot>>()
+
+interface Place {
+  readonly directory: string
+  readonly layout: Layout
+  readonly file: string
+  readonly mode: number
+  readonly uid?: number | undefined
+  readonly gid?: number | undefined
+}
+
+/** One file whose text `write` makes of the values. Throws what `write` throws: FIELD_MISSING, VALUE_UNWRITABLE, TEMPLATE_FAILED. */
+export const textFile = (
+  { directory, layout, file, mode, uid, gid }: Place,
+  write: (values: Values) => string | Buffer,
+): Output<Snapshot> => ({
+  directory,
+  layout,
+  seenAs: directory,
+  names: [file],
+  isShared: isShared(uid, mode),
+  render: (snapshot) => [
+    { name: file, role: 'secret', content: Buffer.from(write(valuesOf(snapshot))), mode, uid, gid },
+  ],
+})

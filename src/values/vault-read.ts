@@ -1,0 +1,84 @@
+import * as z from 'zod'
+import { NEVER } from '../core/content.ts'
+import type { Lease, Reading } from '../core/snapshot.ts'
+import { Duration } from '../core/units.ts'
+import { Json } from '../core/values.ts'
+import type { VaultSecret } from '../vault/client.ts'
+import { jittered, poll, SecretPath, vaultName } from '../vault/paths.ts'
+import { defineValue } from './value.ts'
+
+/** A lease is renewed, and what cannot be renewed replaced, after this share of its life. */
+const REFRESH = 2 / 3
+/** A renewal that gives less than this share of the full life has met the max TTL. */
+const CAPPED = 0.9
+
+export const vaultRead = defineValue({
+  kind: 'vault-read',
+  summary:
+    'Whatever a path gives: credentials with a lease (database, AWS, RabbitMQ, Consul, Kubernetes …), which is renewed as long as it can be, or anything else.',
+  options: z.strictObject({
+    vault: vaultName,
+    path: SecretPath.describe('The whole path, such as database/creds/app'),
+    parameters: z
+      .record(z.string(), Json)
+      .optional()
+      .describe('Sent as the body of a POST; without them the path is read with GET'),
+    poll: poll.describe('How often a lease is looked up, and what has none is read again; one request each'),
+    overlap: Duration.optional().describe(
+      'How long after the new credentials are in service the lease of the old ones is revoked; unless given, it runs out by itself',
+    ),
+  }),
+  create: ({ vault: name, path, parameters, poll, overlap }, { vault, clock }) => {
+    const { address, secrets } = vault(name)
+    /** By the monotonic clock, which nobody sets back. */
+    const refreshAt = new WeakMap<Reading['fields'], number>()
+    const plan = (reading: Reading) => {
+      refreshAt.set(reading.fields, clock.elapsed() + (reading.notAfter - reading.receivedAt) * REFRESH)
+      return reading
+    }
+    const untilRefresh = ({ fields }: Reading) => Math.max((refreshAt.get(fields) ?? 0) - clock.elapsed(), 0)
+
+    const read = async (signal: AbortSignal) =>
+      plan(readingOf(await secrets.read(path, parameters, signal), clock.now()))
+
+    /** The same credentials for longer; undefined where their life cannot be prolonged, or not by much. */
+    const prolong = async (reading: Reading, lease: Lease, signal: AbortSignal): Promise<Reading | undefined> => {
+      if (!lease.renewable) return undefined
+      const ttlMs = await secrets.renewLease({ id: lease.id, ttlMs: lease.fullTtlMs }, signal)
+      if (ttlMs === undefined || ttlMs < lease.fullTtlMs * CAPPED) return undefined
+      return plan({ ...reading, receivedAt: clock.now(), notAfter: clock.now() + ttlMs })
+    }
+
+    return {
+      origin: `vault-read ${address} ${path}${parameters === undefined ? '' : ` ${JSON.stringify(parameters)}`}`,
+      issues: true,
+      read,
+      afterMs: (reading) => {
+        const often = jittered(poll, clock.random)
+        return reading.lease ? Math.min(often, untilRefresh(reading)) : often
+      },
+      look: async (reading, signal) => {
+        const { lease } = reading
+        if (!lease) return read(signal)
+        if (untilRefresh(reading) === 0) return prolong(reading, lease, signal)
+        return (await secrets.isLeased(lease.id, signal)) === false ? undefined : reading
+      },
+      overlapMs: overlap,
+      discard: async ({ lease }, signal) => {
+        if (lease) await secrets.revokeLease(lease.id, signal)
+      },
+    }
+  },
+})
+
+const readingOf = ({ fields, lease }: VaultSecret, now: number): Reading => ({
+  fields,
+  version: lease ? `since ${new Date(now).toISOString()}` : '',
+  receivedAt: now,
+  ...(lease
+    ? {
+        lease: { id: lease.id, renewable: lease.renewable, fullTtlMs: lease.ttlMs },
+        notAfter: now + lease.ttlMs,
+      }
+    : { notAfter: NEVER }),
+})
