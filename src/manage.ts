@@ -88,7 +88,7 @@ function makeSecret({ name, outputs: wanted, ...config }: SecretConfig, { vault,
     value,
     values.create(options, { vault, clock }),
   ])
-  const files = wanted.map((options) => secretOutputs.create(options, { now: clock.now }))
+  const files = wanted.map((options) => secretOutputs.create(options, { values: Object.keys(config.values) }))
   return {
     name,
     source: createSecretSource(name, Object.fromEntries(from), clock),

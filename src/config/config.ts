@@ -139,8 +139,8 @@ function claimOf({ name, outputs: options }: Certificate, index: number): Claim 
   return { kind: 'certificate', path: ['certificates', index], name, outputs: made }
 }
 
-function secretClaimOf({ name, outputs: options }: z.output<typeof SecretOptions>, index: number): Claim {
-  const made = options.map((one) => secretOutputs.create(one, { now: notNow }))
+function secretClaimOf({ name, values, outputs: options }: z.output<typeof SecretOptions>, index: number): Claim {
+  const made = options.map((one) => secretOutputs.create(one, { values: Object.keys(values) }))
   return { kind: 'secret', path: ['secrets', index], name, outputs: made }
 }
 

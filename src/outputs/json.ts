@@ -1,10 +1,12 @@
 import * as z from 'zod'
-import { secretFileOptions } from './options.ts'
+import { documentOf } from '../text/entries.ts'
+import { toJson } from '../text/formats.ts'
+import { entries, secretFileOptions } from './options.ts'
 import { defineSecretOutput, textFile } from './secret-output.ts'
 
 export const json = defineSecretOutput({
   kind: 'json',
   summary: 'The values as a JSON document.',
-  options: z.strictObject(secretFileOptions),
-  create: (options) => textFile(options, (values) => `${JSON.stringify(values, null, 2)}\n`),
+  options: z.strictObject({ ...secretFileOptions, entries }),
+  create: (options) => textFile(options, (values) => toJson(documentOf(values, options.entries))),
 })

@@ -1,6 +1,7 @@
 import { normalize } from 'node:path'
 import * as z from 'zod'
 import { Mode } from '../core/units.ts'
+import { FieldPath } from '../core/values.ts'
 import { INCLUDE_FILE, LAYOUTS } from './output.ts'
 
 const MAX_NAME_BYTES = 200
@@ -84,6 +85,12 @@ export const secretFileOptions = {
 export const certificateMode = CertificateMode.optional().describe(
   'Mode of the files without the key; that of mode unless given',
 )
+
+/** Which fields are written under which name. */
+export const entries = z
+  .record(z.string().min(1), FieldPath)
+  .optional()
+  .describe('Which field each name stands for, such as DB_USER: db.username; all fields unless given')
 
 /** Does somebody else than this process's user get to read one of the files? */
 export const isShared = (uid: number | undefined, ...modes: readonly number[]): boolean =>

@@ -1,12 +1,13 @@
-import type { Snapshot } from '../core/snapshot.ts'
-import { valuesOf } from '../core/snapshot.ts'
+import type { Instant } from '../core/content.ts'
+import { type Snapshot, valuesOf } from '../core/snapshot.ts'
 import type { Values } from '../core/values.ts'
 import { definer } from '../registry.ts'
 import { isShared } from './options.ts'
 import type { Layout, Output } from './output.ts'
 
 export interface SecretOutputDeps {
-  readonly now: () => number
+  /** Names of the values that the secret has. */
+  readonly values: readonly string[]
 }
 
 /** Gives a secret its `defineX`: the values as text in a file. */
@@ -21,10 +22,10 @@ interface Place {
   readonly gid?: number | undefined
 }
 
-/** One file whose text `write` makes of the values. Throws what `write` throws: FIELD_MISSING, VALUE_UNWRITABLE, TEMPLATE_FAILED. */
+/** One file whose text `write` makes of the values, and of the time they were read at. Throws what `write` throws: FIELD_MISSING, VALUE_UNWRITABLE, TEMPLATE_FAILED. */
 export const textFile = (
   { directory, layout, file, mode, uid, gid }: Place,
-  write: (values: Values) => string | Buffer,
+  write: (values: Values, now: Instant) => string,
 ): Output<Snapshot> => ({
   directory,
   layout,
@@ -32,6 +33,13 @@ export const textFile = (
   names: [file],
   isShared: isShared(uid, mode),
   render: (snapshot) => [
-    { name: file, role: 'secret', content: Buffer.from(write(valuesOf(snapshot))), mode, uid, gid },
+    {
+      name: file,
+      role: 'secret',
+      content: Buffer.from(write(valuesOf(snapshot), snapshot.receivedAt)),
+      mode,
+      uid,
+      gid,
+    },
   ],
 })

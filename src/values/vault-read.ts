@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import * as z from 'zod'
 import { NEVER } from '../core/content.ts'
 import type { Lease, Reading } from '../core/snapshot.ts'
@@ -32,8 +33,8 @@ export const vaultRead = defineValue({
     const { address, secrets } = vault(name)
     /** By the monotonic clock, which nobody sets back. */
     const refreshAt = new WeakMap<Reading['fields'], number>()
-    const plan = (reading: Reading) => {
-      refreshAt.set(reading.fields, clock.elapsed() + (reading.notAfter - reading.receivedAt) * REFRESH)
+    const plan = (reading: Reading, restMs = restOf(reading)) => {
+      refreshAt.set(reading.fields, clock.elapsed() + restMs)
       return reading
     }
     const untilRefresh = ({ fields }: Reading) => Math.max((refreshAt.get(fields) ?? 0) - clock.elapsed(), 0)
@@ -54,12 +55,14 @@ export const vaultRead = defineValue({
       issues: true,
       read,
       afterMs: (reading) => {
-        const often = jittered(poll, clock.random)
-        return reading.lease ? Math.min(often, untilRefresh(reading)) : often
+        return Math.min(jittered(poll, clock.random), untilRefresh(reading))
       },
       look: async (reading, signal) => {
         const { lease } = reading
-        if (!lease) return read(signal)
+        if (!lease) {
+          const now = await read(signal)
+          return isSameButTtl(reading, now) ? plan(reading, restOf(now)) : now
+        }
         if (untilRefresh(reading) === 0) return prolong(reading, lease, signal)
         return (await secrets.isLeased(lease.id, signal)) === false ? undefined : reading
       },
@@ -82,3 +85,16 @@ const readingOf = ({ fields, lease }: VaultSecret, now: number): Reading => ({
       }
     : { notAfter: NEVER }),
 })
+
+/** How long it is good for, ms. Static roles of the database engine have no lease: Vault changes them by the clock, and says in `ttl` when. */
+function restOf({ fields, lease, receivedAt, notAfter }: Reading): number {
+  if (lease) return (notAfter - receivedAt) * REFRESH
+  const { ttl } = fields.reveal()
+  return typeof ttl === 'number' && ttl > 0 ? (ttl + 1) * 1000 : Number.POSITIVE_INFINITY
+}
+
+/** That `ttl` runs down is no change. */
+function isSameButTtl(before: Reading, now: Reading): boolean {
+  const [{ ttl, ...old }, { ttl: left, ...latest }] = [before.fields.reveal(), now.fields.reveal()]
+  return typeof ttl === 'number' && typeof left === 'number' && isDeepStrictEqual(old, latest)
+}

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { loadConfig } from '../../src/config/config.ts'
 import type { Snapshot } from '../../src/core/snapshot.ts'
+import type { ErrorCode } from '../../src/errors.ts'
 import type { Loop } from '../../src/loop.ts'
 import { skipReason } from '../support/components.ts'
 import { type Running, run } from '../support/sidecar.ts'
@@ -24,17 +25,23 @@ describe('secrets from a real Vault', { skip }, async () => {
   await vault?.api('POST', 'sys/mounts/transit', { type: 'transit' })
   const put = (path: string, data: object) => api('POST', `kv/data/${path}`, { data })
 
+  const asJson = (folder: string) => [{ kind: 'json', directory: join(folder, 'out'), file: 'app.json' }]
+
   /** A config with the secret `app` of these values, in a folder of its own. */
-  function start(values: object, more: object = {}): Running & { readonly folder: string } {
+  function start(
+    values: object,
+    { outputs = asJson, ...more }: { outputs?: (folder: string) => object[]; reload?: object[] } = {},
+    token = vault?.rootToken,
+  ): Running & { readonly folder: string } {
     const folder = mkdtempSync(join(root, 'f-'))
     const file = join(folder, 'c.yaml')
     const secret = {
       name: 'app',
       values,
-      outputs: [{ kind: 'json', directory: join(folder, 'out'), file: 'app.json' }],
+      outputs: outputs(folder),
       ...more,
     }
-    const { address, rootToken: token } = vault ?? assert.fail()
+    const { address } = vault ?? assert.fail()
     const config = { vault: { address, auth: { kind: 'token', token } }, secrets: [secret] }
     writeFileSync(file, JSON.stringify(config), { mode: 0o600 })
     return { ...run(loadConfig(file, {})), folder }
@@ -78,5 +85,95 @@ describe('secrets from a real Vault', { skip }, async () => {
     await put('team/poll', { n: 2 })
     await until('the new version is delivered', () => read(running).api.n === 2)
     await becomes(running, 'knows the version', ({ report }) => report?.state.serving?.serial === 'api v2')
+  })
+
+  test('a template gets all values of one moment, and formats beside it the same', async () => {
+    await put('team/t', { user: 'u1', pass: 'p1' })
+    const outputs = (folder: string) => [
+      {
+        kind: 'template',
+        directory: join(folder, 'out'),
+        file: 'app.conf',
+        template: '{{ db.user }}:{{ db.pass | base64_encode }}',
+      },
+      { kind: 'dotenv', directory: join(folder, 'out'), file: 'app.env', entries: { DB_PASS: 'db.pass' } },
+      { kind: 'env', directory: join(folder, 'out'), file: 'app.sh' },
+      { kind: 'yaml', directory: join(folder, 'out'), file: 'app.yaml' },
+      { kind: 'java-properties', directory: join(folder, 'out'), file: 'app.properties' },
+    ]
+    await using running = start({ db: { kind: 'vault-kv', mount: 'kv', path: 'team/t' } }, { outputs })
+    await becomes(running, 'is delivered', isActive)
+    const text = (file: string) => readFileSync(join(running.folder, 'out', file), 'utf8')
+    assert.equal(text('app.conf'), 'u1:cDE=')
+    assert.equal(text('app.env'), 'DB_PASS=p1\n')
+    assert.equal(text('app.sh'), "export DB_PASS='p1'\nexport DB_USER='u1'\n")
+    assert.equal(text('app.yaml'), 'db:\n  pass: "p1"\n  user: "u1"\n')
+    assert.equal(text('app.properties'), 'DB_PASS=p1\nDB_USER=u1\n')
+  })
+
+  describe('what is wrong is told with secret, path and fix, and the last good delivery stays', () => {
+    const bad: Record<
+      string,
+      { spoil: (path: string) => Promise<unknown>; code: ErrorCode; told: RegExp; value?: object }
+    > = {
+      'a version that was deleted': {
+        spoil: (path) => api('DELETE', `kv/data/${path}`),
+        code: 'SECRET_DELETED',
+        told: /^value "api": GET kv\/data\/\S+ \(404\): version 1 was deleted at /,
+      },
+      'a version that was destroyed': {
+        spoil: (path) => api('POST', `kv/destroy/${path}`, { versions: [1] }),
+        code: 'SECRET_DESTROYED',
+        told: /version 1 is destroyed$/,
+      },
+      'a secret that is gone altogether': {
+        spoil: (path) => api('DELETE', `kv/metadata/${path}`),
+        code: 'SECRET_MISSING',
+        told: /nothing lies there$/,
+      },
+      'a field that is gone': {
+        spoil: (path) => put(path, { other: 1 }),
+        code: 'FIELD_MISSING',
+        told: /key/,
+      },
+      'a value that the format cannot carry': {
+        spoil: (path) => put(path, { key: 'a\nb' }),
+        code: 'VALUE_UNWRITABLE',
+        told: /API_KEY/,
+      },
+    }
+    for (const [claim, { spoil, code, told }] of Object.entries(bad))
+      test(claim, async () => {
+        const path = `bad/${claim.replaceAll(' ', '-')}`
+        await put(path, { key: 'good' })
+        const outputs = (folder: string) => [
+          {
+            kind: 'dotenv',
+            directory: join(folder, 'out'),
+            file: 'app.env',
+            entries: { API_KEY: 'api.key' },
+            reader: 'docker',
+          },
+        ]
+        await using running = start({ api: { kind: 'vault-kv', mount: 'kv', path, poll: '1s' } }, { outputs })
+        await becomes(running, 'is delivered', isActive)
+        await spoil(path)
+        await becomes(running, 'is in trouble', (loop) => failure(loop) !== undefined)
+        const found = failure(loopOf(running))
+        assert.equal(found?.code, code)
+        assert.match(found?.message ?? '', told)
+        assert.equal(readFileSync(join(running.folder, 'out', 'app.env'), 'utf8'), 'API_KEY=good\n')
+      })
+    test('a path that does not exist, and one that the policy denies', async () => {
+      await using missing = start({ api: { kind: 'vault-kv', mount: 'kv', path: 'no/such' } })
+      await becomes(missing, 'is missing', (loop) => failure(loop)?.code === 'SECRET_MISSING')
+      await using mountless = start({ api: { kind: 'vault-read', path: 'nowhere/creds/app' } })
+      await becomes(mountless, 'has no mount', (loop) => failure(loop)?.code === 'MOUNT_MISSING')
+      const token = await (vault ?? assert.fail()).createToken({
+        policy: 'path "kv/data/allowed" { capabilities = ["read"] }',
+      })
+      await using denied = start({ api: { kind: 'vault-kv', mount: 'kv', path: 'denied' } }, {}, token)
+      await becomes(denied, 'is denied', (loop) => failure(loop)?.code === 'PERMISSION_DENIED')
+    })
   })
 })
