@@ -172,6 +172,11 @@ export const ERRORS = {
     exit: 69,
     hint: 'The certificate does not belong to the key that was sent; suspect a proxy or a cache that mixes answers.',
   },
+  PKCS12_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Give the password that the PKCS#12 file was made with, or make it anew: openssl pkcs12 -export with OpenSSL 3 uses algorithms that are read.',
+  },
   STALE_RESPONSE: {
     retry: 'transient',
     exit: 69,
