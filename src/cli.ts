@@ -13,6 +13,10 @@ const LINGER_MS = 500
 /** A stop that takes longer waits for something very slow, such as a file system; whatever it is at, the next start mends. */
 const DEADLINE_MS = 4_000
 
+const ENDING = ['SIGTERM', 'SIGINT'] as const
+const HELD = ['SIGUSR1', 'SIGUSR2'] as const
+const TRAPPED = [...ENDING, ...HELD]
+
 const stop = new AbortController()
 const io: Io = {
   stdout: process.stdout,
@@ -21,6 +25,11 @@ const io: Io = {
   self: [process.execPath, ...process.execArgv, process.argv[1] ?? ''],
   signal: stop.signal,
   onHangup: (listener) => process.on('SIGHUP', listener),
+  process,
+  releaseSignals: () => {
+    for (const signal of TRAPPED) process.removeAllListeners(signal)
+    return process
+  },
 }
 
 void main(process.argv)
@@ -42,14 +51,14 @@ async function main(argv: readonly string[]): Promise<void> {
 
 /** The first SIGTERM or SIGINT ends cleanly, the second at once. SIGUSR1 is held, or Node would open its inspector; and SIGUSR2, by which others ask for a report. */
 function trapSignals(): void {
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  for (const signal of ENDING) {
     process.on(signal, () => {
       if (stop.signal.aborted) leave(128 + constants.signals[signal])
       setTimeout(leave, DEADLINE_MS).unref()
       stop.abort(new DOMException(signal, 'AbortError'))
     })
   }
-  for (const signal of ['SIGUSR1', 'SIGUSR2'] as const) process.on(signal, () => {})
+  for (const signal of HELD) process.on(signal, () => {})
   process.on('uncaughtException', (error) => {
     if (stop.signal.aborted) leave(BUG)
     process.exitCode = report(error)

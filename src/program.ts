@@ -1,9 +1,10 @@
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import type { Io } from './commands/io.ts'
 import { parseDuration } from './core/units.ts'
 import { version } from './version.ts'
 
 const DEFAULT_CONFIG = '/etc/certferry/config.yaml'
+const MIGRATED = ['vault-agent', 'consul-template', 'spiffe-helper']
 
 /** Sets the exit code of a command that ends with more than done or failed. */
 export type Exit = (code: number) => void
@@ -178,6 +179,23 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .action(async (options) => (await import('./commands/inject.ts')).inject(options, io))
 
   root
+    .command('migrate')
+    .addArgument(new Argument('<tool>', 'what the file is a config of').choices(MIGRATED))
+    .argument('<file>', 'the config, HCL or JSON')
+    .description(
+      'write the config of certferry that does what a config of another tool does; lists what has no equivalent',
+    )
+    .option('-o, --output <file>', 'write there instead of standard output')
+    .option('--force', 'replace the file that is there', false)
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry migrate vault-agent agent.hcl -o certferry.yaml\n  certferry migrate consul-template /etc/consul-template.hcl | less\n\nExit codes: 0 all has an equivalent · 1 something has none: it is listed',
+    )
+    .action(async (tool, file, options) => {
+      exit(await (await import('./commands/migrate.ts')).migrate(tool, file, options, io))
+    })
+
+  root
     .command('reload-helper')
     .argument('[command...]', 'what the container runs, after --')
     .description(
@@ -195,6 +213,27 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     )
     .action(async (command, options) => {
       exit(await (await import('./commands/reload-helper.ts')).reloadHelper(command, options, io))
+    })
+
+  root
+    .command('exec')
+    .argument('<command...>', 'what to run, after --')
+    .description(
+      'run a command with secrets in its environment, as its supervisor: waits for them, forwards signals, keeps the exit code, and restarts or signals it when they change',
+    )
+    .addOption(configOption())
+    .addOption(durationOption('--timeout <duration>', 'give up when not all is there after this long', '2m'))
+    .addHelpText(
+      'after',
+      `
+Variables such as DB_PASSWORD='vault:secret/data/app#password' are resolved, too. The log is on standard error.
+
+Example:
+  certferry exec -c /etc/certferry/config.yaml -- java -jar app.jar`,
+    )
+    .action(async (command, options) => {
+      const ended = await (await import('./commands/exec.ts')).exec(command, options, io)
+      ;(await import('./supervisor/ending.ts')).endLike(ended, io.process)
     })
 
   const audit = root.command('audit').description('work with the audit log').exitOverride().helpCommand(false)

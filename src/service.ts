@@ -9,7 +9,7 @@ import type { Emit, Observer } from './observe/events.ts'
 import { createObservers } from './observe/index.ts'
 import type { LogDeps } from './observe/log.ts'
 import type { Reloader } from './reloaders/reloader.ts'
-import { openCluster, type RotateResult, type Sidecar, startSidecar } from './sidecar.ts'
+import { openCluster, type RotateResult, type Sidecar, type SidecarDeps, startSidecar } from './sidecar.ts'
 import { createSnapshots } from './snapshot.ts'
 import { version } from './version.ts'
 
@@ -18,12 +18,19 @@ export interface ServiceDeps {
   readonly env: Readonly<Record<string, string | undefined>>
   /** Where the log goes. */
   readonly destination: LogDeps['destination']
+  /** How the config is read again; as `loadConfig` does unless given. */
+  readonly load?: (file: string) => Config
+  /** Called after each change of the state of a certificate or a secret. */
+  readonly changed?: NonNullable<SidecarDeps['changed']>
+  /** Told of all that happens, besides the log and the rest. */
+  readonly also?: readonly Observer[]
 }
 
 /** The sidecar with everything that watches it and everything that may ask it. */
 export interface Service extends AsyncDisposable {
   readonly admin: Admin
   readonly control: Control
+  readonly sidecar: Sidecar
   readonly emit: Emit
   /** Loads the config file again; a broken one is told and changes nothing. Puts every backoff aside. */
   refresh(): Promise<void>
@@ -35,7 +42,8 @@ export interface Service extends AsyncDisposable {
  * Opens observers, loops and admin server, in that order; closes in reverse. Throws ADDRESS_IN_USE, CONFIG_INVALID and the like. The first
  * certificate goes before the loading of metrics and admin server, which would only make it wait.
  */
-export async function openService(config: Config, { clock, env, destination }: ServiceDeps): Promise<Service> {
+export async function openService(config: Config, deps: ServiceDeps): Promise<Service> {
+  const { clock, env, destination, load = (file) => loadConfig(file, env) } = deps
   await using opened = new AsyncDisposableStack()
   const snapshots = createSnapshots(version, clock)
   const snapshot = () => snapshots.take(sidecar)
@@ -44,16 +52,24 @@ export async function openService(config: Config, { clock, env, destination }: S
   const events = config.kubernetes.events
     ? opened.use(await openEvents(config, { clock, env, emit: (name, event) => emit(name, event) }))
     : undefined
-  const also = [snapshots.observe, opening.observe, ...(events ? [events.observe] : [])]
+  const also = [...(deps.also ?? []), snapshots.observe, opening.observe, ...(events ? [events.observe] : [])]
   const { emit, loadMetrics } = opened.use(createObservers(options, { now: clock.now, destination, snapshot, also }))
   emit('sidecar.started', { version, certificates: config.certificates.length, config: config.file })
   let inForce = () => config
   const injector =
     config.injector && opened.use(await openWebhook(config, { clock, env, emit, inForce: () => inForce() }))
-  const sidecar: Sidecar = opened.use(startSidecar(config, { clock, emit, env, inProcess: injector?.inProcess }))
+  const sidecar: Sidecar = opened.use(
+    startSidecar(config, {
+      clock,
+      emit,
+      env,
+      inProcess: injector?.inProcess,
+      ...(deps.changed && { changed: deps.changed }),
+    }),
+  )
   inForce = () => sidecar.config
   const unready = () => injector?.unready()
-  const control = createControl(sidecar, { emit, env, snapshot, unready })
+  const control = createControl(sidecar, { emit, load, snapshot, unready })
   await Promise.race([opening.over(clock), sidecar.failed])
   const [metrics, { openAdmin }] = await Promise.all([loadMetrics(), import('./observe/admin.ts')])
   const admin = opened.use(await openAdmin(config.admin, { control, metrics, emit, now: clock.now }))
@@ -63,6 +79,7 @@ export async function openService(config: Config, { clock, env, destination }: S
   return {
     admin,
     control,
+    sidecar,
     emit,
     failed: sidecar.failed,
     refresh: async () => {
@@ -155,12 +172,12 @@ const STUCK_MS = 90_000
 
 interface ControlParts {
   readonly emit: Emit
-  readonly env: ServiceDeps['env']
+  readonly load: (file: string) => Config
   readonly snapshot: Control['snapshot']
   readonly unready: Control['unready']
 }
 
-function createControl(sidecar: Sidecar, { emit, env, snapshot, unready }: ControlParts): Control {
+function createControl(sidecar: Sidecar, { emit, load, snapshot, unready }: ControlParts): Control {
   let reloading: Promise<unknown> = Promise.resolve()
   let queued: Promise<ReloadReply> | undefined
   return { snapshot, stuck, unready, rotate, reloadConfig }
@@ -196,7 +213,7 @@ function createControl(sidecar: Sidecar, { emit, env, snapshot, unready }: Contr
 
   async function loadAgain(): Promise<ReloadReply> {
     try {
-      return await sidecar.configure(loadConfig(sidecar.config.file, env))
+      return await sidecar.configure(load(sidecar.config.file))
     } catch (thrown) {
       const error = toSidecarError(thrown)
       const errors =

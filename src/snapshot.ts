@@ -26,7 +26,7 @@ export function createSnapshots(version: string, { now }: Pick<Clock, 'now'>): S
       if (name === 'config.loaded') reload = { loadedAt: now(), lastReloadOk: true, error: null }
       if (name === 'config.rejected' && 'message' in event)
         reload = { ...reload, lastReloadOk: false, error: event.message }
-      if (name === 'vault.token' && 'how' in event && event.connection === undefined)
+      if (name === 'vault.token' && 'renewable' in event && event.connection === undefined)
         tokenExpiresAt = event.expiresAt ?? null
     },
     take: ({ config, certificates, secrets }) => ({

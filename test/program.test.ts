@@ -10,6 +10,8 @@ const io = {
   self: [],
   signal: new AbortController().signal,
   onHangup: () => {},
+  process,
+  releaseSignals: () => process,
 }
 
 test('the help shows the default of every duration as a person would type it', () => {

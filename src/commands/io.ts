@@ -1,4 +1,7 @@
 import type { Writable } from 'node:stream'
+import type { Ending } from '../supervisor/ending.ts'
+import type { Self } from '../supervisor/init.ts'
+import type { SignalSource } from '../supervisor/signals.ts'
 
 /** What a command sees of the process it runs in; tests give their own. */
 export interface Io {
@@ -11,6 +14,10 @@ export interface Io {
   readonly signal: AbortSignal
   /** Calls back at each SIGHUP; without a listener SIGHUP ends the process, as usual. */
   readonly onHangup: (listener: () => void) => void
+  /** The process itself, for a command that another program takes the place of. */
+  readonly process: Self & Ending
+  /** From here on no signal ends this process: they are the caller's. */
+  readonly releaseSignals: () => SignalSource
 }
 
 export const print = (io: Pick<Io, 'stdout'>, text: string): void => {

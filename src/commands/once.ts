@@ -3,12 +3,12 @@ import { systemClock } from '../clock.ts'
 import { loadConfig } from '../config/config.ts'
 import { NEVER } from '../core/content.ts'
 import { formatDuration } from '../core/units.ts'
-import { SidecarError } from '../errors.ts'
 import type { AnyLoop } from '../loop.ts'
 import { combine } from '../observe/index.ts'
 import { createLog } from '../observe/log.ts'
-import { type Sidecar, startSidecar } from '../sidecar.ts'
-import { counts, type Io, print } from './io.ts'
+import { startSidecar } from '../sidecar.ts'
+import { type Io, print } from './io.ts'
+import { isSettled, whyStopped } from './settled.ts'
 
 /**
  * Obtains what is missing or due, delivers it, and ends: for an init container or cron. A target that is not there yet is
@@ -41,12 +41,6 @@ export async function once(file: string, timeoutMs: number, io: Io): Promise<voi
   await Promise.race([all.promise, stopped.promise, sidecar.failed])
 }
 
-/** A valid set is on disk, nothing is due, and the target was told, as far as it is there. */
-function isSettled({ report }: AnyLoop): boolean {
-  if (!report?.state.serving || report.next.kind !== 'wait' || report.state.failure) return false
-  return report.state.verification !== 'pending' || report.state.waits > 0
-}
-
 function line({ cert, report }: AnyLoop, io: Io): string {
   const { serving, rotatedAt, verification } = report?.state ?? {}
   const fate = rotatedAt === undefined ? 'still good' : 'obtained'
@@ -61,28 +55,4 @@ function line({ cert, report }: AnyLoop, io: Io): string {
   const left = ends ? `, expires in ${formatDuration(serving.notAfter - systemClock.now())}` : ''
   const places = [...new Set(cert.outputs.map((output) => output.directory))].join(', ')
   return `${styleText('green', '✓', { stream: io.stdout })} ${cert.name}  ${fate}${left}${proof}  ${styleText('dim', places, { stream: io.stdout })}`
-}
-
-function whyOpen(report: AnyLoop['report']): string {
-  const { failure, serving } = report?.state ?? {}
-  const where = serving ? 'a valid set is on disk, but ' : ''
-  return failure ? `${where}${failure.message}. ${failure.hint}` : `${where}nothing was answered yet`
-}
-
-function whyStopped(
-  io: Io,
-  timeoutMs: number,
-  { certificates, secrets }: Pick<Sidecar, 'certificates' | 'secrets'>,
-  settled: ReadonlySet<string>,
-): SidecarError {
-  if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before every certificate was there')
-  const isOpen = ({ cert }: AnyLoop) => !settled.has(cert.name)
-  const open = { certificates: certificates.filter(isOpen), secrets: secrets.filter(isOpen) }
-  const reasons = [...open.certificates, ...open.secrets].map(
-    ({ cert, report }) => `\n  ${cert.name}: ${whyOpen(report)}`,
-  )
-  return new SidecarError(
-    'TIMED_OUT',
-    `${counts(open)} not done after ${formatDuration(timeoutMs)}:${reasons.join('')}`,
-  )
 }

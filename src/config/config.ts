@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import * as z from 'zod'
+import { FieldPath, parseFieldPath } from '../core/values.ts'
 import { pemFilesOf } from '../injector/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
@@ -19,6 +20,8 @@ export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets
   readonly file: string
   readonly certificates: readonly CertificateConfig[]
   readonly secrets: readonly SecretConfig[]
+  /** Variables of the environment that `vault` and `vaults` are made of: credentials, often. */
+  readonly vaultVariables: readonly string[]
   /** Changes when anything about `vault` or `vaults` does. */
   readonly vaultIdentity: string
 }
@@ -40,6 +43,9 @@ export function loadConfig(file: string, env: Env): Config {
     file,
     certificates: withIdentity(result.data.certificates, raw.certificates),
     secrets: withIdentity(result.data.secrets, raw.secrets),
+    vaultVariables: document.variables.flatMap(({ name, path: [top] }) =>
+      top === 'vault' || top === 'vaults' ? [name] : [],
+    ),
     vaultIdentity: identityOf([raw.vault, raw.vaults]),
   })
 }
@@ -89,6 +95,7 @@ function crossCheck(
   ]
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
   return [
+    ...execTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...emptiness(value).map(({ path, message }) => document.problem(path, message)),
     ...injectorTroubles(value, certificates).map((trouble) => document.problem(['injector', 'certificate'], trouble)),
     ...asksOf(value).flatMap((asked) =>
@@ -101,11 +108,34 @@ function crossCheck(
 const each = <T>(raw: unknown, schema: z.ZodType<T>) =>
   (Array.isArray(raw) ? raw : []).map((one) => schema.safeParse(one).data)
 
-function emptiness({ certificates, secrets }: Record<string, unknown>): { path: Path; message: string }[] {
+function emptiness({ certificates, secrets, exec }: Record<string, unknown>): { path: Path; message: string }[] {
   const isEmpty = (list: unknown) => list === undefined || (Array.isArray(list) && list.length === 0)
-  if (!isEmpty(certificates) || !isEmpty(secrets)) return []
+  // Of a command's environment the variables may say what is wanted.
+  if (!isEmpty(certificates) || !isEmpty(secrets) || exec !== undefined) return []
   const path = certificates === undefined && secrets !== undefined ? ['secrets'] : ['certificates']
   return [{ path, message: 'needs at least one certificate, or one of secrets' }]
+}
+
+/** `exec.env` may name what there is. */
+function execTroubles({ exec, secrets }: Record<string, unknown>): { path: Path; message: string }[] {
+  const known = new Map(
+    (Array.isArray(secrets) ? secrets : []).flatMap((one) =>
+      isRecord(one) && typeof one.name === 'string'
+        ? [[one.name, isRecord(one.values) ? Object.keys(one.values) : []]]
+        : [],
+    ),
+  )
+  const env = isRecord(exec) && isRecord(exec.env) ? exec.env : {}
+  return Object.entries(env).flatMap(([variable, path]) => {
+    if (!FieldPath.safeParse(path).success || typeof path !== 'string') return []
+    const [secret = '', value = '', field] = parseFieldPath(path)
+    const say = (message: string) => [{ path: ['exec', 'env', variable], message }]
+    const values = known.get(secret)
+    if (!values) return say(`names no secret "${secret}"; there are: ${[...known.keys()].join(', ') || 'none'}`)
+    if (!values.includes(value))
+      return say(`names no value "${value}" of secret "${secret}"; there are: ${values.join(', ')}`)
+    return field === undefined ? say('lacks the field; write SECRET.VALUE.FIELD') : []
+  })
 }
 
 function connectionTroubles(

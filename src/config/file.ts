@@ -5,7 +5,7 @@ import { formatMode } from '../core/units.ts'
 import { type ErrorCode, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import type { Env } from './environment.ts'
-import { interpolate } from './interpolate.ts'
+import { interpolate, type Referred } from './interpolate.ts'
 import { ConfigError, type Path, type Problem } from './problems.ts'
 
 /** A parsed config file: plain values, and where each stands. */
@@ -13,6 +13,8 @@ export interface ConfigDocument {
   readonly value: unknown
   /** What is wrong with it whatever the schema says: keys that stand twice, references that lead nowhere. */
   readonly problems: readonly Problem[]
+  /** Variables of the environment that stand in it, and where. */
+  readonly variables: readonly Referred[]
   /** The place of a value, or of the nearest ancestor that is there. With `key`, of that key in the map at `path`. */
   problem(path: Path, message: string, key?: string): Problem
 }
@@ -46,10 +48,11 @@ export function readConfigFile(file: string, env: Env): ConfigDocument {
   if (isTooDeep(document)) fail([{ place: file, path: '', message: `is nested more than ${DEPTH_LIMIT} levels deep` }])
   if (document.contents === null) fail([{ place: file, path: '', message: 'is empty' }])
   const originals = text.includes('${') ? document.clone() : document
-  const unresolved = interpolate(document, env)
+  const { unresolved, variables } = interpolate(document, env)
 
   return {
     value: toPlain(document, fail, file),
+    variables,
     problems: [
       ...twice.map(plain),
       ...unresolved.map(({ path, node, message }) => ({

@@ -16,25 +16,35 @@ export interface Unresolved {
  * Replaces `${NAME}`, `${NAME:-default}` and `${file:/path}` in every string that is a value; `$${` stands for a plain `${`.
  * On parsed scalars, never on raw text: so no value can add a key, and none needs quoting.
  */
-export function interpolate(document: Document.Parsed, env: Env): Unresolved[] {
+export function interpolate(document: Document.Parsed, env: Env): { unresolved: Unresolved[]; variables: Referred[] } {
   const unresolved: Unresolved[] = []
+  const variables: Referred[] = []
   visit(document, {
     Scalar(key, node, ancestors) {
       if (key === 'key' || typeof node.value !== 'string' || !node.value.includes('${')) return
       node.value = node.value.replace(/\$\$\{|\$\{([^}]*)\}?/g, (whole, reference: string | undefined) => {
         if (reference === undefined) return '${'
-        const { text, problem } = whole.endsWith('}') ? lookUp(reference, env) : UNCLOSED
+        const { text, problem, name } = whole.endsWith('}') ? lookUp(reference, env) : UNCLOSED
+        if (name !== undefined) variables.push({ name, path: pathTo(node, ancestors) })
         if (problem) unresolved.push({ path: pathTo(node, ancestors), node, message: problem })
         return text
       })
     },
   })
-  return unresolved
+  return { unresolved, variables }
+}
+
+/** A variable that a value was taken from. */
+export interface Referred {
+  readonly name: string
+  readonly path: Path
 }
 
 interface Found {
   readonly text: string
   readonly problem?: string
+  /** Of the variable. */
+  readonly name?: string
 }
 
 const UNCLOSED: Found = { text: '', problem: '${ lacks its closing }; a plain ${ is written $${' }
@@ -45,7 +55,7 @@ function lookUp(reference: string, env: Env): Found {
   const [, name, fallback] = /^([A-Za-z_]\w*)(?::-(.*))?$/s.exec(reference) ?? []
   if (name === undefined) return fail('write ${NAME}, ${NAME:-default} or ${file:/path}')
   const text = env[name] || fallback
-  return text === undefined ? fail(`the environment variable ${name} is not set`) : { text }
+  return text === undefined ? fail(`the environment variable ${name} is not set`) : { text, name }
 }
 
 function readReferenced(path: string, fail: (problem: string) => Found): Found {

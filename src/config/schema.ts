@@ -10,6 +10,7 @@ import { outputs } from '../outputs/index.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
 import { reloaders } from '../reloaders/index.ts'
 import { sources } from '../sources/index.ts'
+import { ExecOptions } from '../supervisor/options.ts'
 import { values } from '../values/index.ts'
 import { VaultOptions } from '../vault/options.ts'
 import { verifiers } from '../verifiers/index.ts'
@@ -181,6 +182,9 @@ export const ConfigFile = z.strictObject({
   ),
   injector: InjectorOptions.optional().describe(
     'The admission webhook that adds the sidecar to pods, of certferry injector; certificates are its own then',
+  ),
+  exec: ExecOptions.optional().describe(
+    'The command of certferry exec: which secrets its environment holds, and what becomes of it when they change',
   ),
   admin: Admin.prefault({}).describe('Health, metrics, status and control'),
   log: Log.prefault({}).describe('The log, on standard output'),

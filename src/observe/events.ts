@@ -77,6 +77,12 @@ export interface EventMap {
     code?: ErrorCode | undefined
   }
   'tamper.repaired': { certificate: string; path: string; what: string }
+  'exec.started': { command: string }
+  'exec.told': { how: 'restart' | 'signal'; changed: readonly string[] }
+  'exec.waits': { changed: readonly string[]; nextAt: number }
+  'exec.failed': Failure
+  'exec.warning': { message: string }
+  'exec.ended': { code: number; why: string }
   'clock.stepped': { byMs: number }
   'vault.request': Connection & { operation: string; status: string; durationMs: number }
   'vault.warning': Connection & { message: string }
@@ -199,6 +205,12 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     audit: true,
   },
   'tamper.repaired': { level: 'warn', message: 'file was changed by someone else, restored', audit: true },
+  'exec.started': { level: 'info', message: 'command started', audit: true },
+  'exec.told': { level: 'info', message: 'command is told of a change', audit: true },
+  'exec.waits': { level: 'info', message: 'command is told of a change later', audit: false },
+  'exec.failed': { level: 'error', message: 'command cannot be told of a change, it keeps what it has', audit: true },
+  'exec.warning': { level: 'warn', message: 'warning about the command', audit: false },
+  'exec.ended': { level: 'info', message: 'command ended', audit: true },
   'clock.stepped': { level: 'warn', message: 'wall clock stepped', audit: false },
   'vault.request': { level: 'debug', message: 'Vault answered', audit: false },
   'vault.warning': { level: 'warn', message: 'Vault warning', audit: false },

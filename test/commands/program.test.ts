@@ -32,6 +32,8 @@ async function run(...args: string[]) {
     self: [],
     signal: new AbortController().signal,
     onHangup: () => {},
+    process,
+    releaseSignals: () => process,
   }
   let exit = 0
   const program = createProgram(io, (code) => {
@@ -74,6 +76,8 @@ describe('the help of', () => {
     'inject',
     'injector',
     'reload-helper',
+    'exec',
+    'migrate',
     'audit verify',
     'demo',
   ]

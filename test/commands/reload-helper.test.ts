@@ -17,6 +17,8 @@ const io = (script: string, signal = new AbortController().signal) => ({
   self: [process.execPath, '-e', script, '--'],
   signal,
   onHangup: () => {},
+  process,
+  releaseSignals: () => process,
 })
 const options = { socket: '/nowhere/app.sock', socketMode: '0600', signal: 'SIGHUP' }
 

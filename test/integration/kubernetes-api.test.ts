@@ -653,7 +653,16 @@ describe('kubernetes-secret', { skip }, () => {
     await using sidecar = sidecarIn(shop, pod, { outputs: OUTPUT, reload: RELOAD })
     await sidecar.once('web', 'has its certificate', isDone)
     const stdout = new PassThrough()
-    const io = { stdout, stderr: new PassThrough(), env: {}, self: [], signal: forever, onHangup: () => {} }
+    const io = {
+      stdout,
+      stderr: new PassThrough(),
+      env: {},
+      self: [],
+      signal: forever,
+      onHangup: () => {},
+      process,
+      releaseSignals: () => process,
+    }
     await plan(sidecar.file, { json: true }, io)
     const [{ write = [], tell = [] } = {}] = z
       .array(z.object({ write: z.array(z.string()), tell: z.array(z.string()) }))
