@@ -226,7 +226,8 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .addHelpText(
       'after',
       `
-Variables such as DB_PASSWORD='vault:secret/data/app#password' are resolved, too. The log is on standard error.
+Variables such as DB_PASSWORD='vault:secret/data/app#password' are resolved, too.
+The log is on standard error.
 
 Example:
   certferry exec -c /etc/certferry/config.yaml -- java -jar app.jar`,

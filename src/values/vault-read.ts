@@ -61,7 +61,7 @@ export const vaultRead = defineValue({
         const { lease } = reading
         if (!lease) {
           const now = await read(signal)
-          return isSameButTtl(reading, now) ? plan(reading, restOf(now)) : now
+          return isSameButTtl(reading, now) ? plan(reading, Math.min(restOf(now), overdue(now))) : now
         }
         if (untilRefresh(reading) === 0) return prolong(reading, lease, signal)
         return (await secrets.isLeased(lease.id, signal)) === false ? undefined : reading
@@ -92,6 +92,9 @@ function restOf({ fields, lease, receivedAt, notAfter }: Reading): number {
   const { ttl } = fields.reveal()
   return typeof ttl === 'number' && ttl > 0 ? (ttl + 1) * 1000 : Number.POSITIVE_INFINITY
 }
+
+/** Vault is a little late with what it changes by the clock. */
+const overdue = ({ fields }: Reading) => (fields.reveal().ttl === 0 ? 5_000 : Number.POSITIVE_INFINITY)
 
 /** That `ttl` runs down is no change. */
 function isSameButTtl(before: Reading, now: Reading): boolean {
