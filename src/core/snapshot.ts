@@ -15,6 +15,8 @@ export interface Reading {
   readonly fields: Secret<Fields>
   /** For people: `version 3`, or when it was made. */
   readonly version: string
+  /** True where reading made it, and reading again makes another one. */
+  readonly made: boolean
   readonly lease?: Lease | undefined
   readonly receivedAt: Instant
   /** `NEVER` where it does not end. */

@@ -11,6 +11,7 @@ const Stored = z.object({
     z.object({
       fields: Fields.transform((fields) => new Secret(fields)),
       version: z.string(),
+      made: z.boolean(),
       lease: z.object({ id: z.string(), renewable: z.boolean(), fullTtlMs: z.number() }).optional(),
       receivedAt: z.number(),
       notAfter: z.number(),

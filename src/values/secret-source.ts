@@ -50,7 +50,7 @@ export function createSecretSource(
   async function obtain(value: string, source: ValueSource, signal: AbortSignal): Promise<Reading> {
     const reading = await source.read(signal)
     planNext(value, source, reading)
-    if (isMade(reading, source)) spare.set(value, reading)
+    if (reading.made) spare.set(value, reading)
     return reading
   }
 
@@ -79,9 +79,11 @@ export function createSecretSource(
 
   async function look(serving: Snapshot, signal: AbortSignal): Promise<Snapshot | undefined> {
     const before = serving.readings
-    for (const [value, source] of entries) {
+    for (const [value] of entries) {
       const reading = before[value]
-      if (!reading || (isMade(reading, source) && held.get(value)?.fields !== reading.fields)) spent.add(value)
+      const isOwn = held.get(value)?.fields === reading?.fields
+      if (!reading || (reading.lease && !isOwn)) spent.add(value)
+      else if (reading.made && !isOwn) held.set(value, reading)
     }
     const due = entries.filter(([value]) => !spent.has(value) && (dueAt.get(value) ?? 0) <= clock.elapsed())
     const seen = await all(due, (value, source) => lookAt(value, source, before[value], signal))
@@ -112,7 +114,7 @@ export function createSecretSource(
   function delivered({ readings }: Snapshot): void {
     for (const [value, source] of entries) {
       const [now, before] = [readings[value], held.get(value)]
-      if (!now || !isMade(now, source) || spare.get(value)?.fields !== now.fields) continue
+      if (!now?.made || spare.get(value)?.fields !== now.fields) continue
       spare.delete(value)
       held.set(value, now)
       if (before && source.discard && source.overlapMs !== undefined)
@@ -131,8 +133,6 @@ export function createSecretSource(
     }
   }
 }
-
-const isMade = ({ lease }: Reading, { issues }: ValueSource) => lease !== undefined && issues
 
 const isSame = (a: Reading | undefined, b: Reading | undefined) =>
   isDeepStrictEqual(a?.fields.reveal(), b?.fields.reveal())

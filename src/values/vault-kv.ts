@@ -18,7 +18,13 @@ export const vaultKv = defineValue({
     const { address, secrets } = vault(name)
     const read = async (signal: AbortSignal): Promise<Reading> => {
       const { fields, version } = await secrets.readKv(place, signal)
-      return { fields, version: version === 0 ? '' : `v${version}`, receivedAt: clock.now(), notAfter: NEVER }
+      return {
+        fields,
+        version: version === 0 ? '' : `v${version}`,
+        made: false,
+        receivedAt: clock.now(),
+        notAfter: NEVER,
+      }
     }
     return {
       origin: `vault-kv ${address} ${place.mount} ${place.path}${place.version === undefined ? '' : ` v${place.version}`}`,

@@ -77,6 +77,7 @@ export const vaultRead = defineValue({
 const readingOf = ({ fields, lease }: VaultSecret, now: number): Reading => ({
   fields,
   version: lease ? `since ${new Date(now).toISOString()}` : '',
+  made: lease !== undefined,
   receivedAt: now,
   ...(lease
     ? {

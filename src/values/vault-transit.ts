@@ -43,7 +43,13 @@ export const vaultTransit = defineValue({
         return [field, encoding === 'base64' ? plaintext : textOf(Buffer.from(plaintext, 'base64'), field)]
       })
       const receivedAt = clock.now()
-      return { fields: new Secret(Object.fromEntries(decrypted)), version: '', receivedAt, notAfter: NEVER }
+      return {
+        fields: new Secret(Object.fromEntries(decrypted)),
+        version: '',
+        made: false,
+        receivedAt,
+        notAfter: NEVER,
+      }
     }
     return {
       origin: `vault-transit ${address} ${mount} ${key} ${names.map((field) => `${field}:${ciphertext[field]}`).join(' ')}`,

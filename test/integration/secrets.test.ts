@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -12,7 +13,7 @@ import { type Running, run } from '../support/sidecar.ts'
 import { until } from '../support/until.ts'
 import { startVault, type TestVault } from '../support/vault.ts'
 
-const skip = await skipReason('vault')
+const skip = await skipReason('vault', 'ssh-keygen')
 
 describe('secrets from a real Vault', { skip }, async () => {
   const vault = skip ? undefined : await startVault()
@@ -109,6 +110,67 @@ describe('secrets from a real Vault', { skip }, async () => {
     assert.equal(text('app.sh'), "export DB_PASS='p1'\nexport DB_USER='u1'\n")
     assert.equal(text('app.yaml'), 'db:\n  pass: "p1"\n  user: "u1"\n')
     assert.equal(text('app.properties'), 'DB_PASS=p1\nDB_USER=u1\n')
+  })
+
+  describe('SSH certificates', () => {
+    const sshRead = (path: string) => execFileSync('ssh-keygen', ['-L', '-f', path], { encoding: 'utf8' })
+    const outputs = (folder: string) => [
+      { kind: 'template', directory: join(folder, 'out'), file: 'id-cert.pub', template: '{{ ssh.certificate }}' },
+      { kind: 'template', directory: join(folder, 'out'), file: 'id', template: '{{ ssh.private_key }}' },
+    ]
+    const setup = async (role: string, settings: object) => {
+      const { data } = await api('GET', 'sys/mounts')
+      if (!data?.['ssh/']) {
+        await api('POST', 'sys/mounts/ssh', { type: 'ssh' })
+        await api('POST', 'ssh/config/ca', { generate_signing_key: true })
+      }
+      await api('POST', `ssh/roles/${role}`, {
+        key_type: 'ca',
+        allow_user_certificates: true,
+        allow_host_certificates: true,
+        allowed_users: '*',
+        allowed_domains: 'example.com',
+        allow_subdomains: true,
+        default_extensions: { 'permit-pty': '' },
+        ...settings,
+      })
+    }
+
+    test('a user gets a key and a certificate that OpenSSH reads, renewed at 2/3 of its life', async () => {
+      await setup('user', { ttl: '6s' })
+      await using running = start({ ssh: { kind: 'vault-ssh', role: 'user', principals: ['deploy'] } }, { outputs })
+      await becomes(running, 'is delivered', isActive)
+      const [certificate, key] = ['id-cert.pub', 'id'].map((file) => join(running.folder, 'out', file))
+      const text = sshRead(certificate ?? '')
+      assert.match(text, /user certificate[\s\S]*Principals:\s+deploy/)
+      const fingerprint = (out: string) => /SHA256:\S+/.exec(out)?.[0]
+      const ofKey = execFileSync('ssh-keygen', ['-l', '-f', key ?? ''], { encoding: 'utf8' })
+      assert.equal(/Public key: \S+ (SHA256:\S+)/.exec(text)?.[1], fingerprint(ofKey))
+      await until('another one is in place', () => sshRead(certificate ?? '') !== text)
+    })
+
+    test('a host keeps its key, and a restart asks for nothing', async () => {
+      await setup('host', { ttl: '1h' })
+      const folder = mkdtempSync(join(root, 'ssh-'))
+      execFileSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(folder, 'host')])
+      const value = {
+        kind: 'vault-ssh',
+        role: 'host',
+        type: 'host',
+        principals: ['web.example.com'],
+        publicKeyFile: join(folder, 'host.pub'),
+      }
+      const out = () => [
+        { kind: 'template', directory: join(folder, 'out'), file: 'cert.pub', template: '{{ ssh.certificate }}' },
+      ]
+      const signed = async () => ((await vault?.audited()) ?? []).filter(({ path }) => path === 'ssh/sign/host').length
+      for (let round = 0; round < 2; round += 1) {
+        await using running = start({ ssh: value }, { outputs: out })
+        await becomes(running, 'is delivered', isActive)
+        assert.match(sshRead(join(folder, 'out', 'cert.pub')), /host certificate[\s\S]*Principals:\s+web\.example\.com/)
+      }
+      assert.equal(await signed(), 1)
+    })
   })
 
   describe('what is wrong is told with secret, path and fix, and the last good delivery stays', () => {

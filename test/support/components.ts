@@ -121,6 +121,18 @@ const COMPONENTS = {
         takes: 'half a minute',
       }),
   }),
+  consul: pinned({
+    command: 'consul',
+    version: '1.21.0',
+    takes: '6 to 10 minutes',
+    built: (target) =>
+      buildPinned(target, {
+        title: 'Consul',
+        folder: 'consul',
+        program: 'github.com/hashicorp/consul',
+        takes: '6 to 10 minutes',
+      }),
+  }),
   'vault-plugin-auth-kubernetes': published(
     'vault-plugin-auth-kubernetes',
     '0.23.1',
@@ -148,6 +160,7 @@ const COMPONENTS = {
   'kube-score': published('kube-score', '1.20.0', 'github.com/zegl/kube-score/cmd/kube-score', 'half a minute'),
   nginx: apt('nginx', 'nginx-light'),
   haproxy: apt('haproxy', 'haproxy'),
+  'ssh-keygen': apt('ssh-keygen', 'openssh-client'),
   // PATH may have neither; and its `rabbitmq-server` is for a service of root.
   postgres: { ...apt('postgres', 'postgresql'), keptIn: '/usr/lib/postgresql/*/bin' },
   'rabbitmq-server': { ...apt('rabbitmq-server', 'rabbitmq-server'), keptIn: '/usr/lib/rabbitmq/bin' },
@@ -202,6 +215,22 @@ export async function skipReason(...names: readonly ComponentName[]): Promise<fa
       console.error(`SKIPPED: ${error.message}`)
       return error.message
     }
+  }
+  return false
+}
+
+/**
+ * The same for programs whose build takes longer than most want to wait for what they add: they are used where they are, and built only
+ * with CI set.
+ */
+export async function leaveOutReason(...names: readonly ComponentName[]): Promise<false | string> {
+  if (isCi()) return skipReason(...names)
+  for (const name of names) {
+    if (await isAvailable(name)) continue
+    const { recipe }: Component = COMPONENTS[name]
+    const reason = `LEFT OUT: the tests with ${name}, which is not there. Get it: ${recipe}`
+    console.error(reason)
+    return reason
   }
   return false
 }
