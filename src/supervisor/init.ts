@@ -3,9 +3,13 @@ import { locate } from '../reloaders/command.ts'
 /** Of the process: what it takes to become another program. */
 export interface Self {
   readonly pid: number
-  readonly env: Readonly<Record<string, string | undefined>>
+  readonly env: Record<string, string | undefined>
   readonly execve?: NodeJS.Process['execve']
 }
+
+/** Variables that shells put into the environment by themselves, and where it is noted which of them were not there before. */
+const SET_BY_SHELLS = ['PWD', 'OLDPWD', 'SHLVL']
+const NOTE = 'CERTFERRY_NOT_SET'
 
 /**
  * The first process of a container inherits the orphans of all others, and must wait for them, or they stay as zombies. Node waits only for
@@ -14,10 +18,19 @@ export interface Self {
  * what to warn of. To be called before anything is open or under way.
  */
 export async function standBeneathInit(command: readonly string[], self: Self): Promise<string | undefined> {
-  if (self.pid !== 1) return undefined
-  const shell = await locate('sh', `${self.env.PATH ?? ''}:/bin:/usr/bin`)
-  if (shell === undefined || self.execve === undefined) return NO_INIT
-  return self.execve(shell, ['sh', '-c', INIT, 'certferry-init', ...command])
+  const { env, pid, execve } = self
+  if (pid !== 1) {
+    const foreign = env[NOTE]?.split(' ') ?? []
+    for (const name of SET_BY_SHELLS) if (foreign.includes(name)) delete env[name]
+    delete env[NOTE]
+    return undefined
+  }
+  const shell = await locate('sh', `${env.PATH ?? ''}:/bin:/usr/bin`)
+  if (shell === undefined || execve === undefined) return NO_INIT
+  const given = Object.entries(env).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]]))
+  const note = SET_BY_SHELLS.filter((name) => env[name] === undefined).join(' ')
+  const asIs: Record<string, string> = { ...Object.fromEntries(given), [NOTE]: note }
+  return execve.call(self, shell, ['sh', '-c', INIT, 'certferry-init', ...command], asIs)
 }
 
 const NO_INIT =

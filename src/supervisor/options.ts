@@ -5,11 +5,9 @@ import { Duration, Timeout } from '../core/units.ts'
 import { FieldPath } from '../core/values.ts'
 import { MountPath, PathSegment } from '../vault/paths.ts'
 
-const SignalName = z
-  .string()
-  .refine((name): name is NodeJS.Signals => Object.hasOwn(constants.signals, name), {
-    error: 'must be a signal such as SIGTERM',
-  })
+const SignalName = z.string().refine((name): name is NodeJS.Signals => Object.hasOwn(constants.signals, name), {
+  error: 'must be a signal such as SIGTERM',
+})
 
 const Window = z
   .strictObject({

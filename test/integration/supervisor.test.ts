@@ -125,6 +125,14 @@ describe('how the command ends is how the supervisor ends:', () => {
   })
 })
 
+/** What `env -0` printed, beside the supervisor. */
+const environmentIn = (output: string) =>
+  output
+    .replace(/supervise: .*\n/g, '')
+    .split('\0')
+    .filter(Boolean)
+    .sort()
+
 describe('the command', () => {
   test('has the environment it is given, and no credential of certferry', async () => {
     const own = {
@@ -238,14 +246,14 @@ describe('at a stop', () => {
 
   test('what a command leaves behind is asked as well, and killed in the end', async () => {
     const mark = markOf('left')
-    const script = `sh -c 'trap "echo child asked; exit" TERM; echo child; while :; do sleep 0.1; done' "$0" &
+    const script = `sh -c 'trap "echo child asked; exit" TERM; echo child; sleep 1000 & wait' "$0" &
 sh -c "$1" "$0" & trap 'exit 4' TERM; wait`
-    const program = supervise(['sh', '-c', script, mark, STUBBORN], { stopTimeoutMs: 2_000 })
+    const program = supervise(['sh', '-c', script, mark, STUBBORN], { stopTimeoutMs: 3_000 })
     await until('both run', () => times(program.output(), 'child') === 1 && times(program.output(), 'stubborn') === 1)
     program.child.kill('SIGTERM')
     assert.equal(await program.ended, 4)
     assert.equal(times(program.output(), 'child asked'), 1)
-    assert.match(program.output(), /of its processes did not end within 2s of SIGTERM and must be killed/)
+    assert.match(program.output(), /of its processes did not end within 3s of SIGTERM and must be killed/)
     assert.deepEqual(marked(mark), [])
   })
 })
@@ -348,15 +356,29 @@ const look = () => {
 }
 look()`
 
+  /** Where `sh` is this shell. */
+  async function pathWith(shell: string): Promise<string> {
+    const folder = await mkdtemp(join(root, 'bin-'))
+    await symlink((await locate(shell, PATH)) ?? '', join(folder, 'sh'))
+    return `${folder}:${PATH}`
+  }
+
   const shells = ['dash', 'bash', 'busybox'].filter((name) => spawnSync(name, ['--help']).error === undefined)
   for (const shell of shells)
     test(`it goes beneath ${shell}, which leaves no orphan as a zombie and passes the exit code on`, async () => {
-      const folder = await mkdtemp(join(root, 'bin-'))
-      await symlink((await locate(shell, PATH)) ?? '', join(folder, 'sh'))
-      const program = supervise([process.execPath, '-e', ORPHANS], {}, CONTAINER, { PATH: `${folder}:${PATH}` })
+      const path = await pathWith(shell)
+      const program = supervise([process.execPath, '-e', ORPHANS], {}, CONTAINER, { PATH: path })
       assert.equal(await program.ended, 9, program.output())
       assert.match(program.output(), /^zombies: 0$/m)
       assert.doesNotMatch(program.output(), /started by 1$/m)
+    })
+
+  for (const shell of shells)
+    test(`${shell} leaves nothing of its own in the environment of the command`, async () => {
+      const own = { PATH: await pathWith(shell), KEPT: 'a\nb' }
+      const program = supervise(['env', '-0'], { env: { VALUE: 'x' } }, CONTAINER, own)
+      assert.equal(await program.ended, 0)
+      assert.deepEqual(environmentIn(program.output()), [`PATH=${own.PATH}`, 'KEPT=a\nb', 'VALUE=x'].sort())
     })
 
   test('signals reach the command once, its input and exit code are kept, and nothing is left', async () => {

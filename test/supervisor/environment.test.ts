@@ -17,6 +17,7 @@ describe('the environment of the command', () => {
     'BAO_TOKEN',
     'CERTFERRY_CONFIG',
     'certferry_x',
+    '_',
   ]
   for (const name of credentials)
     test(`has no ${name} of certferry`, () => {
