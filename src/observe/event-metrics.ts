@@ -23,6 +23,8 @@ export function createEventMetrics(registry: Registry) {
   const reloadOk = new Gauge(options('last_reload_successful'))
   const issued = new Counter(options('issued_total'))
   const rollbacks = new Counter(options('rollback_total'))
+  const deliveries = new Counter(options('secret_delivery_total'))
+  const secretRollbacks = new Counter(options('secret_rollback_total'))
   const tampers = new Counter(options('tamper_total'))
   const probes = new Counter(options('probe_total'))
   const requests = new Histogram(options('vault_request_duration_seconds'))
@@ -41,7 +43,12 @@ export function createEventMetrics(registry: Registry) {
 
   const countRotation = (certificate: string, code?: ErrorCode) =>
     rotations.inc({ certificate, result: resultOf(!code), reason: code ? reasonOf(code) : '' })
+  const countDelivery = (secret: string, code?: ErrorCode) =>
+    deliveries.inc({ secret, result: resultOf(!code), reason: code ? reasonOf(code) : '' })
   const handlers: Handlers = {
+    'secret.delivered': ({ secret }) => countDelivery(secret),
+    'secret.failed': ({ secret, code }) => countDelivery(secret, code),
+    'secret.rolled-back': ({ secret }) => secretRollbacks.inc({ secret }),
     'rotation.finished': ({ certificate }) => countRotation(certificate),
     'rotation.failed': ({ certificate, code }) => countRotation(certificate, code),
     'rotation.stage': ({ stage, durationMs }) => stages.observe({ stage }, durationMs / 1000),
@@ -71,19 +78,33 @@ export function createEventMetrics(registry: Registry) {
 
   return {
     handlers,
-    /** Drops the series of certificates that are no longer managed, and gives the others theirs. */
-    async limitTo(certificates: ReadonlySet<string>) {
-      for (const metric of [rotations, reloadOk, issued, rollbacks, tampers, probes]) {
-        for (const { labels } of (await metric.get()).values)
-          if (!certificates.has(String(labels.certificate))) metric.remove(labels)
-      }
+    /** Drops the series of certificates and secrets that are no longer managed, and gives the others theirs. */
+    async limitTo({
+      certificate: certificates,
+      secret: secrets,
+    }: Record<'certificate' | 'secret', ReadonlySet<string>>) {
+      // Reloads and files are of both.
+      const all = new Set([...certificates, ...secrets])
+      for (const metric of [rotations, issued, rollbacks, probes]) await limit(metric, 'certificate', certificates)
+      for (const metric of [reloadOk, tampers]) await limit(metric, 'certificate', all)
+      for (const metric of [deliveries, secretRollbacks]) await limit(metric, 'secret', secrets)
       // From zero, so that the first increase is seen as one.
+      for (const secret of secrets) {
+        deliveries.inc({ secret, result: resultOf(true), reason: '' }, 0)
+        secretRollbacks.inc({ secret }, 0)
+        tampers.inc({ certificate: secret }, 0)
+      }
       for (const certificate of certificates) {
         rotations.inc({ certificate, result: resultOf(true), reason: '' }, 0)
         for (const counter of [issued, rollbacks, tampers]) counter.inc({ certificate }, 0)
       }
     },
   }
+}
+
+/** Drops the series whose `label` is none of `names`. */
+async function limit(metric: Counter | Gauge, label: string, names: ReadonlySet<string>): Promise<void> {
+  for (const { labels } of (await metric.get()).values) if (!names.has(String(labels[label]))) metric.remove(labels)
 }
 
 const MAX_NAMESPACES = 200

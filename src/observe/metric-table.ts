@@ -51,6 +51,21 @@ export const CERTIFICATE_GAUGES = {
   ),
 }
 
+/** Read from the snapshot of each secret when scraped. */
+export const SECRET_GAUGES = {
+  secret_phase: gauge(
+    '1 for the present phase of the secret (PENDING, ACTIVE, DEGRADED, EXPIRED), 0 for the others.',
+    'secret',
+    'phase',
+  ),
+  secret_lease_expiry_timestamp_seconds: gauge(
+    'End of the lease of the secret that ends first; no series when nothing ends.',
+    'secret',
+  ),
+  secret_last_delivered_timestamp_seconds: gauge('When a change of the secret was delivered last.', 'secret'),
+  secret_consecutive_failures: gauge('Failed tries since the last complete success.', 'secret'),
+}
+
 const ROTATION_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const VAULT_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
@@ -87,6 +102,13 @@ export const EVENT_METRICS = {
     'Returns to the last verified certificate because the target refused a new one.',
     'certificate',
   ),
+  secret_delivery_total: counter(
+    'Deliveries of a changed secret by result (success, error); reason is the error code in lower case, empty on success.',
+    'secret',
+    'result',
+    'reason',
+  ),
+  secret_rollback_total: counter('Returns to the last good values because the target refused new ones.', 'secret'),
   tamper_total: counter('Files that someone else changed and certferry restored.', 'certificate'),
   probe_total: counter(
     'Looks at the target between rotations by result: match, other (serves another certificate), down.',

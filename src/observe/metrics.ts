@@ -7,11 +7,12 @@ import {
   type Metric,
   PREFIX,
   PROCESS_METRICS,
+  SECRET_GAUGES,
   SELF_METRICS,
   SIDECAR_GAUGES,
 } from './metric-table.ts'
 import { processReadings } from './process-metrics.ts'
-import type { CertificateStatus, SidecarStatus } from './status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus } from './status.ts'
 
 export interface MetricsDeps {
   readonly version: string
@@ -49,6 +50,10 @@ export function createMetrics({ version, snapshot, logDropped, auditLost }: Metr
     certificateReadings(() => current.certificates),
   )
   read(
+    SECRET_GAUGES,
+    secretReadings(() => current.secrets),
+  )
+  read(
     SIDECAR_GAUGES,
     sidecarReadings(() => current),
   )
@@ -64,7 +69,10 @@ export function createMetrics({ version, snapshot, logDropped, auditLost }: Metr
     contentType: registry.contentType,
     async text() {
       current = snapshot()
-      await counting.limitTo(new Set(current.certificates.map(({ name }) => name)))
+      await counting.limitTo({
+        certificate: new Set(current.certificates.map(({ name }) => name)),
+        secret: new Set(current.secrets.map(({ name }) => name)),
+      })
       return registry.metrics()
     },
   }
@@ -115,6 +123,22 @@ function certificateReadings(
     last_verified_timestamp_seconds: each(({ verifiedAt }) => seconds(verifiedAt)),
     rotation_consecutive_failures: each(({ failures }) => failures),
     issue_budget_left: each(({ budgetLeft }) => budgetLeft),
+  }
+}
+
+function secretReadings(
+  secrets: () => readonly SecretStatus[],
+): Record<keyof typeof SECRET_GAUGES, () => readonly Reading[]> {
+  const each = (value: (secret: SecretStatus) => number | null) => () =>
+    secrets().flatMap((secret): Reading[] => known(value(secret), { secret: secret.name }))
+  return {
+    secret_phase: () =>
+      secrets().flatMap(({ name, phase }) =>
+        PHASES.map((each): Reading => [Number(each === phase), { secret: name, phase: each }]),
+      ),
+    secret_lease_expiry_timestamp_seconds: each(({ expiresAt }) => seconds(expiresAt)),
+    secret_last_delivered_timestamp_seconds: each(({ deliveredAt }) => seconds(deliveredAt)),
+    secret_consecutive_failures: each(({ failures }) => failures),
   }
 }
 

@@ -1,7 +1,7 @@
 import { styleText } from 'node:util'
 import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
-import type { CertificateStatus, SidecarStatus } from './status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus } from './status.ts'
 
 export interface TableOptions {
   readonly now: number
@@ -18,38 +18,70 @@ interface Cell {
 
 const GAP = '  '
 const HEADS = ['NAME', 'PHASE', 'SERIAL', 'EXPIRES IN', 'RENEWS IN', 'ROTATED', 'SERVED']
+const SECRET_HEADS = ['SECRET', 'PHASE', 'EXPIRES IN', 'LOOK IN', 'DELIVERED', 'VALUES']
 const PHASE_STYLES = { ACTIVE: 'green', PENDING: 'yellow', DEGRADED: 'yellow', EXPIRED: 'red' } as const
 const NARROWEST_NAME = 12
 
-/** The snapshot as a table for people: one row per certificate, the reason beneath those in trouble. Ends with a newline. */
-export function renderStatus(status: SidecarStatus, { now, colour, width }: TableOptions): string {
-  const paint = ({ text, style }: Cell) => (colour && style ? styleText(style, text, { validateStream: false }) : text)
-  const rows = status.certificates.map((certificate) => rowOf(certificate, now))
-  const widths = fit([HEADS.map((text) => ({ text })), ...rows], width)
-  const line = (cells: readonly Cell[]) =>
-    cells
-      .map((cell, column) =>
-        // The last column needs no padding, which colours would hide from trimEnd.
-        paint(column === HEADS.length - 1 ? cell : { ...cell, text: pad(cell.text, widths[column] ?? 0) }),
-      )
-      .join(GAP)
-  const table = status.certificates.flatMap((certificate, index) => [
-    line(rows[index] ?? []),
-    ...troubleOf(certificate, now).flatMap((cell) =>
-      wrap(cell.text.split(' '), width - 4).map((text) => `    ${paint({ ...cell, text })}`),
-    ),
-  ])
+/** The snapshot as tables for people: a row per certificate and per secret, the reason beneath those in trouble. Ends with a newline. */
+export function renderStatus(status: SidecarStatus, options: TableOptions): string {
+  const { now, colour, width } = options
+  const paint = painter(colour)
+  const { certificates, secrets } = status
   const head = wrap(headline(status, now), width, ' · ').map((text) => paint({ text, style: 'dim' }))
   const notes = notesOf(status, now).flatMap((cell) =>
     wrap(cell.text.split(' '), width).map((text) => paint({ ...cell, text })),
   )
-  const heads = line(HEADS.map((text): Cell => ({ text, style: 'bold' })))
-  return [...head, ...notes, '', heads, ...table, ''].join('\n')
+  const ofCertificates = tableOf(
+    HEADS,
+    certificates.map((one) => ({ row: rowOf(one, now), trouble: troubleOf(one, now) })),
+    options,
+  )
+  const ofSecrets = tableOf(
+    SECRET_HEADS,
+    secrets.map((one) => ({ row: secretRowOf(one, now), trouble: troubleOf(one, now) })),
+    options,
+  )
+  return [
+    ...head,
+    ...notes,
+    ...(certificates.length > 0 || secrets.length === 0 ? ['', ...ofCertificates] : []),
+    ...(secrets.length > 0 ? ['', ...ofSecrets] : []),
+    '',
+  ].join('\n')
+}
+
+const painter = (colour: boolean) => (cell: Cell) =>
+  colour && cell.style ? styleText(cell.style, cell.text, { validateStream: false }) : cell.text
+
+interface Entry {
+  readonly row: readonly Cell[]
+  /** Beneath it. */
+  readonly trouble: readonly Cell[]
+}
+
+function tableOf(heads: readonly string[], entries: readonly Entry[], { colour, width }: TableOptions): string[] {
+  const paint = painter(colour)
+  const titles = heads.map((text): Cell => ({ text, style: 'bold' }))
+  const widths = fit([titles, ...entries.map(({ row }) => row)], width)
+  const line = (cells: readonly Cell[]) =>
+    cells
+      .map((cell, column) =>
+        // The last column needs no padding, which colours would hide from trimEnd.
+        paint(column === heads.length - 1 ? cell : { ...cell, text: pad(cell.text, widths[column] ?? 0) }),
+      )
+      .join(GAP)
+  const rows = entries.flatMap(({ row, trouble }) => [
+    line(row),
+    ...trouble.flatMap((cell) =>
+      wrap(cell.text.split(' '), width - 4).map((text) => `    ${paint({ ...cell, text })}`),
+    ),
+  ])
+  return [line(titles), ...rows]
 }
 
 /** `certferry 0.1.0 · up 3h 2m · 2 active, 1 degraded · Vault https://vault:8200 (token for 45m)`, in its parts. */
-function headline({ version, startedAt, vault, certificates }: SidecarStatus, now: number): string[] {
-  const phases = Map.groupBy(certificates, ({ phase }) => phase.toLowerCase())
+function headline({ version, startedAt, vault, certificates, secrets }: SidecarStatus, now: number): string[] {
+  const phases = Map.groupBy([...certificates, ...secrets], ({ phase }) => phase.toLowerCase())
   const counts = [...phases].map(([phase, group]) => `${group.length} ${phase}`).join(', ')
   const token = vault?.tokenExpiresAt ? ` (token for ${formatDuration(Math.max(vault.tokenExpiresAt - now, 0))})` : ''
   return [
@@ -97,8 +129,23 @@ function servedCell({ servedEqualsDisk, served, verified }: CertificateStatus): 
   return verified === 'pending' ? { text: '… pending', style: 'yellow' } : NOTHING
 }
 
-/** Beneath a certificate: what is wrong, when it is tried again, what to do. */
-function troubleOf({ lastError, reason, failures, nextAt }: CertificateStatus, now: number): Cell[] {
+function secretRowOf({ name, phase, expiresAt, nextAt, deliveredAt, values }: SecretStatus, now: number): Cell[] {
+  return [
+    { text: name },
+    { text: phase, style: PHASE_STYLES[phase] },
+    expiresAt === null ? NOTHING : left(expiresAt, now, { text: 'expired', style: 'red' }),
+    nextAt === null ? NOTHING : left(nextAt, now, { text: 'due' }),
+    deliveredAt === null ? NOTHING : { text: ago(deliveredAt, now) },
+    {
+      text: values
+        .map(({ name: value, version }) => (version?.startsWith('v') ? `${value} ${version}` : value))
+        .join(', '),
+    },
+  ]
+}
+
+/** Beneath a certificate or a secret: what is wrong, when it is tried again, what to do. */
+function troubleOf({ lastError, reason, failures, nextAt }: CertificateStatus | SecretStatus, now: number): Cell[] {
   if (!lastError) return []
   const next = nextAt === null ? '' : nextAt <= now ? ', next try now' : `, next try in ${formatDuration(nextAt - now)}`
   const tries = failures > 1 ? `, ${failures} failures` : ''
@@ -115,7 +162,7 @@ const ago = (instant: number, now: number) => `${formatDuration(Math.max(now - i
 
 /** Widths of the columns; names give way first where the terminal is narrow. */
 function fit(rows: readonly (readonly Cell[])[], width: number): number[] {
-  const widths = HEADS.map((_, column) => Math.max(...rows.map((row) => row[column]?.text.length ?? 0)))
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.text.length ?? 0)))
   const excess = widths.reduce((sum, each) => sum + each, GAP.length * (widths.length - 1)) - width
   const [name = 0, ...others] = widths
   return excess > 0 ? [Math.max(name - excess, Math.min(name, NARROWEST_NAME)), ...others] : widths

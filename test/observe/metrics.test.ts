@@ -6,12 +6,13 @@ import {
   EVENT_METRICS,
   PREFIX,
   PROCESS_METRICS,
+  SECRET_GAUGES,
   SELF_METRICS,
   SIDECAR_GAUGES,
 } from '../../src/observe/metric-table.ts'
 import { createMetrics } from '../../src/observe/metrics.ts'
 import type { SidecarStatus } from '../../src/observe/status.ts'
-import { active, NOW, pending, sidecar } from './samples.ts'
+import { active, leased, NOW, pending, sidecar } from './samples.ts'
 
 test('the names that dashboards rely on are all there', () => {
   const names = { ...CERTIFICATE_GAUGES, ...SIDECAR_GAUGES, ...EVENT_METRICS, ...SELF_METRICS }
@@ -27,10 +28,10 @@ test('the names that dashboards rely on are all there', () => {
 })
 
 test('every metric of the table is exposed with its type and, once there is something to tell, a value', async () => {
-  const { metrics } = start(sidecar([active('web')]))
+  const { metrics } = start(sidecar([active('web')], { secrets: [leased('app')] }))
   everyEvent(metrics)
   const { types, series } = parse(await metrics.text())
-  const tables = [CERTIFICATE_GAUGES, SIDECAR_GAUGES, EVENT_METRICS, SELF_METRICS]
+  const tables = [CERTIFICATE_GAUGES, SECRET_GAUGES, SIDECAR_GAUGES, EVENT_METRICS, SELF_METRICS]
   const expected = new Map([
     ...tables.flatMap((table) => Object.entries(table).map(([name, { type }]) => [PREFIX + name, type] as const)),
     ...Object.entries(PROCESS_METRICS).map(([name, { type }]) => [name, type] as const),

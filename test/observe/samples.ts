@@ -1,4 +1,4 @@
-import type { CertificateStatus, SidecarStatus } from '../../src/observe/status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus } from '../../src/observe/status.ts'
 
 export const NOW = Date.UTC(2026, 0, 2, 3, 4, 5)
 const HOUR = 3_600_000
@@ -65,6 +65,23 @@ export const pending = (name: string, change: Partial<CertificateStatus> = {}): 
     names: [],
     ...change,
   })
+
+export const leased = (name: string, change: Partial<SecretStatus> = {}): SecretStatus => ({
+  name,
+  phase: 'ACTIVE',
+  reason: null,
+  lastError: null,
+  values: [
+    { name: 'api', version: 'v3', expiresAt: null },
+    { name: 'db', version: 'since 2026-01-01T00:00:00.000Z', expiresAt: NOW + HOUR },
+  ],
+  expiresAt: NOW + HOUR,
+  nextAt: NOW + 5 * 60_000,
+  deliveredAt: NOW - 2 * HOUR,
+  failures: 0,
+  directories: ['/secrets'],
+  ...change,
+})
 
 export const sidecar = (
   certificates: readonly CertificateStatus[],

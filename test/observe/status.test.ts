@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { stripVTControlCharacters } from 'node:util'
 import { SidecarStatus, statusJson } from '../../src/observe/status.ts'
 import { renderStatus } from '../../src/observe/status-table.ts'
-import { active, NOW, pending, sidecar } from './samples.ts'
+import { active, leased, NOW, pending, sidecar } from './samples.ts'
 
 const troubled = active('api', {
   phase: 'DEGRADED',
@@ -38,6 +38,31 @@ test('a snapshot goes to JSON with ISO times and comes back the same', () => {
 test('a client understands a newer sidecar that tells more', () => {
   const json: object = JSON.parse(JSON.stringify(statusJson(sidecar([]))))
   assert.deepEqual(SidecarStatus.parse({ ...json, moonPhase: 'full' }), sidecar([]))
+})
+
+test('secrets have a table of their own, beneath that of the certificates', () => {
+  const trouble = {
+    code: 'SECRET_DELETED',
+    message: 'version 3 was deleted',
+    hint: 'Undelete it.',
+    stage: 'fetch',
+    at: NOW,
+  }
+  const status = sidecar([active('web')], {
+    secrets: [
+      leased('app'),
+      leased('mail', { phase: 'DEGRADED', expiresAt: null, reason: 'secret_deleted', lastError: trouble }),
+    ],
+  })
+  assert.equal(
+    renderStatus(status, { now: NOW, colour: false, width: 80 }).split('\n\n').at(-1),
+    `SECRET  PHASE     EXPIRES IN  LOOK IN  DELIVERED  VALUES
+app     ACTIVE    1h          5m       2h ago     api v3, db
+mail    DEGRADED  –           5m       2h ago     api v3, db
+    secret_deleted: version 3 was deleted (fetch, 0ms ago, next try in 5m)
+    Undelete it.
+`,
+  )
 })
 
 test('status is a table, with the reason and the hint beneath a certificate in trouble', () => {

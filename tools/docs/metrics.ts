@@ -4,6 +4,7 @@ import {
   type Metric,
   PREFIX,
   PROCESS_METRICS,
+  SECRET_GAUGES,
   SELF_METRICS,
   SIDECAR_GAUGES,
 } from '../../src/observe/metric-table.ts'
@@ -38,6 +39,10 @@ seconds. What is not known has no series. The series of a certificate end when i
 ## Per certificate
 
 ${rows(CERTIFICATE_GAUGES)}
+
+## Per secret
+
+${rows(SECRET_GAUGES)}
 
 ## Sidecar, Vault and target
 
