@@ -19,7 +19,7 @@ import { referencesIn } from '../supervisor/references.ts'
 import { type Referred, referredIn } from '../supervisor/referred.ts'
 import { forwardSignals } from '../supervisor/signals.ts'
 import { createSupervisor, type Supervisor } from '../supervisor/supervisor.ts'
-import { pauseFor } from '../supervisor/window.ts'
+import { untilItMayBeTold } from '../supervisor/waiting.ts'
 import type { Io } from './io.ts'
 import { isSettled, whyStopped } from './settled.ts'
 
@@ -27,8 +27,6 @@ import { isSettled, whyStopped } from './settled.ts'
 const REFERENCES = 'exec-environment'
 /** Changes that follow one another this closely are told as one, ms. */
 const QUIET_MS = 1_000
-/** A window may be days away; the clock is looked at this often, ms. */
-const LOOK_MS = 60_000
 
 export interface ExecArguments {
   readonly config: string
@@ -205,18 +203,12 @@ async function untilItMay(
 ): Promise<void> {
   signal.throwIfAborted()
   await systemClock.sleep(QUIET_MS, signal)
-  const random = systemClock.random()
-  const given = window && { cron: window.cron, timezone: window.timezone, durationMs: window.duration }
-  let isTold = false
-  for (;;) {
-    const pause = pauseFor({ splayMs, window: given, now: systemClock.now(), random }) ?? LOOK_MS
-    if (pause <= 0) return
-    if (!isTold && pause > QUIET_MS) emit('exec.waits', { changed: changes.peek(), nextAt: systemClock.now() + pause })
-    isTold = true
-    await systemClock.sleep(Math.min(pause, LOOK_MS), signal)
-    // Without a window the splay is over then; asked anew it would be the same again.
-    if (!window && pause <= LOOK_MS) return
+  const given = window && { cron: window.cron, timezone: window.timezone ?? 'UTC', durationMs: window.duration }
+  const onWait = (pause: number | undefined) => {
+    if (pause !== undefined && pause > QUIET_MS)
+      emit('exec.waits', { changed: changes.peek(), nextAt: systemClock.now() + pause })
   }
+  await untilItMayBeTold({ splayMs, window: given }, { clock: systemClock, onWait }, signal)
 }
 
 async function tellOnce(
