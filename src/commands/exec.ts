@@ -74,7 +74,11 @@ export async function exec(
     { argv, stopSignal: options.stopSignal, stopTimeoutMs: options.stopTimeout },
     { clock: systemClock, terminal, warn },
   )
+  // A stop that came while the last secret did.
+  io.signal.throwIfAborted()
   using _forwarding = forwardSignals(io.releaseSignals(), supervisor, terminal)
+  // Signals no longer abort it, but a defect of certferry does: the command must not outlive its supervisor.
+  io.signal.addEventListener('abort', () => void supervisor.stop(), { once: true })
   changes.take()
   await supervisor.start(env)
   emit('exec.started', { command: commandLine(argv) })
