@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { locate } from '../../src/reloaders/command.ts'
+import { bundleCli } from '../../tools/build.ts'
 import { bundled, nodeIn } from '../support/bundled.ts'
 import { type Running, startProgram } from '../support/program.ts'
 import { until } from '../support/until.ts'
@@ -415,6 +416,26 @@ trap 'echo got TERM; exit 6' TERM; read line; echo "read $line"; while :; do sle
     process.kill(Number(below), 'SIGKILL')
     assert.equal(await program.ended, 137)
     assert.deepEqual(marked(mark), [])
+  })
+
+  test('certferry exec does the same, with a certificate of its own', async () => {
+    const folder = await mkdtemp(join(root, 'exec-'))
+    await bundleCli(folder)
+    const config = join(folder, 'config.yaml')
+    const text = `certificates:
+  - name: web
+    source: { kind: dev-ca, directory: ${folder}/ca, commonName: web.internal, ttl: 1h }
+    outputs: [{ kind: pem, directory: ${folder}/tls }]
+`
+    await writeFile(config, text, { mode: 0o600 })
+    const script = `[ -s ${folder}/tls/tls.crt ] && "$0" -e "$1"; trap 'exit 6' TERM; echo ready; while :; do sleep 1000 & wait $!; done`
+    const command = ['sh', '-c', script, process.execPath, ORPHANS]
+    const cli = [process.execPath, join(folder, 'cli.cjs'), 'exec', '-c', config, '--', ...command]
+    const program = startProgram([...CONTAINER, ...cli], { PATH })
+    await until('the command is ready', () => times(program.output(), 'ready') === 1)
+    process.kill(await childOf(program), 'SIGTERM')
+    assert.equal(await program.ended, 6, program.output())
+    assert.match(program.output(), /^zombies: 0$/m)
   })
 
   test('without a shell it says so, once, and runs the command all the same', async () => {
