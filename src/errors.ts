@@ -74,13 +74,13 @@ export const ERRORS = {
   PERMISSION_DENIED: {
     retry: 'config',
     exit: 69,
-    hint: 'Check the policies of this Vault token or role: the path needs the capability "update".',
+    hint: 'Check the policies of this Vault token or role: the path needs the capability "update", or "read" where the message says GET.',
   },
   ROLE_MISSING: { retry: 'config', exit: 69, hint: 'Create the PKI role, or correct source.role.' },
   MOUNT_MISSING: {
     retry: 'config',
     exit: 69,
-    hint: 'Enable the secrets engine at that path, or correct source.mount.',
+    hint: 'Enable the secrets engine at that path, or correct mount and path in the config.',
   },
   ISSUER_MISSING: {
     retry: 'config',

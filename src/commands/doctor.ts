@@ -1,12 +1,14 @@
 import { styleText } from 'node:util'
 import { loadConfig } from '../config/config.ts'
+import type { Content } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
+import type { Snapshot } from '../core/snapshot.ts'
 import { formatDuration } from '../core/units.ts'
 import { ERRORS, toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import { peek } from '../outputs/peek.ts'
 import { examineVolume } from '../outputs/volume.ts'
-import type { ManagedCertificate } from '../rotation.ts'
+import type { Managed, ManagedCertificate } from '../rotation.ts'
 import type { TokenInfo, Vault } from '../vault/client.ts'
 import { count, counts, type Io, print } from './io.ts'
 
@@ -29,6 +31,10 @@ export async function doctor(file: string, io: Io): Promise<number> {
   for (const { cert } of idle.certificates) {
     tell.section(cert.name)
     for await (const finding of examineCertificate(cert, limit)) tell.finding(finding)
+  }
+  for (const { secret } of idle.secrets) {
+    tell.section(secret.name)
+    for await (const finding of examineSecret(secret, limit)) tell.finding(finding)
   }
   return tell.total()
 }
@@ -85,12 +91,7 @@ async function* examineTarget(cert: ManagedCertificate, limit: Limit): AsyncGene
 
 async function* examineCertificate(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
   yield* await cert.source.examine(limit()).catch((error: unknown) => [failed(error)])
-  for (const directory of new Set(cert.outputs.map((output) => output.directory))) {
-    yield* attempt(
-      () => examineVolume(directory),
-      (found) => found,
-    )
-  }
+  yield* examineVolumes(cert)
   for (const remote of cert.remotes) {
     yield* attempt(
       () => remote.inspect(limit()),
@@ -107,7 +108,28 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
   }
 }
 
-async function* askTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
+async function* examineSecret(secret: Managed<Snapshot>, limit: Limit): AsyncGenerator<Finding> {
+  yield* await secret.source.examine(limit()).catch((error: unknown) => [failed(error)])
+  for (const output of secret.outputs) {
+    yield* attempt(
+      async () => output.prepare?.(),
+      () => `${output.directory}/${output.names.join(', ')} can be made of it`,
+    )
+  }
+  yield* examineVolumes(secret)
+  yield* askReloaders(secret, limit)
+}
+
+async function* examineVolumes<C extends Content>({ outputs }: Managed<C>): AsyncGenerator<Finding> {
+  for (const directory of new Set(outputs.map((output) => output.directory))) {
+    yield* attempt(
+      () => examineVolume(directory),
+      (found) => found,
+    )
+  }
+}
+
+async function* askReloaders<C extends Content>(cert: Managed<C>, limit: Limit): AsyncGenerator<Finding> {
   for (const reloader of cert.reloaders) {
     yield* attempt(
       () => reloader.inspect(),
@@ -120,6 +142,10 @@ async function* askTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerato
       () => `${reloader.testCommand} passes`,
     )
   }
+}
+
+async function* askTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
+  yield* askReloaders(cert, limit)
   for (const verifier of cert.verifiers) {
     const served = await verifier.probe(limit())
     if (served.up)

@@ -2,54 +2,64 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
-import { type CertificateConfig, loadConfig } from '../config/config.ts'
-import type { Bundle } from '../core/bundle.ts'
+import { loadConfig } from '../config/config.ts'
+import { type Content, NEVER } from '../core/content.ts'
 import { decide, evolve, initialState } from '../core/state.ts'
 import { formatDuration } from '../core/units.ts'
 import { toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import { mismatchOf, policyOf } from '../keep-fresh.ts'
-import { visibleNames } from '../outputs/output.ts'
-import { peek } from '../outputs/peek.ts'
-import type { ManagedCertificate } from '../rotation.ts'
+import { bundleFile } from '../outputs/bundle-file.ts'
+import { type RemoteOutput, visibleNames } from '../outputs/output.ts'
+import { peekAs } from '../outputs/peek.ts'
+import { readingsFile } from '../outputs/readings-file.ts'
+import type { Codec } from '../outputs/store.ts'
+import type { Managed } from '../rotation.ts'
 import { type Io, print } from './io.ts'
 
 /** For each copy looked at. */
 const LIMIT_MS = 10_000
 
-/** What `run` would do with one certificate, and when. */
+/** What `run` would do with one certificate or secret, and when. */
 interface Plan {
   readonly name: string
-  readonly action: 'renew now' | 'renew later'
+  /** `look`: ask the source whether it has something new. */
+  readonly action: 'renew now' | 'renew later' | 'look now' | 'look later'
   readonly why: string
   readonly at: string
-  readonly onDisk: { readonly serial: string; readonly notAfter: string } | null
+  readonly onDisk: { readonly serial: string; readonly notAfter: string | null } | null
   readonly ask: string
   readonly write: readonly string[]
   readonly tell: readonly string[]
-  readonly verify: readonly string[]
+  /** Null for a secret: nobody can be asked whether it is used. */
+  readonly verify: readonly string[] | null
 }
 
 /** Says what would be renewed, when, why and who would be told. Asks nobody for a certificate, takes no lock, writes nothing. */
 export async function plan(file: string, { json }: { readonly json: boolean }, io: Io): Promise<void> {
   await using idle = openIdle(loadConfig(file, io.env), io.env)
-  const plans = await Promise.all(idle.certificates.map(({ config, cert }) => planFor(config, cert)))
+  const plans = await Promise.all([
+    ...idle.certificates.map(({ cert }) => planFor(cert, bundleFile)),
+    ...idle.secrets.map(({ secret }) => planFor(secret, readingsFile)),
+  ])
   if (json) return print(io, JSON.stringify(plans, null, 2))
   print(io, plans.map((each) => describe(each, io)).join('\n\n'))
 }
 
-async function planFor({ name }: CertificateConfig, cert: ManagedCertificate): Promise<Plan> {
+async function planFor<C extends Content>(cert: Managed<C>, codec: Codec<C>): Promise<Plan> {
   const now = systemClock.now()
   const [first] = cert.outputs
-  const { current, memory } = await peek(first?.directory ?? '')
+  const { current, memory } = first ? await peekAs(codec, first.directory) : { current: undefined, memory: undefined }
   const task = taskFor(cert, current, memory?.seed ?? '', now)
-  const at = task.kind === 'wait' ? task.until : now
+  const isLater = task.kind === 'wait'
+  const at = isLater ? task.until : now
+  const isLook = task.kind === 'poll' || (isLater && cert.source.polling !== undefined)
   return {
-    name,
-    action: task.kind === 'wait' ? 'renew later' : 'renew now',
-    why: task.kind === 'wait' ? 'good until then' : task.why,
+    name: cert.name,
+    action: `${isLook ? 'look' : 'renew'} ${isLater ? 'later' : 'now'}`,
+    why: isLater ? 'good until then' : task.why,
     at: new Date(at).toISOString(),
-    onDisk: current ? { serial: current.serial, notAfter: new Date(current.notAfter).toISOString() } : null,
+    onDisk: current ? { serial: current.serial, notAfter: endOf(current) } : null,
     ask: cert.source.origin,
     write: [
       ...directoriesOf(cert).map((directory) => writes(cert, directory, current !== undefined)),
@@ -62,12 +72,12 @@ async function planFor({ name }: CertificateConfig, cert: ManagedCertificate): P
           .catch((error: unknown) => `${reloader.description}: not now, ${toSidecarError(error).message}`),
       ),
     ),
-    verify: cert.verifiers.map(({ description }) => description),
+    verify: codec.file === readingsFile.file ? null : cert.verifiers.map(({ description }) => description),
   }
 }
 
 /** What the loop would decide, taking for granted that what is on disk is served. */
-function taskFor(cert: ManagedCertificate, current: Bundle | undefined, seed: string, now: number) {
+function taskFor<C extends Content>(cert: Managed<C>, current: C | undefined, seed: string, now: number) {
   const policy = policyOf(cert, seed)
   const times = { now, elapsed: 0 }
   const fresh = initialState({ current, pending: undefined }, policy, times, 0)
@@ -79,10 +89,14 @@ function taskFor(cert: ManagedCertificate, current: Bundle | undefined, seed: st
   return decide(proven, times, mismatchOf(cert, current))
 }
 
-const directoriesOf = ({ outputs }: ManagedCertificate) => [...new Set(outputs.map(({ directory }) => directory))]
+const endOf = ({ notAfter }: Content) => (notAfter === NEVER ? null : new Date(notAfter).toISOString())
+
+const directoriesOf = <C extends Content>({ outputs }: Managed<C>) => [
+  ...new Set(outputs.map(({ directory }) => directory)),
+]
 
 /** What is written where; and before the first set, which files of somebody else it replaces. */
-function writes({ outputs }: ManagedCertificate, directory: string, isOurs: boolean): string {
+function writes<C extends Content>({ outputs }: Managed<C>, directory: string, isOurs: boolean): string {
   const mates = outputs.filter((output) => output.directory === directory)
   const layout = mates[0]?.layout ?? 'generation'
   const names = visibleNames(
@@ -93,25 +107,32 @@ function writes({ outputs }: ManagedCertificate, directory: string, isOurs: bool
   return `${directory} (${layout}): ${names.join(' ')}${foreign.length > 0 ? `; replaces the ${foreign.join(', ')} that is there` : ''}`
 }
 
-const copies = ({ place, inspect }: ManagedCertificate['remotes'][number]): Promise<string> =>
+const copies = ({ place, inspect }: Pick<RemoteOutput, 'place' | 'inspect'>): Promise<string> =>
   inspect(AbortSignal.timeout(LIMIT_MS)).catch(
     (error: unknown) => `${place}: not now, ${toSidecarError(error).message}`,
   )
 
 function describe({ name, action, why, at, onDisk, ask, write, tell, verify }: Plan, io: Io): string {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: io.stdout })
-  const isNow = action === 'renew now'
+  const isNow = action.endsWith(' now')
   const headline = isNow
     ? `${action}: ${why}`
-    : `renew in ${formatDuration(Date.parse(at) - systemClock.now())}, at ${at}`
+    : `${action.split(' ')[0]} in ${formatDuration(Date.parse(at) - systemClock.now())}, at ${at}`
   const row = (label: string, lines: readonly string[]) =>
     lines.map((line, index) => `  ${paint('dim', (index === 0 ? label : '').padEnd(8))}${line}`)
   return [
     `${paint('bold', name)}  ${paint(isNow ? 'yellow' : 'green', headline)}`,
-    ...row('on disk', [onDisk ? `serial ${onDisk.serial}, until ${onDisk.notAfter}` : 'nothing']),
+    ...row('on disk', [
+      onDisk
+        ? `${onDisk.serial.includes(' ') ? '' : 'serial '}${onDisk.serial}${onDisk.notAfter ? `, until ${onDisk.notAfter}` : ''}`
+        : 'nothing',
+    ]),
     ...row('ask', [ask]),
     ...row('write', write),
     ...row('tell', tell.length > 0 ? tell : ['nobody']),
-    ...row('verify', verify.length > 0 ? verify : ['nobody: the status will say verified: none']),
+    ...row(
+      'verify',
+      verify === null || verify.length > 0 ? (verify ?? []) : ['nobody: the status will say verified: none'],
+    ),
   ].join('\n')
 }

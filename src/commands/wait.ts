@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { formatDuration } from '../core/units.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
-import type { CertificateStatus } from '../observe/status.ts'
-import { count, type Io, print } from './io.ts'
+import { counts, type Io, print } from './io.ts'
 import { connectTo, type SocketOptions } from './socket.ts'
 
 const PERIOD_MS = 200
@@ -19,12 +18,19 @@ export async function wait(
   let missing = 'no answer yet'
   while (!signal.aborted) {
     try {
-      const { certificates } = await client.status(signal)
-      assertKnown(names, certificates)
-      const awaited = certificates.filter(
+      const { certificates, secrets } = await client.status(signal)
+      const all = [...certificates, ...secrets]
+      assertKnown(names, all)
+      const awaited = all.filter(
         ({ name, phase }) => (names.length === 0 || names.includes(name)) && phase !== 'ACTIVE' && phase !== 'DEGRADED',
       )
-      if (awaited.length === 0) return print(io, `ready: ${count(names.length || certificates.length, 'certificate')}`)
+      if (awaited.length === 0) {
+        const wanted = ({ name }: { readonly name: string }) => names.length === 0 || names.includes(name)
+        return print(
+          io,
+          `ready: ${counts({ certificates: certificates.filter(wanted), secrets: secrets.filter(wanted) })}`,
+        )
+      }
       missing = awaited
         .map(({ name, phase, reason }) => `${name} is ${phase}${reason ? ` (${reason})` : ''}`)
         .join(', ')
@@ -42,11 +48,11 @@ export async function wait(
   )
 }
 
-function assertKnown(names: readonly string[], certificates: readonly CertificateStatus[]): void {
-  const unknown = names.filter((name) => !certificates.some((certificate) => certificate.name === name))
+function assertKnown(names: readonly string[], all: readonly { readonly name: string }[]): void {
+  const unknown = names.filter((name) => !all.some((one) => one.name === name))
   if (unknown.length > 0)
     throw new SidecarError(
       'USAGE',
-      `no certificate named ${unknown.join(', ')}; there are: ${certificates.map(({ name }) => name).join(', ')}`,
+      `no certificate or secret named ${unknown.join(', ')}; there are: ${all.map(({ name }) => name).join(', ')}`,
     )
 }

@@ -8,6 +8,7 @@ import { Duration } from '../core/units.ts'
 import { mayHaveIssued, SidecarError } from '../errors.ts'
 import { pkiPath, type Vault } from '../vault/client.ts'
 import { MountPath, PathSegment, vaultName } from '../vault/paths.ts'
+import { examinePolicy } from '../vault/policy.ts'
 import { hasNames, NameOptions, NO_NAMES, namesFrom } from './name-options.ts'
 import { examineRole, type Wish } from './pki-role.ts'
 import { defineSource } from './source.ts'
@@ -112,8 +113,8 @@ async function examineGrant(
   wish: Wish,
   signal: AbortSignal,
 ): Promise<Finding[]> {
-  const path = pkiPath(method, { mount, role, issuerRef })
-  const policy = judgePolicy(await vault.capabilities(path, signal), path.join('/'))
+  const path = pkiPath(method, { mount, role, issuerRef }).join('/')
+  const policy = await examinePolicy(vault, { method: 'POST', path }, signal)
   const settings = await vault.readRole(mount, role, signal)
   if (!settings) {
     return [
@@ -130,23 +131,6 @@ async function examineGrant(
     policy,
     ...(troubles.length > 0 ? troubles : [{ ok: true, what: `the role ${role} allows these names, key and ttl` }]),
   ]
-}
-
-function judgePolicy(granted: readonly string[] | undefined, path: string): Finding {
-  if (!granted) {
-    return {
-      ok: undefined,
-      what: `this token may not ask what it may do, so whether the policy allows POST ${path} is not known`,
-      fix: 'For the doctor only: path "sys/capabilities-self" { capabilities = ["update"] }',
-    }
-  }
-  if (granted.includes('update') || granted.includes('root'))
-    return { ok: true, what: `the policy allows POST ${path}` }
-  return {
-    ok: false,
-    what: `the policy does not allow POST ${path} (granted: ${granted.join(', ')})`,
-    fix: `path "${path}" { capabilities = ["update"] }`,
-  }
 }
 
 /** The certificate exists by now, so a failure here must not waste it: without a root `check.chain` decides. */

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '../clock.ts'
+import type { Finding } from '../core/finding.ts'
 import type { Reading, Snapshot } from '../core/snapshot.ts'
-import { SidecarError } from '../errors.ts'
+import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
 import type { ValueSource } from './value.ts'
 
@@ -35,7 +36,7 @@ export function createSecretSource(
     origin,
     issues: entries.some(([, source]) => source.issues),
     ttlMs: undefined,
-    examine: async () => [],
+    examine: (signal) => Promise.all(entries.map(([value, source]) => examined(value, source, signal))),
     fetch: async (signal) =>
       compose(await all(entries, (value, source) => spareOf(value) ?? obtain(value, source, signal))),
     polling: { afterMs, look, delivered },
@@ -146,6 +147,15 @@ const summary = (readings: Readings) => ({
     .join(', '),
   notAfter: Math.min(...Object.values(readings).map(({ notAfter }) => notAfter)),
 })
+
+async function examined(value: string, source: ValueSource, signal: AbortSignal): Promise<Finding> {
+  const finding = await source.examine(signal).catch((thrown: unknown): Finding => {
+    signal.throwIfAborted()
+    const { message, kind } = toSidecarError(thrown)
+    return { ok: false, what: message, fix: kind.hint }
+  })
+  return { ...finding, what: `${value}: ${finding.what}` }
+}
 
 /** All at once. Each is waited for even when another fails, so that what Vault made is not lost; the error names the value. */
 async function all(

@@ -1,4 +1,5 @@
 import type { Clock } from '../clock.ts'
+import type { Finding } from '../core/finding.ts'
 import type { Reading } from '../core/snapshot.ts'
 import { definer } from '../registry.ts'
 import type { Vault } from '../vault/client.ts'
@@ -18,6 +19,8 @@ export interface ValueSource {
    * undefined where `read` has to make a new one. Throws as `read` does.
    */
   look(reading: Reading, signal: AbortSignal): Promise<Reading | undefined>
+  /** What would keep `read` from working, found out without making anything. */
+  examine(signal: AbortSignal): Promise<Finding>
   /** Where what was replaced is given back: how long after its successor is in service, ms. */
   readonly overlapMs?: number | undefined
   /** Gives it back. */

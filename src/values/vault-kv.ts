@@ -30,6 +30,11 @@ export const vaultKv = defineValue({
       origin: `vault-kv ${address} ${place.mount} ${place.path}${place.version === undefined ? '' : ` v${place.version}`}`,
       issues: false,
       read,
+      examine: async (signal) => {
+        const { fields, version } = await read(signal)
+        const what = `${place.mount}/${place.path}${version && ` ${version}`} has ${Object.keys(fields.reveal()).join(', ') || 'no field'}`
+        return { ok: true, what }
+      },
       afterMs: () => jittered(poll, clock.random),
       look: (_, signal) => read(signal),
     }

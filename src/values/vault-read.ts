@@ -6,6 +6,7 @@ import { Duration } from '../core/units.ts'
 import { Json } from '../core/values.ts'
 import type { VaultSecret } from '../vault/client.ts'
 import { jittered, poll, SecretPath, vaultName } from '../vault/paths.ts'
+import { examinePolicy } from '../vault/policy.ts'
 import { defineValue } from './value.ts'
 
 /** A lease is renewed, and what cannot be renewed replaced, after this share of its life. */
@@ -30,7 +31,8 @@ export const vaultRead = defineValue({
     ),
   }),
   create: ({ vault: name, path, parameters, poll, overlap }, { vault, clock }) => {
-    const { address, secrets } = vault(name)
+    const connection = vault(name)
+    const { address, secrets } = connection
     /** By the monotonic clock, which nobody sets back. */
     const refreshAt = new WeakMap<Reading['fields'], number>()
     const plan = (reading: Reading, restMs = restOf(reading)) => {
@@ -54,6 +56,7 @@ export const vaultRead = defineValue({
       origin: `vault-read ${address} ${path}${parameters === undefined ? '' : ` ${JSON.stringify(parameters)}`}`,
       issues: true,
       read,
+      examine: (signal) => examinePolicy(connection, { method: parameters ? 'POST' : 'GET', path }, signal),
       afterMs: (reading) => {
         return Math.min(jittered(poll, clock.random), untilRefresh(reading))
       },

@@ -9,6 +9,7 @@ import { Duration } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import { MountPath, PathSegment, vaultName } from '../vault/paths.ts'
+import { examinePolicy } from '../vault/policy.ts'
 import { defineValue } from './value.ts'
 
 /** A signed certificate is replaced after this share of its life. */
@@ -41,7 +42,8 @@ export const vaultSsh = defineValue({
       ),
   }),
   create: ({ vault: name, mount, role, type, principals, ttl, extensions, publicKeyFile }, { vault, clock }) => {
-    const { address, secrets } = vault(name)
+    const connection = vault(name)
+    const { address, secrets } = connection
     const path = `${mount}/sign/${role}`
     /** By the monotonic clock. */
     const dueAt = new WeakMap<Reading['fields'], number>()
@@ -80,6 +82,7 @@ export const vaultSsh = defineValue({
       origin: `vault-ssh ${address} ${path} ${type} ${principals.join(',')} ${ttl ?? ''} ${publicKeyFile ?? ''}`,
       issues: true,
       read,
+      examine: (signal) => examinePolicy(connection, { method: 'POST', path }, signal),
       afterMs: (reading) => Math.min(untilDue(reading), LOOK_MS),
       look: async (reading) => {
         const isOther =

@@ -4,6 +4,7 @@ import { Secret } from '../core/secret.ts'
 import type { Reading } from '../core/snapshot.ts'
 import { SidecarError } from '../errors.ts'
 import { MountPath, PathSegment, vaultName } from '../vault/paths.ts'
+import { examinePolicy } from '../vault/policy.ts'
 import { defineValue } from './value.ts'
 
 /** What it holds cannot change; only the right to decrypt it. */
@@ -30,7 +31,8 @@ export const vaultTransit = defineValue({
       .describe('base64 leaves what is decrypted as base64, for what is no text'),
   }),
   create: ({ vault: name, mount, key, ciphertext, encoding }, { vault, clock }) => {
-    const { address, secrets } = vault(name)
+    const connection = vault(name)
+    const { address, secrets } = connection
     const path = `${mount}/decrypt/${key}`
     const names = Object.keys(ciphertext)
     const read = async (signal: AbortSignal): Promise<Reading> => {
@@ -55,6 +57,7 @@ export const vaultTransit = defineValue({
       origin: `vault-transit ${address} ${mount} ${key} ${names.map((field) => `${field}:${ciphertext[field]}`).join(' ')}`,
       issues: false,
       read,
+      examine: (signal) => examinePolicy(connection, { method: 'POST', path }, signal),
       afterMs: () => LOOK_MS,
       look: (_, signal) => read(signal),
     }
