@@ -21,6 +21,7 @@ const Entry = z.object({
   hasInstallScript: z.boolean().default(false),
   dependencies: Names,
   optionalDependencies: Names,
+  peerDependencies: Names,
 })
 const Lockfile = z.object({ packages: z.record(z.string(), Entry) })
 
@@ -76,8 +77,9 @@ function packageIn(id: string, folders: readonly string[]): Package {
 
 /** The folders of the packages that the one in `folder` needs. */
 function needsOf(folder: string): string[] {
-  const { dependencies = {}, optionalDependencies = {} } = locked[folder] ?? {}
-  return Object.keys({ ...dependencies, ...optionalDependencies }).flatMap((name) => resolve(name, folder) ?? [])
+  const { dependencies = {}, optionalDependencies = {}, peerDependencies = {} } = locked[folder] ?? {}
+  // npm installs peers, too, those apart that are optional.
+  return Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies }).flatMap((name) => resolve(name, folder) ?? [])
 }
 
 /** As Node does: the nearest node_modules that has it. Optional packages may be nowhere. */
