@@ -105,6 +105,16 @@ export function kindOf(json: Json): string {
   return typeof json === 'number' ? 'a number' : 'true or false'
 }
 
+/** A path as {@link parseFieldPath} reads it. */
+export const describePath = (steps: readonly string[]): string =>
+  steps
+    .map((step, place) =>
+      /^[^.[\]"'\s]+$/.test(step) ? (place === 0 ? step : `.${step}`) : `["${step.replace(/["\\]/g, '\\$&')}"]`,
+    )
+    .join('')
+
+export const isMap = (json: Json): json is Fields => json !== null && typeof json === 'object' && !isList(json)
+
 export const isList = (json: Json): json is readonly Json[] => Array.isArray(json)
 
 const MOST_LISTED = 20
