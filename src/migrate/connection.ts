@@ -1,0 +1,280 @@
+import { absolutePath, type Context, given, type Notes, type PlainMap, reference, settleRest } from './migration.ts'
+import type { Settings } from './settings.ts'
+
+/** `vault` and `auto_auth` of Vault Agent, as `vault` of certferry. */
+export function fromVaultAgent(root: Settings, context: Context): PlainMap {
+  const { draft, tool } = context
+  const server = root.block('vault')
+  const autoAuth = root.block('auto_auth')
+  const method = autoAuth?.block('method')
+  const vault: PlainMap = {}
+  if (server) {
+    addServer(vault, server, context)
+    addTls(vault, server, { ca: 'ca_cert', cert: 'client_cert', key: 'client_key', name: 'tls_server_name' }, context)
+    if (server.flag('tls_skip_verify'))
+      draft.lose({ what: 'vault.tls_skip_verify', line: server.lineOf('tls_skip_verify'), why: SKIP_VERIFY })
+    settleRest(server, 'vault', { lost: { ca_path: CA_PATH }, covered: SERVER_COVERED }, context)
+  }
+  if (method) addMethod(vault, method, context)
+  else
+    draft.lose({
+      what: 'auto_auth',
+      line: 1,
+      why: `is missing, so ${tool} took a token from VAULT_TOKEN; certferry reads it too`,
+    })
+  for (const sink of autoAuth?.blocks('sink') ?? []) addSink(vault, sink, context)
+  if (autoAuth) settleRest(autoAuth, 'auto_auth', { covered: AUTO_AUTH_COVERED }, context)
+  return vault
+}
+
+/** `vault` of consul-template, as `vault` of certferry. */
+export function fromConsulTemplate(root: Settings, context: Context): PlainMap {
+  const { draft } = context
+  const server = root.block('vault')
+  const vault: PlainMap = {}
+  if (!server) return vault
+  const ssl = server.block('ssl')
+  addServer(vault, server, context)
+  if (ssl) {
+    addTls(vault, ssl, { ca: 'ca_cert', cert: 'cert', key: 'key', name: 'server_name' }, context)
+    if (ssl.flag('verify') === false)
+      draft.lose({ what: 'vault.ssl.verify', line: ssl.lineOf('verify'), why: SKIP_VERIFY })
+    ssl.flag('enabled')
+    settleRest(
+      ssl,
+      'vault.ssl',
+      { lost: { ca_path: CA_PATH, ca_cert_bytes: 'write the certificate into a file and name that in vault.caFile' } },
+      context,
+    )
+  }
+  const auth = consulTemplateAuth(server, context)
+  if (auth) vault.auth = auth
+  if (server.flag('renew_token') === false)
+    draft.lose({
+      what: 'vault.renew_token',
+      line: server.lineOf('renew_token'),
+      why: 'certferry renews its token as long as Vault lets it, and then logs in again',
+    })
+  server.flag('enabled')
+  settleRest(
+    server,
+    'vault',
+    { lost: { client_user_agent: 'certferry names itself' }, covered: { ...SERVER_COVERED, ...TRANSPORT_COVERED } },
+    context,
+  )
+  return vault
+}
+
+const SKIP_VERIFY = 'certferry does not talk to a Vault it cannot authenticate; give vault.caFile'
+const CA_PATH = 'put the certificates into one PEM file and name that in vault.caFile'
+const SERVER_COVERED: Notes = {
+  retry: 'certferry tries on by itself, without end, with growing pauses; what is good stays in place',
+}
+const AUTO_AUTH_COVERED: Notes = {
+  enable_reauth_on_new_credentials:
+    'certferry reads the credential anew for each login, and one that was replaced is tried at once',
+}
+const TRANSPORT_COVERED: Notes = {
+  transport: 'vault.timeouts and vault.concurrency have defaults that fit',
+  default_lease_duration: 'what has no lease is read again as often as poll of the value says',
+  lease_renewal_threshold: 'leases are renewed at two thirds of their life',
+}
+
+function addServer(vault: PlainMap, server: Settings, { draft }: Context): void {
+  const address = server.text('address')
+  const namespace = server.text('namespace')
+  if (address !== undefined) vault.address = address
+  if (namespace !== undefined) vault.namespace = namespace
+  if (address === undefined || !isPlainHttp(address)) return
+  vault.address = address.replace(/^http:/i, 'https:')
+  draft.lose({
+    what: 'vault.address',
+    line: server.lineOf('address'),
+    why: `${address} is not encrypted, which certferry accepts on a loopback address only; it is written with https, which Vault has to speak`,
+  })
+}
+
+const isPlainHttp = (address: string) =>
+  /^http:/i.test(address) && !/^http:\/\/(?:localhost|127(?:\.\d+){3}|\[::1\])(?:[:/]|$)/i.test(address)
+
+interface TlsNames {
+  readonly ca: string
+  readonly cert: string
+  readonly key: string
+  readonly name: string
+}
+
+function addTls(vault: PlainMap, settings: Settings, names: TlsNames, context: Context): void {
+  const add = (ours: string, theirs: string) => {
+    const path = settings.text(theirs)
+    if (path !== undefined && path !== '') vault[ours] = absolutePath(path, vault, ours, context)
+  }
+  add('caFile', names.ca)
+  add('clientCertFile', names.cert)
+  add('clientKeyFile', names.key)
+  const serverName = settings.text(names.name)
+  if (serverName !== undefined && serverName !== '') vault.serverName = serverName
+}
+
+function addMethod(vault: PlainMap, method: Settings, context: Context): void {
+  const { draft } = context
+  const kind = (method.text('type') ?? method.labels[0] ?? '').toLowerCase()
+  const mount = method
+    .text('mount_path')
+    ?.replace(/^auth\//, '')
+    .replace(/\/$/, '')
+  const namespace = method.text('namespace')?.replace(/\/$/, '')
+  if (namespace !== undefined && vault.namespace === undefined) vault.namespace = namespace
+  else if (namespace !== undefined && namespace !== String(vault.namespace).replace(/\/$/, ''))
+    draft.lose({
+      what: 'auto_auth.method.namespace',
+      line: method.lineOf('namespace'),
+      why: `certferry logs in and reads in one namespace, vault.namespace; move the role to ${String(vault.namespace)}`,
+    })
+  const config = method.block('config')
+  const translate = METHODS[kind]
+  if (translate && config) {
+    const auth: PlainMap = { kind: KINDS[kind] ?? kind }
+    if (mount !== undefined && mount !== auth.kind) auth.mount = mount
+    translate(auth, config, { vault, context })
+    vault.auth = auth
+    settleRest(config, 'auto_auth.method.config', { lost: METHOD_LOST, covered: METHOD_COVERED }, context)
+  } else
+    draft.lose({
+      what: `auto_auth.method "${kind}"`,
+      line: method.line,
+      why: translate
+        ? 'has no config'
+        : `there is no such method in certferry; choose one of ${[...new Set(Object.keys(METHODS))].join(', ')}, or have ${context.tool} keep a token in a file and read that (kind token, tokenFile)`,
+    })
+  settleRest(
+    method,
+    'auto_auth.method',
+    {
+      lost: { wrap_ttl: 'the token of the login stays in certferry, unwrapped' },
+      covered: { min_backoff: BACKOFF, max_backoff: BACKOFF, exit_on_err: BACKOFF },
+    },
+    context,
+  )
+}
+
+const BACKOFF = 'certferry logs in again by itself, with growing pauses, and says why not; it does not end over it'
+const POLLED = 'the file is read anew for each login'
+const METHOD_COVERED: Notes = {
+  jwt_read_period: POLLED,
+  password_read_period: POLLED,
+  reload: 'certificate and key are read anew for each login',
+  reload_period: 'certificate and key are read anew for each login',
+  credential_poll_interval: 'credentials are read anew for each login',
+  remove_jwt_follows_symlinks: 'no file is removed',
+  remove_password_follows_symlinks: 'no file is removed',
+}
+const METHOD_LOST: Notes = {
+  nonce: 'of the login as an EC2 instance, which certferry does not have; use the role with IAM',
+  jwt_exp: 'Vault decides by the role',
+}
+
+interface Target {
+  readonly vault: PlainMap
+  readonly context: Context
+}
+
+/** Kinds of Vault Agent that have another name here. */
+const KINDS: Readonly<Record<string, string>> = { token_file: 'token' }
+
+type Translate = (auth: PlainMap, config: Settings, target: Target) => void
+
+const file = (auth: PlainMap, name: string, path: string | undefined, { context }: Target) => {
+  if (path !== undefined) auth[name] = absolutePath(path, auth, name, context)
+}
+
+/** Vault Agent removes some credentials once they are read, unless told otherwise. */
+const stays = (auth: PlainMap, name: string, isRemoved: boolean, { context }: Target) => {
+  if (isRemoved)
+    context.draft.remark(
+      auth,
+      name,
+      `${context.tool} removed this file once it had read it; certferry leaves it, to log in again after a restart.`,
+    )
+}
+
+const METHODS: Readonly<Record<string, Translate>> = {
+  kubernetes: (auth, config, target) => {
+    Object.assign(auth, given({ role: config.text('role') }))
+    file(auth, 'tokenFile', config.text('token_path'), target)
+  },
+  approle: (auth, config, target) => {
+    file(auth, 'roleIdFile', config.text('role_id_file_path'), target)
+    file(auth, 'secretIdFile', config.text('secret_id_file_path'), target)
+    const removes = config.flag('remove_secret_id_file_after_reading') ?? true
+    if (auth.secretIdFile !== undefined) stays(auth, 'secretIdFile', removes, target)
+    if (config.text('secret_id_response_wrapping_path') === undefined) return
+    auth.secretIdWrapped = true
+    target.context.draft.remark(
+      auth,
+      'secretIdWrapped',
+      'A token that wraps anything but a secret_id of this mount, or was unwrapped by somebody else, is refused and reported.',
+    )
+  },
+  jwt: (auth, config, target) => {
+    Object.assign(auth, given({ role: config.text('role') }))
+    file(auth, 'tokenFile', config.text('path'), target)
+    stays(auth, 'tokenFile', config.flag('remove_jwt_after_reading') ?? true, target)
+  },
+  cert: (auth, config, { vault, context }) => {
+    Object.assign(auth, given({ name: config.text('name') }))
+    // Vault Agent logs in with these, and then talks with those of its block vault; here one connection does both.
+    addTls(vault, config, { ca: 'ca_cert', cert: 'client_cert', key: 'client_key', name: '' }, context)
+  },
+  token_file: (auth, config, target) => file(auth, 'tokenFile', config.text('token_file_path'), target),
+  ldap: (auth, config, target) => {
+    Object.assign(auth, given({ username: config.text('username') }))
+    file(auth, 'passwordFile', config.text('password_file_path'), target)
+    stays(auth, 'passwordFile', config.flag('remove_password_after_reading') ?? true, target)
+  },
+}
+
+function addSink(_vault: PlainMap, sink: Settings, { draft }: Context): void {
+  const path = sink.block('config')?.text('path') ?? ''
+  draft.lose({ what: `auto_auth.sink ${path}`, line: sink.line, why: 'the token stays in certferry' })
+}
+
+/** The token of consul-template is never copied into the config. */
+function consulTemplateAuth(server: Settings, context: Context): PlainMap | undefined {
+  const { draft } = context
+  const role = server.text('k8s_auth_role_name')
+  const tokenFile = server.text('vault_agent_token_file')
+  const isWrapped = server.flag('unwrap_token') === true
+  if (isWrapped)
+    draft.lose({
+      what: 'vault.unwrap_token',
+      line: server.lineOf('unwrap_token'),
+      why: 'certferry unwraps a secret_id (auth kind approle with secretIdWrapped), not a token',
+    })
+  const token = server.text('token')
+  if (role !== undefined && role !== '') {
+    const mount = server.text('k8s_service_mount_path')
+    const auth: PlainMap = { kind: 'kubernetes', ...(mount !== undefined && mount !== 'kubernetes' && { mount }), role }
+    file(auth, 'tokenFile', server.text('k8s_service_account_token_path'), { vault: {}, context })
+    if (server.text('k8s_service_account_token') !== undefined)
+      draft.lose({
+        what: 'vault.k8s_service_account_token',
+        line: server.lineOf('k8s_service_account_token'),
+        why: 'is not copied; certferry reads the token from a file (tokenFile)',
+      })
+    return auth
+  }
+  if (tokenFile !== undefined && tokenFile !== '') {
+    const auth: PlainMap = { kind: 'token' }
+    file(auth, 'tokenFile', tokenFile, { vault: {}, context })
+    return auth
+  }
+  if (token === undefined || token === '') return undefined
+  const auth: PlainMap = { kind: 'token', token: reference('VAULT_TOKEN') }
+  draft.remark(
+    auth,
+    'token',
+    'The token is not copied from the file: give it in the environment, or use an auth method, so that certferry can log in again.',
+  )
+  return auth
+}

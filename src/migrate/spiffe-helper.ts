@@ -1,0 +1,148 @@
+import { basename, isAbsolute, join, resolve } from 'node:path'
+import {
+  type Context,
+  createDraft,
+  given,
+  type Migration,
+  type Notes,
+  type PlainMap,
+  type Surroundings,
+  settleRest,
+} from './migration.ts'
+import { type Settings, settingsFrom } from './settings.ts'
+
+/**
+ * A config of spiffe-helper: https://github.com/spiffe/spiffe-helper. Its source, the Workload API, is none of certferry yet: what the files are
+ * called and who is told is written, the source is left to be filled in. Throws USAGE where it cannot be read.
+ */
+export function migrateSpiffeHelper(text: string, file: string, surroundings: Surroundings): Migration {
+  const root = settingsFrom(text, file)
+  const draft = createDraft()
+  const context: Context = { draft, surroundings, tool: 'spiffe-helper' }
+  const get = (name: string) => root.text(name) ?? root.text(camel(name))
+  const isOnce = root.flag('daemon_mode') === false
+  const certificate = given({ name: 'svid', outputs: [outputOf(root, get, context)], ...reloadOf(root, get, context) })
+  draft.remark(
+    certificate,
+    'name',
+    'source is to be filled in: certferry does not speak the Workload API of SPIFFE yet. With Vault: source: { kind: vault-pki, role: web, altNames: [spiffe://example.org/web] }',
+  )
+  draft.lose({
+    what: 'agent_address',
+    line: root.lineOf('agent_address'),
+    why: 'there is no source of kind spiffe yet; take the certificate from Vault PKI with a URI in its names, or keep spiffe-helper',
+  })
+  const admin = adminOf(root, context)
+  get('agent_address')
+  settleRest(root, '', { lost: LOST, covered: COVERED }, context)
+  return draft.finish(
+    given({ ...(admin && { admin }), certificates: [certificate] }),
+    isOnce ? 'certferry once -c FILE' : 'certferry run -c FILE',
+  )
+}
+
+/** spiffe-helper knew its settings by such names before. */
+const camel = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
+
+type Get = (name: string) => string | undefined
+
+function outputOf(root: Settings, get: Get, { draft, surroundings }: Context): PlainMap {
+  const directory = get('cert_dir') ?? '.'
+  const files = given({
+    certificate: get('svid_file_name') || undefined,
+    key: get('svid_key_file_name') || undefined,
+    ca: get('svid_bundle_file_name') || undefined,
+  })
+  const [keyMode, certificateMode] = [root.mode('key_file_mode'), root.mode('cert_file_mode')]
+  const output = given({
+    kind: 'pem',
+    directory: isAbsolute(directory) ? directory : resolve(surroundings.directory, directory),
+    ...(Object.keys(files).length > 0 && { files }),
+    mode: atMost(keyMode, 0o640),
+    certificateMode: atMost(certificateMode ?? '0644', 0o644),
+  })
+  if (!isAbsolute(directory))
+    draft.remark(
+      output,
+      'directory',
+      'It was taken from the working directory of spiffe-helper; check that it is this one.',
+    )
+  draft.remark(
+    output,
+    'files',
+    'All files of a set are swapped at once: no reader sees a certificate with the key of another.',
+  )
+  if (root.flag('add_intermediates_to_bundle') ?? root.flag('addIntermediatesToBundle'))
+    draft.lose({
+      what: 'add_intermediates_to_bundle',
+      line: root.lineOf('add_intermediates_to_bundle'),
+      why: 'intermediates follow the certificate, as servers send them (RFC 8446); chain: chain.crt of files writes them alone',
+    })
+  return output
+}
+
+const atMost = (mode: string | undefined, most: number): string | undefined =>
+  mode === undefined ? undefined : ((Number.parseInt(mode, 8) & most) | 0o400).toString(8).padStart(4, '0')
+
+function reloadOf(root: Settings, get: Get, context: Context): PlainMap {
+  const { draft } = context
+  const [command, pidFile, signal] = [get('cmd') ?? '', get('pid_file_name') ?? '', get('renew_signal') ?? '']
+  const args = get('cmd_args') ?? ''
+  if (command !== '')
+    draft.lose({
+      what: 'cmd',
+      line: root.lineOf('cmd'),
+      why: `certferry run starts no program: start ${[command, args].filter((word) => word !== '').join(' ')} beside it, or by certferry exec -c FILE -- …`,
+    })
+  if (signal === '') return {}
+  const name = signal.startsWith('SIG') ? signal : `SIG${signal}`
+  if (pidFile === '' && command === '') return {}
+  const reload: PlainMap = given({
+    kind: 'signal',
+    pidFile: pidFile === '' ? undefined : absolute(pidFile, context),
+    process: pidFile === '' ? basename(command) : undefined,
+    signal: name,
+  })
+  draft.remark(
+    reload,
+    'signal',
+    'The process is checked before it is signalled, and with verify: [{ kind: tls, address: … }] it is proven that it serves the new certificate.',
+  )
+  return { reload: [reload] }
+}
+
+const absolute = (path: string, { surroundings }: Context): string =>
+  isAbsolute(path) ? path : join(surroundings.directory, path)
+
+function adminOf(root: Settings, context: Context): PlainMap | undefined {
+  const health = root.block('health_checks')
+  if (!health) return undefined
+  const isOn = health.flag('listener_enabled') === true
+  const port = health.text('bind_port') ?? '8081'
+  const [live, ready] = [health.text('liveness_path') ?? '/live', health.text('readiness_path') ?? '/ready']
+  settleRest(health, 'health_checks', {}, context)
+  if (!isOn) return undefined
+  const admin: PlainMap = { listen: `0.0.0.0:${port}` }
+  context.draft.remark(
+    admin,
+    'listen',
+    `Probe /livez instead of ${live}, and /readyz instead of ${ready}; /metrics and /status are there, too.`,
+  )
+  return admin
+}
+
+const JWT = 'certferry writes certificates; for tokens keep spiffe-helper'
+
+const LOST: Notes = {
+  jwt_svids: JWT,
+  jwt_bundle_file_name: JWT,
+  jwt_svid_file_mode: JWT,
+  jwt_bundle_file_mode: JWT,
+  include_federated_domains: 'there is one bundle, that of the issuer; have other roots in a file of their own',
+  hint: 'there is one certificate for each entry of certificates',
+}
+
+const COVERED: Notes = {
+  omit_expired: 'an expired certificate is never written',
+  pid_file_name: 'the pid file is read anew at each reload',
+}
