@@ -70,13 +70,15 @@ export async function exec(
   const env = environment()
   const warn = (message: string) => emit('exec.warning', { message })
   if (warning !== undefined) warn(warning)
+  // Also while a stop takes its time.
+  using forwarding = new DisposableStack()
   await using supervisor = createSupervisor(
     { argv, stopSignal: options.stopSignal, stopTimeoutMs: options.stopTimeout },
     { clock: systemClock, terminal, warn },
   )
   // A stop that came while the last secret did.
   io.signal.throwIfAborted()
-  using _forwarding = forwardSignals(io.releaseSignals(), supervisor, terminal)
+  forwarding.use(forwardSignals(io.releaseSignals(), supervisor, terminal))
   // Signals no longer abort it, but a defect of certferry does: the command must not outlive its supervisor.
   io.signal.addEventListener('abort', () => void supervisor.stop(), { once: true })
   changes.take()
