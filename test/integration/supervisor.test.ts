@@ -382,22 +382,23 @@ look()`
       assert.deepEqual(environmentIn(program.output()), [`PATH=${own.PATH}`, 'KEPT=a\nb', 'VALUE=x'].sort())
     })
 
-  test('signals reach the command once, its input and exit code are kept, and nothing is left', async () => {
-    const script = `for s in HUP INT QUIT USR1 USR2 WINCH TSTP TTIN TTOU; do trap "echo got $s" $s; done
+  for (const shell of shells)
+    test(`beneath ${shell} signals reach the command once, its input and exit code are kept`, async () => {
+      const script = `for s in HUP INT QUIT USR1 USR2 WINCH TSTP TTIN TTOU; do trap "echo got $s" $s; done
 trap 'echo got TERM; exit 6' TERM; read line; echo "read $line"; while :; do sleep 1000 & wait $!; done`
-    const input = join(root, 'input')
-    await writeFile(input, 'a line\n')
-    const redirect = ['sh', '-c', `exec "$@" < ${input}`, 'sh']
-    const program = supervise(['sh', '-c', script], {}, [...CONTAINER, ...redirect])
-    await program.said('read a line')
-    const first = await childOf(program)
-    for (const name of ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'WINCH', 'TSTP', 'TTIN', 'TTOU', 'TERM'] as const) {
-      process.kill(first, `SIG${name}`)
-      await program.said(`got ${name}\n`)
-      assert.equal(times(program.output(), `got ${name}`), 1)
-    }
-    assert.equal(await program.ended, 6)
-  })
+      const input = join(root, 'input')
+      await writeFile(input, 'a line\n')
+      const redirect = ['sh', '-c', `exec "$@" < ${input}`, 'sh']
+      const program = supervise(['sh', '-c', script], {}, [...CONTAINER, ...redirect], { PATH: await pathWith(shell) })
+      await program.said('read a line')
+      const first = await childOf(program)
+      for (const name of ['HUP', 'INT', 'QUIT', 'USR1', 'USR2', 'WINCH', 'TSTP', 'TTIN', 'TTOU', 'TERM'] as const) {
+        process.kill(first, `SIG${name}`)
+        await program.said(`got ${name}\n`)
+        assert.equal(times(program.output(), `got ${name}`), 1)
+      }
+      assert.equal(await program.ended, 6)
+    })
 
   test('a command that is ended by SIGTERM is 143 to whoever runs the container', async () => {
     const program = supervise(['sleep', '1000'], {}, CONTAINER)
