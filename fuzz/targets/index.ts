@@ -5,5 +5,6 @@ export const TARGETS: Readonly<Record<string, OpenTarget>> = {
   config: async () => (await import('./config.ts')).openConfig(),
   pem: async () => (await import('./pem.ts')).openPem(),
   'vault-reply': async () => (await import('./vault-reply.ts')).openVaultReply(),
+  template: async () => (await import('./template.ts')).openTemplate(),
   'http-request': async () => (await import('./http-request.ts')).openHttpRequest(),
 }
