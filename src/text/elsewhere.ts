@@ -49,7 +49,7 @@ export function elsewhere(
   if (tag === undefined) return said
   if (['include', 'render', 'layout', 'block'].includes(tag))
     return `there is no tag "${tag}": a template reads no other files`
-  return `there is no tag ${JSON.stringify(tag)}; there are ${known.tags.filter((one) => one !== '#').join(', ')}`
+  return `there is no tag ${JSON.stringify(tag)}; there are ${known.tags.join(', ')}`
 }
 
 function insteadOf(filter: string, known: readonly string[]): string {

@@ -376,6 +376,12 @@ describe('documents', () => {
     ]
     assert.equal(toYaml(given), `${expected.join('\n')}\n`)
   })
+  it('in YAML escape and mark what only some readers understand without it', () => {
+    assert.equal(toYaml('\u007f\u0085\u2028\u2029\ufeff\uffff'), '"\\u007f\\u0085\\u2028\\u2029\\ufeff\\uffff"\n')
+    assert.equal(toYaml([1e21, 1e-9, 1.5e300]), '- 1.0e+21\n- 1.0e-9\n- 1.5e+300\n')
+    const long = 'k'.repeat(2000)
+    assert.equal(toYaml({ a: { [long]: 1 } }), `a:\n  ? ${long}\n  : 1\n`)
+  })
   it('in YAML are refused for what is no Unicode, with the path', () => {
     assert.throws(() => toYaml({ db: { x: ['a', '\ud800'] } }), {
       code: 'VALUE_UNWRITABLE',
