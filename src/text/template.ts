@@ -34,7 +34,7 @@ export interface Template {
  */
 export function parseTemplate(text: string, name: string): Template {
   const parts = inPlace('TEMPLATE_INVALID', name, () => parse(text))
-  const reads = inPlace('TEMPLATE_INVALID', name, () => engine.globalVariablesSync(parts))
+  const reads = inPlace('TEMPLATE_INVALID', name, () => namesIn(parts))
   return {
     reads,
     render: (values, { now }) =>
@@ -220,13 +220,19 @@ class Misplaced extends LiquidError {
 
 /** Refuses what the engine takes without a word: `{{ a b }}` for b, a condition without an end for a false one, arguments that are not used. */
 function assertWhole(parts: readonly Part[]): void {
-  for (const part of parts) {
+  for (const part of allOf(parts))
     for (const argument of part.arguments?.() ?? []) {
       if (!(argument instanceof Value)) continue
       if (!isWhole(argument)) throw new Misplaced('it takes one value, then filters after |', part.token)
       for (const filter of argument.filters) assertArguments(filter, part)
     }
-    if (part.children) assertWhole(toValueSync(part.children(false, true)))
+}
+
+/** Parts, and those within them. */
+function* allOf(parts: readonly Part[]): Generator<Part> {
+  for (const part of parts) {
+    yield part
+    if (part.children) yield* allOf(toValueSync(part.children(false, true)))
   }
 }
 
@@ -253,6 +259,29 @@ function assertArguments({ name, args }: Value['filters'][number], { token }: Pa
     throw new Misplaced('required takes its message in quotes', token)
 }
 
+/** The names that it looks up, without those that it gives itself, wherever that is: the engine's own analysis takes the square of the time. */
+function namesIn(parts: readonly Part[]): string[] {
+  const looked = new Set<string>()
+  const given = new Set<string>()
+  for (const part of allOf(parts)) {
+    for (const argument of part.arguments?.() ?? []) for (const name of namesOf(argument)) looked.add(name)
+    for (const { content } of part.localScope?.() ?? []) given.add(content)
+    for (const name of part.blockScope?.() ?? []) given.add(name)
+  }
+  return [...looked].filter((name) => !given.has(name))
+}
+
+function* namesOf(argument: unknown): Generator<string> {
+  if (argument instanceof Value) {
+    const args = argument.filters.flatMap((filter) => filter.args).flat()
+    for (const token of [...argument.initial.postfix, ...args]) yield* namesOf(token)
+  } else if (TypeGuards.isPropertyAccessToken(argument)) {
+    const [first] = argument.variable ? [] : argument.props
+    if (first && 'content' in first && typeof first.content === 'string') yield first.content
+    for (const step of [argument.variable, ...argument.props]) yield* namesOf(step)
+  }
+}
+
 type Failure = 'TEMPLATE_INVALID' | 'TEMPLATE_FAILED'
 
 /** Runs the engine, and says of what it throws where it was and why; its own words may hold what the values hold. */
@@ -272,6 +301,7 @@ function reasonOf(error: unknown, code: Failure): string {
   if (origin instanceof Absent) return describeAbsent(origin, error)
   const message = origin instanceof Error ? origin.message : ''
   if (message.endsWith('limit exceeded')) return LIMIT_WORDS
+  if (message.includes('call stack')) return 'it is nested too deep'
   if (code === 'TEMPLATE_FAILED' || !(error instanceof LiquidError)) return 'it cannot be worked out'
   const said = message.replace(/, line:\d+, col:\d+$/, '')
   return elsewhere(said, { tags: TAGS, filters: Object.keys(FILTERS) }) + goWords(error, code)

@@ -56,10 +56,31 @@ describe('a template', () => {
   }
   for (const [text, expected] of Object.entries(rendered))
     it(`becomes text: ${text}`, () => assert.equal(render(text), expected))
-  it('says which values it reads', () => {
-    const text = '{% assign x = db.a %}{% for y in x %}{{ y }}{{ api["b"] | default: other.c }}{% endfor %}'
-    assert.deepEqual([...parseTemplate(text, 'x').reads].sort(), ['api', 'db', 'other'])
-  })
+  const read: Readonly<Record<string, readonly string[]>> = {
+    '{% assign x = db.a %}{% for y in x %}{{ y }}{{ forloop.index }}{{ api["b"] | default: other.c }}{% endfor %}': [
+      'api',
+      'db',
+      'other',
+    ],
+    '{% if a.x and not b %}{% elsif c == d %}{% else %}{% unless e %}{{ f }}{% endunless %}{% endif %}': [
+      'a',
+      'b',
+      'c',
+      'd',
+      'e',
+      'f',
+    ],
+    '{% case a.x %}{% when b.y, "c" %}{{ d[e.f] }}{% endcase %}': ['a', 'b', 'd', 'e'],
+    '{% capture x %}{{ a.b }}{% endcapture %}{{ x | replace: b.c, d }}{{ ["e"].f }}{{ "g" }}{{ nil }}{{ 1 }}': [
+      'a',
+      'b',
+      'd',
+      'e',
+    ],
+    '{% for x in a.b limit: c %}{% else %}{{ d }}{% endfor %}{% comment %}{{ no }}{% endcomment %}': ['a', 'c', 'd'],
+  }
+  for (const [text, names] of Object.entries(read))
+    it(`says which values it reads: ${text}`, () => assert.deepEqual([...parseTemplate(text, 'x').reads].sort(), names))
   it('prints what a value holds as text, whatever it looks like', () => {
     assert.equal(render('{{ db.password }}'), PASSWORD)
     fc.assert(
@@ -188,7 +209,7 @@ describe('a hostile template', () => {
     assert.match(messageOf('x'.repeat(512 * 1024 + 1), 'TEMPLATE_INVALID'), /longer than 524288 characters/)
   })
   it('is refused when it nests without end', () => {
-    messageOf('{% if true %}'.repeat(20_000), 'TEMPLATE_INVALID')
+    assert.match(messageOf('{% if true %}'.repeat(20_000), 'TEMPLATE_INVALID'), /it is nested too deep$/)
     const deep: unknown = JSON.parse('['.repeat(200) + ']'.repeat(200))
     assert.match(
       messageOf(`{{ db.x | parse_json | json }}`, 'TEMPLATE_FAILED', { db: { x: JSON.stringify(deep) } }),
