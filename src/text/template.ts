@@ -175,12 +175,16 @@ class Absent extends Error {
 function parse(text: string): Part[] {
   if (text.length > LIMITS.parseLimit) throw new Unfit(`it is longer than ${LIMITS.parseLimit} characters`)
   const tokens = new Tokenizer(text, engine.options.operators).readTopLevelTokens(engine.options)
+  if (tokens.length > MOST_PARTS) throw new Unfit(`it has more than ${MOST_PARTS} tags, outputs and texts between them`)
   for (const token of tokens)
     if (!TypeGuards.isHTMLToken(token) && hasWildRange(token.getText())) throw new Misplaced(RANGES, token)
   const parts = new Parser(engine).parseTokens(tokens)
   assertWhole(parts)
   return parts
 }
+
+/** The engine shifts them off a list one by one, which takes the square of the time from some ten thousand on. */
+const MOST_PARTS = 20_000
 
 const RANGES = 'a range takes two whole numbers, such as (1..5)'
 

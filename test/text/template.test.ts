@@ -207,6 +207,10 @@ describe('a hostile template', () => {
   })
   it('is not read when it is too long', () => {
     assert.match(messageOf('x'.repeat(512 * 1024 + 1), 'TEMPLATE_INVALID'), /longer than 524288 characters/)
+    assert.match(
+      messageOf('{{ db }}'.repeat(20_001), 'TEMPLATE_INVALID'),
+      /it has more than 20000 tags, outputs and texts/,
+    )
   })
   it('is refused when it nests without end', () => {
     assert.match(messageOf('{% if true %}'.repeat(20_000), 'TEMPLATE_INVALID'), /it is nested too deep$/)
