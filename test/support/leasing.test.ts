@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { skipReason } from './components.ts'
+import { leaveOutReason, skipReason } from './components.ts'
+import { CONSUL, startConsul } from './consul.ts'
 import {
   credentialsIn,
   type LeasingPath,
   type LeasingRole,
+  setupConsul,
   setupDatabase,
   setupLeasedCertificates,
   setupOneTimePasswords,
@@ -54,6 +56,17 @@ const ENGINES: readonly Engine[] = [
       const vault = stack.use(await startVault({ engines: ['rabbitmq'] }))
       const leasing = await setupRabbitmq(vault, rabbitmq, role)
       return { vault, leasing, works: (data) => rabbitmq.canLogIn(credentialsIn(data)) }
+    },
+  },
+  {
+    title: 'consul',
+    skip: (await skipReason('vault', 'vault-plugin-secrets-consul')) || (await leaveOutReason(CONSUL)),
+    isRenewable: true,
+    start: async (role, stack) => {
+      const consul = stack.use(await startConsul())
+      const vault = stack.use(await startVault({ engines: ['consul'] }))
+      const leasing = await setupConsul(vault, consul, role)
+      return { vault, leasing, works: ({ token }) => consul.knows(`${token}`) }
     },
   },
   {

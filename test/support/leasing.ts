@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import type { TestConsul } from './consul.ts'
 import type { TestKubernetes } from './kubernetes.ts'
 import type { Credentials, TestPostgres } from './postgres.ts'
 import type { TestRabbitmq } from './rabbitmq.ts'
@@ -72,6 +73,17 @@ export async function setupRabbitmq(vault: Vault, rabbitmq: TestRabbitmq, setup:
   }
   await vault.api('POST', `${mount}/config/lease`, { ttl, max_ttl: maxTtl })
   await vault.api('POST', `${mount}/roles/${role}`, { tags: 'management' })
+  return { path: `${mount}/creds/${role}` }
+}
+
+/** A role of the engine `consul`: each read makes a token of Consul, and what ends the lease deletes it. */
+export async function setupConsul(vault: Vault, consul: TestConsul, setup: LeasingRole): Promise<LeasingPath> {
+  const { mount = 'consul', role, ttl = '1h', maxTtl = '24h' } = setup
+  if (await enable(vault, mount, 'consul')) {
+    await vault.api('POST', `${mount}/config/access`, { address: consul.address, token: consul.token })
+  }
+  const policies = ['global-management']
+  await vault.api('POST', `${mount}/roles/${role}`, { consul_policies: policies, ttl, max_ttl: maxTtl })
   return { path: `${mount}/creds/${role}` }
 }
 
