@@ -180,6 +180,7 @@ export const kubernetesComponents: readonly ComponentName[] = [
   'kube-controller-manager',
   'kubectl',
   'vault-plugin-auth-kubernetes',
+  'vault-plugin-secrets-kubernetes',
   'helm',
   'kubeconform',
   'kube-score',
