@@ -57,6 +57,8 @@ export interface Vault extends AsyncDisposable {
 
 export interface VaultDeps {
   readonly clock: Clock
+  /** By default that of this process. */
+  readonly env?: Readonly<Record<string, string | undefined>>
   readonly onRequest: (event: { operation: string; status: string; durationMs: number }) => void
   /** Something a person should know; the same text is told once. */
   readonly onWarning: (event: { message: string }) => void
@@ -94,6 +96,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       place: 'vault.auth',
       clock,
       warn,
+      env: deps.env ?? process.env,
     }),
     clock,
     renew: async (token, signal) => {

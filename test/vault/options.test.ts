@@ -121,6 +121,15 @@ describe('vault options', () => {
     [{ auth: { kind: 'userpass', username: 'app' } }, /needs either password or passwordFile/],
     [{ auth: { kind: 'ldap', username: 'app', password: 'x', passwordFile: '/x' } }, /needs either password or/],
     [{ auth: { kind: 'ldap', username: 'app', password: 'a\nb' } }, /nor hold more than one line/],
+    [{ auth: { kind: 'aws', region: 'Stockholm' } }, /must be a region such as eu-north-1/],
+    [{ auth: { kind: 'aws', serverId: 'a b' } }, /must be what a header can carry/],
+    [{ auth: { kind: 'aws', stsAddress: 'http://sts.example.com' } }, /must use https; http is accepted on a loopback/],
+    [{ auth: { kind: 'aws', metadataAddress: '169.254.169.254' } }, /must be an address such as http/],
+    [{ auth: { kind: 'gcp' } }, /at auth\.role/],
+    [{ auth: { kind: 'gcp', role: 'web', serviceAccount: 'a/b' } }, /must be default, or the e-mail address/],
+    [{ auth: { kind: 'gcp', role: 'web', metadataAddress: 'http://u:p@x' } }, /must not hold a user or password/],
+    [{ auth: { kind: 'azure', role: 'web', metadataAddress: 'http://x/y' } }, /must be the address alone/],
+    [{ auth: { kind: 'azure', role: 'web', clientId: 'web' } }, /at auth\.clientId/],
     [{ auth: { kind: 'nosuch' } }, /at auth\.kind/],
   ]
   for (const [options, sentence] of wrong)

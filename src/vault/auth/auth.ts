@@ -67,6 +67,8 @@ export interface AuthDeps {
   /** Where the options of this method stand in the config, such as `vault.auth`, for messages. */
   readonly place: string
   readonly clock: Clock
+  /** Where tools of a cloud leave word of credentials, such as AWS_ACCESS_KEY_ID. */
+  readonly env: Readonly<Record<string, string | undefined>>
   /** Something a person should know; the same text is told once. */
   readonly warn: (message: string) => void
 }

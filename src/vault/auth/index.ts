@@ -2,7 +2,10 @@ import * as z from 'zod'
 import { registry } from '../../registry.ts'
 import { approle } from './approle.ts'
 import type { AuthDeps, AuthMethod } from './auth.ts'
+import { aws } from './aws.ts'
+import { azure } from './azure.ts'
 import { cert } from './cert.ts'
+import { gcp } from './gcp.ts'
 import { inOrder } from './in-order.ts'
 import { jwt } from './jwt.ts'
 import { kubernetes } from './kubernetes.ts'
@@ -11,7 +14,18 @@ import { token } from './token.ts'
 import { userpass } from './userpass.ts'
 
 /** All ways to log in to Vault. */
-export const authMethods = registry<AuthDeps, AuthMethod>(token, approle, kubernetes, jwt, cert, userpass, ldap)
+export const authMethods = registry<AuthDeps, AuthMethod>(
+  token,
+  approle,
+  kubernetes,
+  jwt,
+  cert,
+  userpass,
+  ldap,
+  aws,
+  gcp,
+  azure,
+)
 
 const Several = z.array(authMethods.schema).min(1, 'needs at least one method')
 

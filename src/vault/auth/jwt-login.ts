@@ -9,17 +9,20 @@ interface JwtLogin {
   readonly jwt: Secret
   /** Where it comes from, for messages. */
   readonly place: string
+  /** What else the method wants to know. */
+  readonly facts?: Readonly<Record<string, string>>
 }
 
 /**
- * POST auth/{mount}/login with a JWT, as `kubernetes` and `jwt` have it. Of a JWT that it refuses Vault often says no more than
+ * POST auth/{mount}/login with a JWT, as `kubernetes`, `jwt`, `gcp` and `azure` have it. Of a JWT that it refuses Vault often says no more than
  * "permission denied"; so that is told with what the JWT says of itself.
  */
-export const jwtLogin = ({ mount, role, jwt, place }: JwtLogin, { ask }: Pick<AuthDeps, 'ask'>): Attempt => ({
+export const jwtLogin = ({ mount, role, jwt, place, facts }: JwtLogin, { ask }: Pick<AuthDeps, 'ask'>): Attempt => ({
   fingerprint: fingerprintOf(jwt.reveal()),
   login: async (signal) => {
     const path = `auth/${mount}/login`
-    const reply = await ask({ operation: 'login', method: 'POST', path, body: { role, jwt } }, signal)
+    const body = { role, jwt, ...facts }
+    const reply = await ask({ operation: 'login', method: 'POST', path, body }, signal)
     return loginFrom({ ...reply, told: `${reply.told}; ${place} ${claimsOf(jwt)}` })
   },
 })
