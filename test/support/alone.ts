@@ -3,10 +3,11 @@ import { keepNoOrphan, logOf } from './child.ts'
 import { until } from './until.ts'
 
 /**
- * Words before a command: it runs in a process namespace that ends with it, so that nothing which it starts stays behind. Its user is root
- * there unless another is given, and outside still the one who runs the tests.
+ * Words before a command: it ends with the tests, even where these are killed, and runs in a process namespace that ends with it, so that
+ * nothing which it starts stays behind. Its user is root there unless another is given, and outside still the one who runs the tests.
  */
 export const aloneAs = (user = 0) => [
+  ...['setpriv', '--pdeathsig', 'KILL', '--'],
   'unshare',
   '--user',
   `--map-user=${user}`,
