@@ -57,6 +57,8 @@ export interface Vault extends AsyncDisposable {
 
 export interface VaultDeps {
   readonly clock: Clock
+  /** Where the options stand in the config, for messages; by default `vault`. */
+  readonly place?: string
   /** By default that of this process. */
   readonly env?: Readonly<Record<string, string | undefined>>
   readonly onRequest: (event: { operation: string; status: string; durationMs: number }) => void
@@ -73,7 +75,7 @@ export interface VaultDeps {
 
 /** One client per Vault, shared by all certificates: one login, one connection pool, one circuit breaker. Opens nothing before the first call. */
 export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
-  const { clock } = deps
+  const { clock, place = 'vault' } = deps
   let wire: Promise<Wire> | undefined
   const warn = warner(deps.onWarning)
   const reach = createReach(options.addresses, ({ from, to, why }) =>
@@ -93,7 +95,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       onWrapReused: deps.onWrapReused,
       reconnect: async () => (await wire)?.reconnect(),
       clientFiles: clientFilesOf(options),
-      place: 'vault.auth',
+      place: `${place}.auth`,
       clock,
       warn,
       env: deps.env ?? process.env,
@@ -109,7 +111,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     onHeld: (token) => sink?.offer(token),
   })
   for (const address of options.addresses.filter((one) => new URL(one).protocol === 'http:'))
-    warn(`vault.address is ${address}: plain http is accepted on a loopback address only, and meant for tests`)
+    warn(`${place}.address is ${address}: plain http is accepted on a loopback address only, and meant for tests`)
 
   /** With the token; after a 403 exactly once more, with a new one. */
   const call: Call = async (request, schema, signal, refuse) => {

@@ -3,10 +3,11 @@ import { describe, test } from 'node:test'
 import { Secret } from '../../src/core/secret.ts'
 import { type ErrorCode, SidecarError } from '../../src/errors.ts'
 import { inOrder } from '../../src/vault/auth/in-order.ts'
+import { createVault } from '../../src/vault/client.ts'
 import { createTokens } from '../../src/vault/token.ts'
 import { createFakeClock } from '../support/clock.ts'
 import { answer, startFaultProxy } from '../support/fault-proxy.ts'
-import { failure, forever, lookupSelf, openVault } from './support.ts'
+import { failure, forever, lookupSelf, openVault, recorder, vaultOptions } from './support.ts'
 
 type Answer = 'ok' | ErrorCode
 
@@ -158,12 +159,12 @@ describe('several ways to log in, in the config', () => {
 
   test('are named in messages by their places in it, one alone by its own', async () => {
     await using server = await startFaultProxy(() => answer(400, { errors: ['no role'] }))
-    for (const [auth, place] of [
-      [jwt, 'vault.auth.token'],
-      [[{ kind: 'token', tokenFile: '/nowhere' }, jwt], 'vault.auth[1].token'],
+    for (const [auth, place, more] of [
+      [jwt, 'vault.auth.token', {}],
+      [jwt, 'vaults.reports.auth.token', { place: 'vaults.reports' }],
+      [[{ kind: 'token', tokenFile: '/nowhere' }, jwt], 'vault.auth[1].token', {}],
     ] as const) {
-      const { vault } = openVault(server.address, { auth })
-      await using _ = vault
+      await using vault = createVault(vaultOptions(server.address, { auth }), { ...recorder().deps, ...more })
       const { code, message } = await failure(vault.lookupSelf(forever))
       assert.equal(code, 'AUTH_FAILED')
       assert.ok(

@@ -5,7 +5,9 @@ import { createVault, type VaultDeps } from '../../src/vault/client.ts'
 import { VaultOptions } from '../../src/vault/options.ts'
 import { answer, type Fault, type FaultProxy, type SeenRequest } from '../support/fault-proxy.ts'
 
-type Told = { [Name in keyof Omit<VaultDeps, 'clock' | 'env' | 'writeToken'>]: Parameters<VaultDeps[Name]>[0][] }
+type Told = {
+  [Name in keyof Omit<VaultDeps, 'clock' | 'env' | 'place' | 'writeToken'>]: Parameters<VaultDeps[Name]>[0][]
+}
 
 /** Dependencies that keep all they are told. */
 export function recorder(clock: Clock = systemClock): { deps: VaultDeps; told: Told } {

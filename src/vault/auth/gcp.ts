@@ -8,10 +8,11 @@ import { jwtLogin } from './jwt-login.ts'
 /** POST auth/{mount}/login: https://developer.hashicorp.com/vault/api-docs/auth/gcp#login */
 export const gcp = defineAuth({
   kind: 'gcp',
-  summary: 'Logs in as a service account of a machine or pod in Google Cloud, by an identity token (type gce).',
+  summary:
+    'Logs in as a service account of a machine or pod in Google Cloud, by an identity token of its metadata service.',
   options: z.strictObject({
     mount: MountPath.prefault('gcp').describe('Where the auth method is mounted, without auth/'),
-    role: PathSegment.describe('Role of the auth method, of type gce'),
+    role: PathSegment.describe('Role of the auth method: of type gce, or of type iam with allow_gce_inference'),
     serviceAccount: z
       .string()
       .regex(/^[\w.@-]+$/, 'must be default, or the e-mail address of a service account')
