@@ -149,6 +149,12 @@ const COMPONENTS = {
   ),
   'vault-plugin-secrets-rabbitmq': vaultPlugin('secrets', 'rabbitmq', 'builtin/logical/rabbitmq/cmd/rabbitmq'),
   'vault-plugin-secrets-consul': vaultPlugin('secrets', 'consul', 'builtin/logical/consul/cmd/consul'),
+  'vault-plugin-secrets-openldap': published(
+    'vault-plugin-secrets-openldap',
+    '0.17.0',
+    'github.com/hashicorp/vault-plugin-secrets-openldap/cmd/vault-plugin-secrets-openldap',
+    'a minute or two',
+  ),
   'vault-plugin-secrets-kubernetes': published(
     'vault-plugin-secrets-kubernetes',
     '0.12.0',

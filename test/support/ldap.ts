@@ -1,9 +1,11 @@
 import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import * as z from 'zod'
 import { keepNoOrphan, logOf } from './child.ts'
 import { component } from './components.ts'
 import { until } from './until.ts'
@@ -14,6 +16,11 @@ export interface LdapServer extends AsyncDisposable {
   readonly address: string
   /** What Vault is told of it: POST auth/ldap/config. */
   readonly config: Readonly<Record<string, unknown>>
+  /** Who may change the directory, and where people are in it. */
+  readonly admin: { readonly dn: string; readonly password: string }
+  readonly people: string
+  /** Whether this person may log in now, by a real bind. Throws when the server does not answer, or something else. */
+  canLogIn(uid: string, password: string): Promise<boolean>
 }
 
 /** A real slapd on a free loopback port, which knows these people by their passwords. Ready when this resolves. */
@@ -47,12 +54,20 @@ export async function startLdap(people: Readonly<Record<string, string>>): Promi
   return {
     address,
     config: { url: address, userdn: PEOPLE, userattr: 'uid', groupdn: PEOPLE },
+    admin: ADMIN,
+    people: PEOPLE,
+    canLogIn: async (uid, password) => {
+      const code = await bind(address, `uid=${uid},${PEOPLE}`, password)
+      if (code === SUCCESS || code === INVALID_CREDENTIALS) return code === SUCCESS
+      throw new Error(`slapd answers ${code}`)
+    },
     [Symbol.asyncDispose]: dispose,
   }
 }
 
 const BASE = 'dc=example,dc=com'
 const PEOPLE = `ou=people,${BASE}`
+const ADMIN = { dn: `cn=admin,${BASE}`, password: 'admin' }
 const SCHEMAS = ['core', 'cosine', 'inetorgperson']
 
 const configOf = (folder: string) =>
@@ -60,6 +75,8 @@ const configOf = (folder: string) =>
     ...SCHEMAS.map((name) => `include /etc/ldap/schema/${name}.schema`),
     'database ldif',
     `suffix "${BASE}"`,
+    `rootdn "${ADMIN.dn}"`,
+    `rootpw ${ADMIN.password}`,
     `directory "${join(folder, 'data')}"`,
     '',
   ].join('\n')
@@ -81,6 +98,32 @@ function entriesOf(people: Readonly<Record<string, string>>): string {
   const unit = [`dn: ${PEOPLE}`, 'objectClass: organizationalUnit', 'ou: people']
   return [organization, unit, ...persons].map((lines) => `${lines.join('\n')}\n`).join('\n')
 }
+
+const SUCCESS = 0
+const INVALID_CREDENTIALS = 49
+
+/** The result code of a simple bind (RFC 4511, section 4.2). */
+async function bind(address: string, dn: string, password: string): Promise<number> {
+  const request = [der(0x02, [3]), der(0x04, Buffer.from(dn)), der(0x80, Buffer.from(password))]
+  const message = der(0x30, Buffer.concat([der(0x02, [1]), der(0x60, Buffer.concat(request))]))
+  const { hostname, port } = new URL(address)
+  const socket = connect(Number(port), hostname)
+  try {
+    socket.write(message)
+    const [reply] = z.tuple([z.instanceof(Buffer)]).parse(await once(socket, 'data'))
+    // Of a short answer: SEQUENCE, id 1, BindResponse, and the result code first.
+    const [start, code] = [reply.subarray(2, 9).toString('hex'), reply[9]]
+    if (!/^02010161..0a01$/.test(start) || code === undefined)
+      throw new Error(`no bind response: ${reply.toString('hex')}`)
+    return code
+  } finally {
+    socket.destroy()
+  }
+}
+
+/** At most 255 bytes of content. */
+const der = (tag: number, content: Uint8Array | readonly number[]) =>
+  Buffer.from([tag, 0x81, content.length, ...content])
 
 function isAnswered(address: string): Promise<boolean> {
   const { hostname, port } = new URL(address)

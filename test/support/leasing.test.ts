@@ -2,12 +2,14 @@ import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
 import { leaveOutReason, skipReason } from './components.ts'
 import { CONSUL, startConsul } from './consul.ts'
+import { startLdap } from './ldap.ts'
 import {
   credentialsIn,
   type LeasingPath,
   type LeasingRole,
   setupConsul,
   setupDatabase,
+  setupLdap,
   setupLeasedCertificates,
   setupOneTimePasswords,
   setupRabbitmq,
@@ -56,6 +58,21 @@ const ENGINES: readonly Engine[] = [
       const vault = stack.use(await startVault({ engines: ['rabbitmq'] }))
       const leasing = await setupRabbitmq(vault, rabbitmq, role)
       return { vault, leasing, works: (data) => rabbitmq.canLogIn(credentialsIn(data)) }
+    },
+  },
+  {
+    title: 'ldap',
+    skip: await skipReason('vault', 'vault-plugin-secrets-openldap', 'slapd'),
+    isRenewable: true,
+    start: async (role, stack) => {
+      const ldap = stack.use(await startLdap({}))
+      const vault = stack.use(await startVault({ engines: ['ldap'] }))
+      const leasing = await setupLdap(vault, ldap, role)
+      const works = (data: TestLease['data']) => {
+        const { username, password } = credentialsIn(data)
+        return ldap.canLogIn(username, password)
+      }
+      return { vault, leasing, works }
     },
   },
   {

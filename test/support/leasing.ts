@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import type { TestConsul } from './consul.ts'
 import type { TestKubernetes } from './kubernetes.ts'
+import type { LdapServer } from './ldap.ts'
 import type { Credentials, TestPostgres } from './postgres.ts'
 import type { TestRabbitmq } from './rabbitmq.ts'
 import type { TestVault } from './vault.ts'
@@ -84,6 +85,25 @@ export async function setupConsul(vault: Vault, consul: TestConsul, setup: Leasi
   }
   const policies = ['global-management']
   await vault.api('POST', `${mount}/roles/${role}`, { consul_policies: policies, ttl, max_ttl: maxTtl })
+  return { path: `${mount}/creds/${role}` }
+}
+
+/** A role of the engine `ldap`: each read makes a person in the directory, and what ends the lease deletes it. */
+export async function setupLdap(vault: Vault, ldap: LdapServer, setup: LeasingRole): Promise<LeasingPath> {
+  const { mount = 'ldap', role, ttl = '1h', maxTtl = '24h' } = setup
+  const { address: url, admin, people: userdn } = ldap
+  if (await enable(vault, mount, 'ldap')) {
+    await vault.api('POST', `${mount}/config`, { url, binddn: admin.dn, bindpass: admin.password, userdn })
+  }
+  const dn = `dn: uid={{.Username}},${userdn}`
+  const names = ['uid', 'cn', 'sn'].map((name) => `${name}: {{.Username}}`)
+  const add = ['changetype: add', 'objectClass: inetOrgPerson', ...names, 'userPassword: {{.Password}}']
+  await vault.api('POST', `${mount}/role/${role}`, {
+    creation_ldif: [dn, ...add].join('\n'),
+    deletion_ldif: `${dn}\nchangetype: delete`,
+    default_ttl: ttl,
+    max_ttl: maxTtl,
+  })
   return { path: `${mount}/creds/${role}` }
 }
 

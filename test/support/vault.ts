@@ -137,6 +137,7 @@ const ENGINES = {
   database: { type: 'database', name: 'postgresql-database-plugin', program: 'vault-plugin-database-postgresql' },
   rabbitmq: { type: 'secret', name: 'rabbitmq', program: 'vault-plugin-secrets-rabbitmq' },
   kubernetes: { type: 'secret', name: 'kubernetes', program: 'vault-plugin-secrets-kubernetes' },
+  ldap: { type: 'secret', name: 'ldap', program: 'vault-plugin-secrets-openldap' },
   consul: { type: 'secret', name: 'consul', program: 'vault-plugin-secrets-consul' },
 } as const
 type Engine = keyof typeof ENGINES
