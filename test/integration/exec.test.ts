@@ -13,6 +13,9 @@ import { startVault, type TestVault } from '../support/vault.ts'
 
 const skip = await skipReason('vault')
 
+const vault = skip ? undefined : await startVault()
+after(() => vault?.[Symbol.asyncDispose]())
+
 /** Says what it was given, and which signals come; ends with 7 at the first SIGTERM. */
 const PROGRAM = `
 process.on('SIGHUP', () => console.log('got SIGHUP'))
@@ -22,8 +25,6 @@ console.log('env ' + JSON.stringify(process.env))
 `
 
 describe('certferry exec', { skip }, async () => {
-  const vault = skip ? undefined : await startVault()
-  after(() => vault?.[Symbol.asyncDispose]())
   const root = mkdtempSync(join(tmpdir(), 'certferry-exec-'))
   after(() => rmSync(root, { recursive: true, force: true }))
   const bundle = skip ? '' : join(root, 'cli.cjs')

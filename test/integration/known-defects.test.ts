@@ -12,10 +12,11 @@ import { startVault, WEB_ROLE } from '../support/vault.ts'
 
 const skip = await skipReason('vault')
 
+const vault = skip ? undefined : await startVault()
+after(() => vault?.[Symbol.asyncDispose]())
+
 /** Defects of other tools, each by the issue in which it was reported, and why it cannot happen here. */
 describe('defects of other tools', { skip }, async () => {
-  const vault = skip ? undefined : await startVault()
-  after(() => vault?.[Symbol.asyncDispose]())
   const root = mkdtempSync(join(tmpdir(), 'certferry-defects-'))
   after(() => rmSync(root, { recursive: true, force: true }))
   await vault?.setupPki({ roles: { web: { ...WEB_ROLE, max_ttl: '24h' } } })
@@ -137,7 +138,7 @@ describe('defects of other tools', { skip }, async () => {
   test('hashicorp/vault#10676 a new token does not make a certificate anew', async () => {
     await vault?.api('POST', 'pki/roles/token', WEB_ROLE)
     const { roleId, secretId } = await (vault ?? assert.fail()).setupApprole({
-      policy: 'path "pki/sign/token" { capabilities = ["update"] }',
+      policy: 'path "pki/sign/token" { capabilities = ["update"] } path "kv/data/token" { capabilities = ["read"] }',
       role: { token_ttl: '3s', token_max_ttl: '6s' },
     })
     const place = folder()
@@ -145,7 +146,11 @@ describe('defects of other tools', { skip }, async () => {
     const file = join(place, 'c.yaml')
     const auth = { kind: 'approle', roleId, secretIdFile: join(place, 'secret-id') }
     const source = { kind: 'vault-pki', role: 'token', commonName: 'token.example.com', ttl: '1h' }
-    const config = { vault: { address: vault?.address, auth }, certificates: [certificate('token', { source })] }
+    // What asks all the time needs a token all the time.
+    await vault?.api('POST', 'kv/data/token', { data: { n: 1 } })
+    const values = { v: { kind: 'vault-kv', mount: 'kv', path: 'token', poll: '1s' } }
+    const certificates = [certificate('token', { source })]
+    const config = { vault: { address: vault?.address, auth }, certificates, secrets: [{ name: 'asking', values }] }
     writeFileSync(file, JSON.stringify(config), { mode: 0o600 })
     await using running = run(loadConfig(file, {}))
     await until('it is there', () => serving(running, 'token'))

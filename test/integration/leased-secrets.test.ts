@@ -13,11 +13,12 @@ import { startVault } from '../support/vault.ts'
 
 const skip = await skipReason('vault', 'postgres', 'vault-plugin-database-postgresql')
 
+const stack = new AsyncDisposableStack()
+after(() => stack.disposeAsync())
+const postgres = skip ? undefined : stack.use(await startPostgres())
+const vault = skip ? undefined : stack.use(await startVault({ engines: ['database'] }))
+
 describe('leased secrets of PostgreSQL', { skip }, async () => {
-  const stack = new AsyncDisposableStack()
-  after(() => stack.disposeAsync())
-  const postgres = skip ? undefined : stack.use(await startPostgres())
-  const vault = skip ? undefined : stack.use(await startVault({ engines: ['database'] }))
   const root = mkdtempSync(join(tmpdir(), 'certferry-leased-'))
   stack.defer(() => rmSync(root, { recursive: true, force: true }))
   const parts = () => ({ vault: vault ?? assert.fail(), postgres: postgres ?? assert.fail() })

@@ -15,9 +15,10 @@ import { startVault, type TestVault } from '../support/vault.ts'
 
 const skip = await skipReason('vault', 'ssh-keygen')
 
+const vault = skip ? undefined : await startVault()
+after(() => vault?.[Symbol.asyncDispose]())
+
 describe('secrets from a real Vault', { skip }, async () => {
-  const vault = skip ? undefined : await startVault()
-  after(() => vault?.[Symbol.asyncDispose]())
   const root = mkdtempSync(join(tmpdir(), 'certferry-secrets-'))
   after(() => rmSync(root, { recursive: true, force: true }))
   const api: TestVault['api'] = (...request) => (vault ?? assert.fail()).api(...request)

@@ -16,9 +16,10 @@ import { forever, openVault } from '../vault/support.ts'
 
 const skip = await skipReason('vault', 'openssl')
 
+const server = skip ? undefined : await startVault()
+after(() => server?.[Symbol.asyncDispose]())
+
 describe('certificates that somebody else keeps in Vault', { skip }, async () => {
-  const server = skip ? undefined : await startVault()
-  after(() => server?.[Symbol.asyncDispose]())
   const api: TestVault['api'] = (...request) => (server ?? assert.fail()).api(...request)
   await server?.api('POST', 'sys/mounts/kv', { type: 'kv', options: { version: '2' } })
   const put = (path: string, data: object) => api('POST', `kv/data/${path}`, { data })
