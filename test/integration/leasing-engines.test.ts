@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import { leaveOutReason, skipReason } from './components.ts'
-import { CONSUL, startConsul } from './consul.ts'
-import { startLdap } from './ldap.ts'
+import { leaveOutReason, skipReason } from '../support/components.ts'
+import { CONSUL, startConsul } from '../support/consul.ts'
+import { startLdap } from '../support/ldap.ts'
 import {
   credentialsIn,
   type LeasingPath,
@@ -16,11 +16,11 @@ import {
   setupStaticRole,
   type TestLease,
   takeLease,
-} from './leasing.ts'
-import { startPostgres } from './postgres.ts'
-import { startRabbitmq } from './rabbitmq.ts'
-import { until } from './until.ts'
-import { startVault, type TestVault } from './vault.ts'
+} from '../support/leasing.ts'
+import { startPostgres } from '../support/postgres.ts'
+import { startRabbitmq } from '../support/rabbitmq.ts'
+import { until } from '../support/until.ts'
+import { startVault, type TestVault } from '../support/vault.ts'
 
 interface Engine {
   readonly title: string
