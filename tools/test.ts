@@ -22,6 +22,7 @@ npm test -- --unit              without the integration tests
 npm test -- --only PATTERN      only test files whose path holds PATTERN, or else tests whose name matches it; no lint, no types
 npm test -- --faults            only what is named after a row of the fault catalogue, long tests too; writes docs/faults.md
 npm test -- --kubernetes        only the tests against a real Kubernetes, built when it is not there; without this they run where it is, and with CI set
+npm test -- --vault             only what Vault gives and how: logins, clusters, secrets, leases of real servers, exec, migrate; Consul is built when it is not there
 npm test -- --jobs N            integration files at a time (default 2)`
 const UNIT_TIMEOUT_MS = 120_000
 const INTEGRATION_TIMEOUT_MS = 900_000
@@ -43,6 +44,7 @@ function readOptions() {
         only: { type: 'string' },
         faults: { type: 'boolean', default: false },
         kubernetes: { type: 'boolean', default: false },
+        vault: { type: 'boolean', default: false },
         jobs: { type: 'string', default: '2' },
         help: { type: 'boolean', default: false },
       },
@@ -58,12 +60,13 @@ type Options = NonNullable<ReturnType<typeof readOptions>>
 async function main(options: Options) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopped.abort(signal))
   const { unit, integration, namePattern } = await select(options)
-  if (options.only === undefined && !options.faults && !options.kubernetes) {
+  const isPart = options.only !== undefined || options.faults || options.kubernetes || options.vault
+  if (!isPart) {
     await Promise.all([check('lint', ['biome', 'check']), check('types', ['tsc'])])
   }
   if (unit.length > 0) await suite('unit', unit, UNIT_TIMEOUT_MS, namePattern)
   if (integration.length > 0) {
-    await prepareComponents(integration)
+    await prepareComponents(integration, options)
     const queue = [...integration]
     const work = async () => {
       for (let file = queue.shift(); file && !stopped.signal.aborted; file = queue.shift()) {
@@ -90,8 +93,9 @@ async function select(options: Options) {
   }
 }
 
-async function candidates({ faults, kubernetes }: Options): Promise<string[]> {
+async function candidates({ faults, kubernetes, vault }: Options): Promise<string[]> {
   const all = faults ? await filesWithFaults() : (await filesOf('test/**/*.test.ts')).sort()
+  if (vault) return all.filter(isForVault)
   return kubernetes ? all.filter(isForKubernetes) : all
 }
 
@@ -111,6 +115,12 @@ async function withoutWhatIsNotThere(files: readonly string[], { only, unit, kub
 
 function isForKubernetes(file: string): boolean {
   return file.startsWith('test/integration/kubernetes-')
+}
+
+/** What Vault gives, by every way in. */
+function isForVault(file: string): boolean {
+  const named = /^test\/integration\/(?:vault-|secrets|leas|known-defects|exec\.|supervisor|kubernetes-(?:auth|leases))/
+  return named.test(file) || /^test\/(?:vault|values|text|migrate|supervisor)\//.test(file)
 }
 
 function isIntegration(file: string): boolean {
@@ -178,16 +188,20 @@ function finish(step: Step) {
  * Gets the real programs that the tests name before the first of them starts, where the progress of a long build is seen.
  * What cannot be had is handed down as `none`, so that each suite does not try again; with CI set that fails them.
  */
-async function prepareComponents(files: readonly string[]) {
+async function prepareComponents(files: readonly string[], { vault }: Options) {
   const helpers = await filesOf('test/support/*.ts')
   const texts = await Promise.all([...files, ...helpers].map((file) => readFile(file, 'utf8')))
   const calls = texts.join('\n').match(/\b(?:component|skipReason)\([^)]*\)/g) ?? []
   const named = componentNames
     .filter(isComponentName)
     .filter((name) => calls.some((call) => call.includes(`'${name}'`)))
-  const wanted = files.some(isForKubernetes)
-    ? new Set([...named, ...kubernetesComponents])
-    : named.filter((name) => !kubernetesComponents.includes(name))
+  const wanted = new Set(
+    files.some(isForKubernetes)
+      ? [...named, ...kubernetesComponents]
+      : named.filter((name) => !kubernetesComponents.includes(name)),
+  )
+  // Six minutes and more of building, for one engine.
+  if (vault) wanted.add('consul')
   for (const name of wanted) {
     try {
       process.env[variableOf(name)] = await component(name)
