@@ -10,9 +10,10 @@ import { type AnyLoop, type Loop, startLoop } from './loop.ts'
 import { createTargets, manage, manageSecret, type Parts } from './manage.ts'
 import type { Emit } from './observe/events.ts'
 import { asSecret } from './observe/secret-events.ts'
+import { writeToken } from './outputs/token-sink.ts'
 import type { Reloader } from './reloaders/reloader.ts'
 import { createScheduler } from './scheduler.ts'
-import { createVault, type Vault } from './vault/client.ts'
+import { createVault, type Vault, type VaultDeps } from './vault/client.ts'
 import type { VaultOptions } from './vault/options.ts'
 
 export interface SidecarDeps {
@@ -22,6 +23,8 @@ export interface SidecarDeps {
   readonly env: Readonly<Record<string, string | undefined>>
   /** How targets of a certificate are told that are part of this process, besides those of the config. */
   readonly inProcess?: ((certificate: string) => readonly Reloader[]) | undefined
+  /** True where what was leased stays in use after the end: then no token is revoked. */
+  readonly keepsTokens?: boolean
   /** Called after each change of the state of a certificate or a secret. */
   readonly changed?: (loop: AnyLoop) => void
 }
@@ -75,8 +78,10 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   const cluster = openCluster(initial, deps.env)
   const reloading = { ...deps, kubernetes: cluster.kubernetes }
   const targets = createTargets(reloading)
-  let vaults = openVaults(initial, deps)
+  const vaultDeps = { ...deps, writeToken }
+  let vaults = openVaults(initial, vaultDeps)
   let config = initial
+  for (const message of initial.warnings) emit('config.warning', { message })
 
   try {
     for (const entry of entriesOf(initial)) start(entry, { isStart: true })
@@ -106,6 +111,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     [Symbol.asyncDispose]: async () => {
       stop.abort(new DOMException('certferry stops', 'AbortError'))
       await Promise.all(allLoops().map((loop) => loop.ended))
+      if (!deps.keepsTokens) await Promise.all(vaults.all.map((vault) => vault.revokeToken()))
       await vaults[Symbol.asyncDispose]()
       await cluster[Symbol.asyncDispose]()
       await ticking
@@ -155,7 +161,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     }
     const touched = wanted.filter(isTouched)
     const added = wanted.filter((entry) => !before.has(entry.config.name))
-    const nextVaults = isNewVault ? openVaults(next, deps) : vaults
+    const nextVaults = isNewVault ? openVaults(next, vaultDeps) : vaults
     // What cannot be made must be known before anything is stopped.
     for (const entry of [...touched, ...added]) make(entry, partsFor(nextVaults, createTargets(reloading)))
 
@@ -208,6 +214,8 @@ const namesOf = (entries: readonly Entry[]) => entries.map(({ config }) => confi
 const make = (entry: Entry, parts: Parts) =>
   entry.kind === 'certificate' ? manage(entry.config, parts) : manageSecret(entry.config, parts)
 
+type VaultsDeps = Pick<SidecarDeps, 'clock' | 'emit' | 'env'> & Pick<VaultDeps, 'writeToken'>
+
 /** The Vaults of a config; each logs in on first use, so one that is away holds nothing up. */
 export interface Vaults extends AsyncDisposable {
   /** The connection of that name in `vaults`, or that of `vault`. Throws CONFIG_INVALID where there is no such. */
@@ -215,7 +223,9 @@ export interface Vaults extends AsyncDisposable {
   readonly all: readonly Vault[]
 }
 
-export function openVaults({ vault, vaults }: Config, { clock, emit }: Pick<SidecarDeps, 'clock' | 'emit'>): Vaults {
+/** Without `writeToken` no token is shared by a file: for those who only look. */
+export function openVaults({ vault, vaults }: Config, deps: VaultsDeps): Vaults {
+  const { clock, emit, env } = deps
   const all = [...(vault ? ([[undefined, vault]] as const) : []), ...Object.entries(vaults)]
   const opened = new Map(all.map(([name, options]) => [name, openVault(name, options)]))
   return {
@@ -235,6 +245,9 @@ export function openVaults({ vault, vaults }: Config, { clock, emit }: Pick<Side
     const which = name === undefined ? {} : { connection: name }
     return createVault(options, {
       clock,
+      env,
+      place: name === undefined ? 'vault' : `vaults.${name}`,
+      ...(deps.writeToken && { writeToken: deps.writeToken }),
       onRequest: (event) => emit('vault.request', { ...event, ...which }),
       onWarning: (event) => emit('vault.warning', { ...event, ...which }),
       onToken: (event) => emit('vault.token', { ...event, ...which }),

@@ -27,6 +27,8 @@ export async function once(file: string, timeoutMs: number, io: Io): Promise<voi
     clock: systemClock,
     emit: combine(log.observe),
     env: io.env,
+    // What it delivers is in use after its end.
+    keepsTokens: config.secrets.length > 0,
     changed: (loop) => {
       if (!isSettled(loop) || settled.has(loop.cert.name)) return
       settled.add(loop.cert.name)

@@ -11,6 +11,7 @@ export async function validate(file: string, io: Io): Promise<void> {
   await using idle = openIdle(config, io.env)
   for (const { secret } of idle.secrets) for (const output of secret.outputs) await output.prepare?.()
   const names = [...config.certificates, ...config.secrets].map(({ name }) => name).join(', ')
+  for (const warning of config.warnings) io.stderr.write(`certferry: ${warning}\n`)
   const mark = styleText('green', '✓', { stream: io.stdout })
   print(io, `${mark} ${file} is valid: ${counts(config)} (${names})`)
 }

@@ -18,6 +18,8 @@ export type SecretConfig = z.output<typeof SecretOptions> & { readonly identity:
 
 export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets'> & {
   readonly file: string
+  /** What is set in vain, in words. */
+  readonly warnings: readonly string[]
   readonly certificates: readonly CertificateConfig[]
   readonly secrets: readonly SecretConfig[]
   /** Variables of the environment that `vault` and `vaults` are made of: credentials, often. */
@@ -29,7 +31,7 @@ export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets
 /** Reads, interpolates and checks a config file. Throws a ConfigError that lists every problem, in the order of the file. */
 export function loadConfig(file: string, env: Env): Config {
   const document = readConfigFile(file, env)
-  const { value, troubles, blame } = withVaultEnv(document.value, env)
+  const { value, troubles, warnings, blame } = withVaultEnv(document.value, env)
   const { result, problems: found } = checkConfig(value, document)
   const problems = [
     ...document.problems,
@@ -41,6 +43,7 @@ export function loadConfig(file: string, env: Env): Config {
   return deepFreeze({
     ...result.data,
     file,
+    warnings,
     certificates: withIdentity(result.data.certificates, raw.certificates),
     secrets: withIdentity(result.data.secrets, raw.secrets),
     vaultVariables: document.variables.flatMap(({ name, path: [top] }) =>

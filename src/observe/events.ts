@@ -33,6 +33,7 @@ export interface EventMap {
     /** Sections that differ from those read at the start, and are not applied before the next one. */
     needRestart?: readonly string[]
   }
+  'config.warning': { message: string }
   'config.rejected': Failure & { errors: readonly string[] }
   'rotation.started': { certificate: string; why: string }
   'rotation.stage': { certificate: string; stage: Stage; durationMs: number; ok: boolean; code?: ErrorCode | undefined }
@@ -145,6 +146,7 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     message: 'config loaded',
     audit: true,
   },
+  'config.warning': { level: 'warn', message: 'something of the environment means nothing here', audit: false },
   'config.rejected': { level: 'error', message: 'config rejected, the old one stays', audit: true },
   'rotation.started': {
     level: 'debug',

@@ -34,6 +34,7 @@ test('the JSON Schema is one, and knows what is required', () => {
     'admin',
     'audit',
     'certificates',
+    'exec',
     'injector',
     'kubernetes',
     'log',

@@ -1,6 +1,6 @@
 import * as z from 'zod'
-import { VAULT_VARIABLES } from '../../src/config/environment.ts'
 import { configJsonSchema } from '../../src/config/schema.ts'
+import { UNUSED_VARIABLES, VAULT_VARIABLES } from '../../src/config/vault-variables.ts'
 import { outputs } from '../../src/outputs/index.ts'
 import { secretOutputs } from '../../src/outputs/secrets.ts'
 import { reloaders } from '../../src/reloaders/index.ts'
@@ -94,9 +94,16 @@ Variables of the vault CLI fill in what the file leaves out of \`vault\`; the fi
 ${table(
   ['Variable', 'Fills in'],
   [
-    ...Object.entries(VAULT_VARIABLES).map(([key, name]) => [code(name), code(`vault.${key}`)]),
-    [code('VAULT_TOKEN'), '`vault.auth`, as `{ kind: token }`'],
-    [code('VAULT_SKIP_VERIFY'), 'nothing: when it is true, certferry refuses to start'],
+    ...VAULT_VARIABLES.map(([name, key]) => [
+      code(name),
+      key === 'auth'
+        ? '`vault.auth`, as `{ kind: token }`'
+        : code(key === 'timeouts' ? 'vault.timeouts.total' : `vault.${key}`),
+    ]),
+    ...Object.entries(UNUSED_VARIABLES).map(([name, { why, isRefused }]) => [
+      code(name),
+      `nothing: ${isRefused ? 'certferry refuses to start' : 'a warning'}; ${why}`,
+    ]),
     [code('CERTFERRY_CONFIG'), 'the option `--config`'],
   ],
 )}
