@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { isDeepStrictEqual } from 'node:util'
 import { skipReason } from '../support/components.ts'
 import { CONTROL_PLANE, startKubernetes, type TestKubernetes } from '../support/kubernetes.ts'
+import { startLeasedDelivery } from '../support/leased-delivery.ts'
 import { type LeasingPath, setupServiceAccounts, type TestLease, takeLease } from '../support/leasing.ts'
 import { until } from '../support/until.ts'
 import { startVault, type TestVault } from '../support/vault.ts'
@@ -22,22 +24,32 @@ describe('the secrets engine kubernetes', { skip }, () => {
   })
   after(() => stack.disposeAsync())
 
-  const statusFor = async ({ data }: TestLease, namespace: string) => {
+  const statusFor = async (data: TestLease['data'], namespace: string) => {
     const options = { token: String(data.service_account_token) }
     return (await cluster.send('GET', `/api/v1/namespaces/${namespace}/pods`, undefined, options)).status
   }
   // The API server hears of new rights, and forgets tokens, a little later.
-  const untilStatus = (status: number, lease: TestLease) =>
-    until(`the API server answers ${status}`, async () => (await statusFor(lease, 'shop')) === status)
+  const untilStatus = (status: number, data: TestLease['data']) =>
+    until(`the API server answers ${status}`, async () => (await statusFor(data, 'shop')) === status)
 
   test('leases a service account that may do what its role says, and deletes it when the lease is revoked', async () => {
     const lease = await takeLease(vault, leasing)
     assert.equal(lease.ttlSeconds, 600)
-    await untilStatus(200, lease)
-    assert.equal(await statusFor(lease, 'kube-system'), 403)
+    await untilStatus(200, lease.data)
+    assert.equal(await statusFor(lease.data, 'kube-system'), 403)
     await lease.revoke()
     assert.equal(await lease.secondsLeft(), 0)
-    await untilStatus(401, lease)
+    await untilStatus(401, lease.data)
+  })
+
+  test('is one of those that certferry delivers from, also after its lease was revoked', async () => {
+    await using certferry = startLeasedDelivery(vault, leasing)
+    const first = await until('it is delivered', certferry.delivered)
+    await untilStatus(200, first)
+    await vault.api('POST', `sys/leases/revoke-prefix/${leasing.path}`)
+    const isNext = () => !isDeepStrictEqual(certferry.delivered(), first) && certferry.delivered()
+    await untilStatus(200, await until('another one is delivered', isNext))
+    await untilStatus(401, first)
   })
 
   test('does not renew what it leases', async () => {

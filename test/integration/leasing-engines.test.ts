@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { isDeepStrictEqual } from 'node:util'
 import { leaveOutReason, skipReason } from '../support/components.ts'
 import { CONSUL, startConsul } from '../support/consul.ts'
 import { startLdap } from '../support/ldap.ts'
+import { startLeasedDelivery } from '../support/leased-delivery.ts'
 import {
   credentialsIn,
   type LeasingPath,
@@ -26,13 +28,13 @@ interface Engine {
   readonly title: string
   readonly skip: false | string
   readonly isRenewable: boolean
-  /** What it starts besides Vault ends with `stack`. */
-  readonly start: (role: LeasingRole, stack: AsyncDisposableStack) => Promise<Started>
+  /** What it starts ends with `stack`. */
+  readonly start: (stack: AsyncDisposableStack) => Promise<Started>
 }
 
 interface Started {
   readonly vault: TestVault
-  readonly leasing: LeasingPath
+  readonly setup: (role: LeasingRole) => Promise<LeasingPath>
   /** Whether what was handed out is good for something now; it may be used up by that. */
   readonly works: (data: TestLease['data']) => Promise<boolean>
 }
@@ -42,70 +44,70 @@ const ENGINES: readonly Engine[] = [
     title: 'database, with PostgreSQL',
     skip: await skipReason('vault', 'vault-plugin-database-postgresql', 'postgres'),
     isRenewable: true,
-    start: async (role, stack) => {
+    start: async (stack) => {
       const postgres = stack.use(await startPostgres())
       const vault = stack.use(await startVault({ engines: ['database'] }))
-      const leasing = await setupDatabase(vault, postgres, role)
-      return { vault, leasing, works: (data) => postgres.canLogIn(credentialsIn(data)) }
+      const setup = (role: LeasingRole) => setupDatabase(vault, postgres, role)
+      return { vault, setup, works: (data) => postgres.canLogIn(credentialsIn(data)) }
     },
   },
   {
     title: 'rabbitmq',
     skip: await skipReason('vault', 'vault-plugin-secrets-rabbitmq', 'rabbitmq-server'),
     isRenewable: true,
-    start: async (role, stack) => {
+    start: async (stack) => {
       const rabbitmq = stack.use(await startRabbitmq())
       const vault = stack.use(await startVault({ engines: ['rabbitmq'] }))
-      const leasing = await setupRabbitmq(vault, rabbitmq, role)
-      return { vault, leasing, works: (data) => rabbitmq.canLogIn(credentialsIn(data)) }
+      const setup = (role: LeasingRole) => setupRabbitmq(vault, rabbitmq, role)
+      return { vault, setup, works: (data) => rabbitmq.canLogIn(credentialsIn(data)) }
     },
   },
   {
     title: 'ldap',
     skip: await skipReason('vault', 'vault-plugin-secrets-openldap', 'slapd'),
     isRenewable: true,
-    start: async (role, stack) => {
+    start: async (stack) => {
       const ldap = stack.use(await startLdap({}))
       const vault = stack.use(await startVault({ engines: ['ldap'] }))
-      const leasing = await setupLdap(vault, ldap, role)
+      const setup = (role: LeasingRole) => setupLdap(vault, ldap, role)
       const works = (data: TestLease['data']) => {
         const { username, password } = credentialsIn(data)
         return ldap.canLogIn(username, password)
       }
-      return { vault, leasing, works }
+      return { vault, setup, works }
     },
   },
   {
     title: 'consul',
     skip: (await skipReason('vault', 'vault-plugin-secrets-consul')) || (await leaveOutReason(CONSUL)),
     isRenewable: true,
-    start: async (role, stack) => {
+    start: async (stack) => {
       const consul = stack.use(await startConsul())
       const vault = stack.use(await startVault({ engines: ['consul'] }))
-      const leasing = await setupConsul(vault, consul, role)
-      return { vault, leasing, works: ({ token }) => consul.knows(`${token}`) }
+      const setup = (role: LeasingRole) => setupConsul(vault, consul, role)
+      return { vault, setup, works: ({ token }) => consul.knows(`${token}`) }
     },
   },
   {
     title: 'pki, where certificates are leased',
     skip: await skipReason('vault'),
     isRenewable: false,
-    start: async (role, stack) => {
+    start: async (stack) => {
       const vault = stack.use(await startVault())
       await vault.setupPki()
-      const leasing = await setupLeasedCertificates(vault, role)
+      const setup = (role: LeasingRole) => setupLeasedCertificates(vault, role)
       const isGood = async (serial: unknown) =>
         (await vault.api('GET', `pki/cert/${serial}`)).data?.revocation_time === 0
-      return { vault, leasing, works: ({ serial_number: serial }) => isGood(serial) }
+      return { vault, setup, works: ({ serial_number: serial }) => isGood(serial) }
     },
   },
   {
     title: 'ssh, with one-time passwords',
     skip: await skipReason('vault'),
     isRenewable: false,
-    start: async (role, stack) => {
+    start: async (stack) => {
       const vault = stack.use(await startVault())
-      const leasing = await setupOneTimePasswords(vault, role)
+      const setup = (role: LeasingRole) => setupOneTimePasswords(vault, role)
       const works = ({ key }: TestLease['data']) =>
         vault.api('POST', 'ssh-otp/verify', { otp: key }).then(
           () => true,
@@ -114,7 +116,7 @@ const ENGINES: readonly Engine[] = [
             return false
           },
         )
-      return { vault, leasing, works }
+      return { vault, setup, works }
     },
   },
 ]
@@ -124,10 +126,25 @@ for (const { title, skip, isRenewable, start } of ENGINES) {
     const stack = new AsyncDisposableStack()
     let started: Started
     before(async () => {
-      started = await start({ role: 'app', ttl: '1m', maxTtl: '2m' }, stack)
+      started = await start(stack)
     })
     after(() => stack.disposeAsync())
-    const take = () => takeLease(started.vault, started.leasing)
+    const setup = () => started.setup({ role: 'app', ttl: '1m', maxTtl: '2m' })
+    const take = async () => takeLease(started.vault, await setup())
+    const renewals = async () =>
+      (await started.vault.audited()).filter(({ path }) => path === 'sys/leases/renew').length
+
+    test('is one of those that certferry delivers from, also after its lease was revoked', async () => {
+      const leasing = await setup()
+      await using certferry = startLeasedDelivery(started.vault, leasing)
+      const first = await until('it is delivered', certferry.delivered)
+      assert.ok(await started.works(first))
+      await started.vault.api('POST', `sys/leases/revoke-prefix/${leasing.path}`)
+      const isNext = () => !isDeepStrictEqual(certferry.delivered(), first) && certferry.delivered()
+      const next = await until('another one is delivered', isNext)
+      assert.ok(await started.works(next))
+      assert.equal(await started.works(first), false)
+    })
 
     test('leases what works, and takes it back when the lease is revoked', async () => {
       const [used, revoked] = [await take(), await take()]
@@ -142,6 +159,16 @@ for (const { title, skip, isRenewable, start } of ENGINES) {
     })
 
     if (isRenewable) {
+      test('is one of those whose leases certferry renews, and delivers nothing else meanwhile', async () => {
+        const leasing = await started.setup({ role: 'app', ttl: '4s', maxTtl: '1h' })
+        await using certferry = startLeasedDelivery(started.vault, leasing)
+        const first = await until('it is delivered', certferry.delivered)
+        const before = await renewals()
+        await until('it was renewed twice', async () => (await renewals()) >= before + 2)
+        assert.deepEqual(certferry.delivered(), first)
+        assert.ok(await started.works(first))
+      })
+
       test('renews a lease for as long as is asked, and ends it then', async () => {
         const [long, short] = [await take(), await take()]
         assert.ok(long.isRenewable)
