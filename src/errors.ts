@@ -95,7 +95,7 @@ export const ERRORS = {
   AUTH_SOURCE: {
     retry: 'auth',
     exit: 69,
-    hint: "The file or variable that holds the credential is missing, empty or unreadable. A pod gets it from a projected volume with a serviceAccountToken whose audience is Vault's.",
+    hint: "The file or variable that holds the credential is missing, empty or unreadable. A pod gets it from a projected volume with a serviceAccountToken whose audience is Vault's; for a cloud, see that its metadata service or variables are there.",
   },
   AUTH_FAILED: {
     retry: 'auth',

@@ -54,6 +54,43 @@ const empty = () => initialState({ current: undefined, pending: undefined }, pol
 const resumed = (bundle = bundleAt(T0)) => initialState({ current: bundle, pending: undefined }, policy, at(0), 120_000)
 const active = () => step(resumed(), served(bundleAt(T0)), 0)
 
+describe('what is polled', () => {
+  const polled: Policy = { ...policy, pollAfterMs: () => 60_000 }
+  const look = (state: RotationState, ms: number) => decide(state, at(ms), undefined)
+  const begin = () => initialState({ current: bundleAt(T0), pending: undefined }, polled, at(0), 0)
+  const next = (state: RotationState, outcome: Outcome, ms: number) =>
+    evolve(state, outcome, polled, { ...at(ms), random: () => 0 })
+  const delivered = () => next(begin(), served(bundleAt(T0), false), 0)
+
+  it('is delivered first after a start, and looked at then', () => {
+    assert.equal(look(begin(), 0).kind, 'deliver')
+    assert.equal(look(delivered(), 0).kind, 'poll')
+  })
+  it('is looked at again when its time has come, and not renewed by its age', () => {
+    const state = next(delivered(), { kind: 'unchanged', bundle: bundleAt(T0) }, 0)
+    assert.deepEqual(look(state, 0), { kind: 'wait', until: T0 + 60_000 })
+    assert.equal(look(state, 60_000).kind, 'poll')
+    assert.equal(look({ ...state, pollAt: T0 + HOUR, pollElapsed: HOUR }, HOUR * 0.96).kind, 'wait')
+  })
+  it('takes over what a look prolonged, without counting it as a rotation', () => {
+    const longer = { ...bundleAt(T0), notAfter: T0 + 2 * HOUR }
+    const state = next(delivered(), { kind: 'unchanged', bundle: longer }, 1000)
+    assert.equal(state.serving?.notAfter, T0 + 2 * HOUR)
+    assert.equal(state.rotatedAt, undefined)
+  })
+  it('is looked at with backoff while that fails, and is well again after a look that works', () => {
+    const state = next(delivered(), failed('VAULT_UNREACHABLE', 'fetch'), 0)
+    assert.equal(look(state, 0).kind, 'wait')
+    assert.equal(look(state, 120_000).kind, 'poll')
+    const again = next(state, { kind: 'unchanged', bundle: bundleAt(T0) }, 120_000)
+    assert.deepEqual([again.failures, again.failure], [0, undefined])
+  })
+  it('is asked for anew once it has expired', () => {
+    const state = next(delivered(), { kind: 'unchanged', bundle: bundleAt(T0) }, 0)
+    assert.equal(look({ ...state, pollAt: T0 + 9 * HOUR, pollElapsed: 9 * HOUR }, HOUR).kind, 'renew')
+  })
+})
+
 describe('phase', () => {
   const rows: [string, RotationState, number, string][] = [
     ['PENDING with nothing on disk', empty(), 0, 'PENDING'],

@@ -189,7 +189,7 @@ function standard({ default: value, properties }: Shape, isRequired: boolean): s
 function typeOf(key: string, shape: Shape, place = ''): string {
   const family = FAMILIES.find(([, at]) => `${place}[].${key}` === at.replace(/\[\]$/, '') || `${place}.${key}` === at)
   if (family)
-    return `[${shape.type === 'array' ? 'list of kinds' : 'kind'}](#${family[0].toLowerCase().replaceAll(' ', '-')})`
+    return `[${shape.type === 'array' ? 'list of kinds' : key === 'auth' ? 'kind, or list of kinds' : 'kind'}](#${family[0].toLowerCase().replaceAll(' ', '-')})`
   if (shape.enum) return shape.enum.map(code).join(', ')
   if (shape.prefixItems) return 'command, a list'
   if (shape.type === 'array') return `list: ${typeOf(key, Shape.parse(shape.items), place)}`
