@@ -40,12 +40,7 @@ export function fromConsulTemplate(root: Settings, context: Context): PlainMap {
     if (ssl.flag('verify') === false)
       draft.lose({ what: 'vault.ssl.verify', line: ssl.lineOf('verify'), why: SKIP_VERIFY })
     ssl.flag('enabled')
-    settleRest(
-      ssl,
-      'vault.ssl',
-      { lost: { ca_path: CA_PATH, ca_cert_bytes: 'write the certificate into a file and name that in vault.caFile' } },
-      context,
-    )
+    settleRest(ssl, 'vault.ssl', { lost: { ca_path: CA_PATH, ca_cert_bytes: 'write it as vault.caPem' } }, context)
   }
   const auth = consulTemplateAuth(server, context)
   if (auth) vault.auth = auth
@@ -170,6 +165,12 @@ const METHOD_COVERED: Notes = {
   remove_password_follows_symlinks: 'no file is removed',
 }
 const METHOD_LOST: Notes = {
+  object_id: 'only a client_id names an identity; write clientId',
+  scope: 'has no equivalent; resource is the audience of the token',
+  authenticate_from_environment:
+    'certferry shows the identity of the machine; with a workload identity use the method jwt',
+  credentials: 'certferry shows the identity of the machine; it reads no key of a service account',
+  project: 'certferry asks the metadata service of the machine, which knows the project',
   nonce: 'of the login as an EC2 instance, which certferry does not have; use the role with IAM',
   jwt_exp: 'Vault decides by the role',
 }
@@ -227,6 +228,43 @@ const METHODS: Readonly<Record<string, Translate>> = {
     addTls(vault, config, { ca: 'ca_cert', cert: 'client_cert', key: 'client_key', name: '' }, context)
   },
   token_file: (auth, config, target) => file(auth, 'tokenFile', config.text('token_file_path'), target),
+  aws: (auth, config, { context }) => {
+    const type = config.text('type') ?? 'iam'
+    const keys = ['access_key', 'secret_key', 'session_token'].filter((name) => config.text(name) !== undefined)
+    Object.assign(
+      auth,
+      given({ role: config.text('role'), serverId: config.text('header_value'), region: config.text('region') }),
+    )
+    if (type !== 'iam')
+      context.draft.lose({
+        what: 'auto_auth.method.config.type',
+        line: config.lineOf('type'),
+        why: `certferry logs in by IAM, not as ${type}; the role in Vault has to be of auth_type iam`,
+      })
+    if (keys.length > 0)
+      context.draft.lose({
+        what: `auto_auth.method.config.${keys.join(', ')}`,
+        line: config.lineOf(keys[0] ?? ''),
+        why: 'keys are not copied; give them in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or use the role of the machine',
+      })
+  },
+  azure: (auth, config) => {
+    Object.assign(
+      auth,
+      given({ role: config.text('role'), resource: config.text('resource'), clientId: config.text('client_id') }),
+    )
+  },
+  gcp: (auth, config, { context }) => {
+    const type = config.text('type') ?? 'gce'
+    const account = config.text('service_account')
+    Object.assign(auth, given({ role: config.text('role'), serviceAccount: account }))
+    if (type !== 'gce')
+      context.draft.remark(
+        auth,
+        'role',
+        `Vault Agent logged in as type ${type}, with a JWT that the IAM API signed; certferry shows the identity of the machine, which a role of type iam takes with allow_gce_inference.`,
+      )
+  },
   ldap: (auth, config, target) => {
     Object.assign(auth, given({ username: config.text('username') }))
     file(auth, 'passwordFile', config.text('password_file_path'), target)
@@ -234,9 +272,51 @@ const METHODS: Readonly<Record<string, Translate>> = {
   },
 }
 
-function addSink(_vault: PlainMap, sink: Settings, { draft }: Context): void {
-  const path = sink.block('config')?.text('path') ?? ''
-  draft.lose({ what: `auto_auth.sink ${path}`, line: sink.line, why: 'the token stays in certferry' })
+/** One file; encryption of the token for its reader is not among what certferry does. */
+function addSink(vault: PlainMap, sink: Settings, context: Context): void {
+  const { draft } = context
+  const config = sink.block('config')
+  const path = config?.text('path')
+  const what = `auto_auth.sink ${path ?? ''}`.trim()
+  const wrapTtl = sink.duration('wrap_ttl')
+  const kind = (sink.text('type') ?? sink.labels[0] ?? '').toLowerCase()
+  if (vault.tokenSink !== undefined || path === undefined || kind !== 'file') {
+    draft.lose({
+      what,
+      line: sink.line,
+      why: 'the token goes to one file at most, vault.tokenSink; have its readers share that',
+    })
+    return
+  }
+  const tokenSink: PlainMap = {}
+  tokenSink.file = absolutePath(path, tokenSink, 'file', context)
+  const mode = config?.mode('mode')
+  const bits = Number.parseInt(mode ?? '0640', 8)
+  Object.assign(tokenSink, { mode: ((bits & 0o640) | 0o400).toString(8).padStart(4, '0') })
+  if ((bits & ~0o640) !== 0)
+    draft.lose({
+      what: `${what}: mode`,
+      line: sink.line,
+      why: `${mode} lets others read the token; certferry gives ${tokenSink.mode}`,
+    })
+  for (const [theirs, ours] of [
+    ['owner', 'uid'],
+    ['group', 'gid'],
+  ] as const) {
+    const id = config?.text(theirs)
+    if (id !== undefined && /^\d+$/.test(id)) tokenSink[ours] = Number(id)
+  }
+  if (wrapTtl !== undefined) tokenSink.wrapTtl = wrapTtl
+  draft.remark(tokenSink, 'file', 'The token is written without a line end, and anew after each login.')
+  vault.tokenSink = tokenSink
+  const ENCRYPTED = 'certferry does not encrypt the token for its reader; wrapTtl gives it once'
+  if (config) settleRest(config, 'auto_auth.sink.config', {}, context)
+  settleRest(
+    sink,
+    'auto_auth.sink',
+    { lost: { dh_type: ENCRYPTED, dh_path: ENCRYPTED, derive_key: ENCRYPTED, aad: ENCRYPTED, aad_env_var: ENCRYPTED } },
+    context,
+  )
 }
 
 /** The token of consul-template is never copied into the config. */
@@ -245,11 +325,11 @@ function consulTemplateAuth(server: Settings, context: Context): PlainMap | unde
   const role = server.text('k8s_auth_role_name')
   const tokenFile = server.text('vault_agent_token_file')
   const isWrapped = server.flag('unwrap_token') === true
-  if (isWrapped)
+  if (isWrapped && !tokenFile)
     draft.lose({
       what: 'vault.unwrap_token',
       line: server.lineOf('unwrap_token'),
-      why: 'certferry unwraps a secret_id (auth kind approle with secretIdWrapped), not a token',
+      why: 'certferry unwraps a token that a file holds; write it there, and auth: { kind: token, tokenFile: …, wrapped: true }',
     })
   const token = server.text('token')
   if (role !== undefined && role !== '') {
@@ -267,6 +347,7 @@ function consulTemplateAuth(server: Settings, context: Context): PlainMap | unde
   if (tokenFile !== undefined && tokenFile !== '') {
     const auth: PlainMap = { kind: 'token' }
     file(auth, 'tokenFile', tokenFile, { vault: {}, context })
+    if (isWrapped) auth.wrapped = true
     return auth
   }
   if (token === undefined || token === '') return undefined
