@@ -78,7 +78,12 @@ export async function keepFresh<C extends Content>(
       continue
     }
     const pass = reporter.started(task, state)
-    const outcome = await rotate(cert, assignmentOf(task, { forced: forced !== undefined, wanted }), deps, signal)
+    const outcome = await rotate(
+      cert,
+      assignmentOf(task, { forced: forced !== undefined, wanted, pending: state.pending }),
+      deps,
+      signal,
+    )
     if (outcome.kind !== 'failed' || !BEFORE_ISSUING.has(outcome.stage)) wanted = undefined
     // What the pass has just checked need not be checked again.
     if (outcome.kind === 'served') mismatch.know(outcome.bundle, undefined)
@@ -178,9 +183,9 @@ const BEFORE_ISSUING: ReadonlySet<Stage> = new Set(['preflight', 'fetch'])
 
 const assignmentOf = <C extends Content>(
   task: Exclude<Task<C>, { kind: 'wait' }>,
-  { forced, wanted = '' }: { forced: boolean; wanted: string | undefined },
+  { forced, wanted = '', pending }: { forced: boolean; wanted: string | undefined; pending: C | undefined },
 ): Assignment<C> => ({
-  ...(task.kind === 'deliver' ? { bundle: task.bundle } : {}),
+  ...(task.kind === 'deliver' ? { bundle: task.bundle, askFirst: task.bundle === pending } : {}),
   ...(task.kind === 'poll' ? { polled: task.bundle } : {}),
   forced,
   oneWay: /^compromised?\b/i.test(wanted),

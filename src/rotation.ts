@@ -36,6 +36,8 @@ export interface ManagedCertificate extends Managed {
 /** What this pass is to do: deliver a bundle that is there, or fetch a new one. */
 export interface Assignment<C extends Content = Bundle> {
   readonly bundle?: C
+  /** `bundle` is not in service yet: where the source can be looked at, what it has by now is delivered in its place. */
+  readonly askFirst?: boolean
   /** Instead: what is in service, to ask the source whether it has something newer. */
   readonly polled?: C
   /** Asked for by a person: outside the issue budget. */
@@ -84,7 +86,10 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
   const { cert, deps, step, stage, signal } = pass
   try {
     if (assignment.oneWay) await condemn(cert)
-    const bundle = assignment.bundle ?? (await poll(pass, assignment)) ?? (await obtain(pass, assignment.forced))
+    const bundle =
+      (await inHand(pass, assignment)) ??
+      (await poll(pass, assignment.polled)) ??
+      (await obtain(pass, assignment.forced))
     if (bundle.fingerprint === assignment.polled?.fingerprint) return { kind: 'unchanged', bundle }
     pass.inHand = bundle
     await step('check', () => cert.assertUsable(bundle, deps.clock.now()))
@@ -168,8 +173,17 @@ async function condemn<C extends Content>({ store }: Managed<C>): Promise<void> 
   await store.remember({ condemned: [...new Set([...condemned, ...now])] })
 }
 
+/** Whoever mends what the target refused must not have to wait for it to be taken first. Where nobody answers, it is tried as it is. */
+async function inHand<C extends Content>(pass: Pass<C>, { bundle, askFirst }: Assignment<C>): Promise<C | undefined> {
+  if (!bundle || !askFirst) return bundle
+  pass.inHand = bundle
+  const found = await poll(pass, bundle).catch(() => bundle)
+  pass.signal.throwIfAborted()
+  return found
+}
+
 /** What the source has now, where that can be known without asking for a new one. */
-async function poll<C extends Content>({ cert, step, signal }: Pass<C>, { polled }: Assignment<C>) {
+async function poll<C extends Content>({ cert, step, signal }: Pass<C>, polled: C | undefined) {
   const { polling } = cert.source
   return polled && polling ? step('fetch', () => polling.look(polled, signal)) : undefined
 }

@@ -79,7 +79,9 @@ function packageIn(id: string, folders: readonly string[]): Package {
 function needsOf(folder: string): string[] {
   const { dependencies = {}, optionalDependencies = {}, peerDependencies = {} } = locked[folder] ?? {}
   // npm installs peers, too, those apart that are optional.
-  return Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies }).flatMap((name) => resolve(name, folder) ?? [])
+  return Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies }).flatMap(
+    (name) => resolve(name, folder) ?? [],
+  )
 }
 
 /** As Node does: the nearest node_modules that has it. Optional packages may be nowhere. */

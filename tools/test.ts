@@ -201,7 +201,7 @@ async function prepareComponents(files: readonly string[], { vault }: Options) {
       : named.filter((name) => !kubernetesComponents.includes(name)),
   )
   // Six minutes and more of building, for one engine.
-  if (vault) wanted.add('consul')
+  if (vault || isCi()) wanted.add('consul')
   for (const name of wanted) {
     try {
       process.env[variableOf(name)] = await component(name)

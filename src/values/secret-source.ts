@@ -82,7 +82,7 @@ export function createSecretSource(
     const before = serving.readings
     for (const [value] of entries) {
       const reading = before[value]
-      const isOwn = held.get(value)?.fields === reading?.fields
+      const isOwn = [held, spare].some((own) => own.get(value)?.fields === reading?.fields)
       if (!reading || (reading.lease && !isOwn)) spent.add(value)
       else if (reading.made && !isOwn) held.set(value, reading)
     }

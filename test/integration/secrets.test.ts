@@ -225,7 +225,15 @@ describe('secrets from a real Vault', { skip }, async () => {
         const found = failure(loopOf(running))
         assert.equal(found?.code, code)
         assert.match(found?.message ?? '', told)
-        assert.equal(readFileSync(join(running.folder, 'out', 'app.env'), 'utf8'), 'API_KEY=good\n')
+        const delivered = () => readFileSync(join(running.folder, 'out', 'app.env'), 'utf8')
+        assert.equal(delivered(), 'API_KEY=good\n')
+        await put(path, { key: 'mended' })
+        await until('what was mended is delivered', () => {
+          // Instead of waiting for the backoff.
+          running.sidecar.retry()
+          return delivered() === 'API_KEY=mended\n'
+        })
+        assert.doesNotMatch(JSON.stringify(running.events), /good|mended/, 'no value is told')
       })
     test('a path that does not exist, and one that the policy denies', async () => {
       await using missing = start({ api: { kind: 'vault-kv', mount: 'kv', path: 'no/such' } })
