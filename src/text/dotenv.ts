@@ -4,8 +4,8 @@ import { assertVariable } from './variable-name.ts'
 
 /**
  * Who reads the file. There is no standard, and readers differ in what quotes and backslashes mean:
- * `common` only what Node, a POSIX shell, systemd, Docker Compose and the dotenv packages read alike;
- * `node` also backquotes, which Node and the dotenv packages know, and which would run commands in a shell;
+ * `common` only what Node, a POSIX shell and systemd read alike;
+ * `node` also backquotes, in which a shell would run commands;
  * `systemd` an EnvironmentFile, which a shell reads as well: carries everything;
  * `docker` `docker run --env-file`, which takes every character after `=` as it is, quotes too: one line each.
  */
