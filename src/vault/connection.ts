@@ -8,7 +8,7 @@ import type { VaultOptions } from './options.ts'
 
 type Options = Pick<
   VaultOptions,
-  'addresses' | 'caFile' | 'clientCertFile' | 'clientKeyFile' | 'serverName' | 'timeouts'
+  'addresses' | 'caFile' | 'caPem' | 'clientCertFile' | 'clientKeyFile' | 'serverName' | 'timeouts'
 >
 type Socket = NonNullable<Parameters<buildConnector.Callback>[1]>
 
@@ -39,8 +39,8 @@ export async function openConnection(target: buildConnector.Options, options: Op
   )
 }
 
-async function secureContext({ caFile, clientCertFile, clientKeyFile }: Options): Promise<SecureContext> {
-  const trust = { ca: caFile === undefined ? undefined : await readCa(caFile), minVersion: 'TLSv1.2' } as const
+async function secureContext({ caFile, caPem, clientCertFile, clientKeyFile }: Options): Promise<SecureContext> {
+  const trust = { ca: caFile === undefined ? caPem : await readCa(caFile), minVersion: 'TLSv1.2' } as const
   const { createSecureContext } = await import('node:tls')
   if (clientCertFile === undefined || clientKeyFile === undefined) return createSecureContext(trust)
   const cert = await read(clientCertFile, 'VAULT_CLIENT_CERT')

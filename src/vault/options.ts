@@ -1,8 +1,9 @@
-import { isIPv4 } from 'node:net'
+import { X509Certificate } from 'node:crypto'
 import * as z from 'zod'
 import { Timeout } from '../core/units.ts'
 import { AbsolutePath } from './auth/credential.ts'
 import { AuthOptions, kindsOf } from './auth/index.ts'
+import { isLoopback } from './loopback.ts'
 import { TokenSink } from './sink.ts'
 
 /** Config: where a node of Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
@@ -41,9 +42,16 @@ function problemOf(text: string): string | undefined {
     : `"${text}" must begin with https://`
 }
 
-/** 127.0.0.0/8, ::1, and the name that stands for them (RFC 6761 §6.3). */
-export const isLoopback = (hostname: string): boolean =>
-  hostname === 'localhost' || hostname === '[::1]' || (isIPv4(hostname) && hostname.startsWith('127.'))
+/** Config: certificates of CAs. */
+const CaPem = z.string().refine(startsWithCertificate, { error: 'must begin with a certificate in PEM' })
+
+function startsWithCertificate(text: string): boolean {
+  try {
+    return new X509Certificate(text) !== undefined
+  } catch {
+    return false
+  }
+}
 
 const RedirectHost = z
   .string()
@@ -65,6 +73,7 @@ export const VaultOptions = z
     caFile: AbsolutePath.optional().describe(
       'PEM file of the CAs that may sign for Vault, instead of the public ones; read again for each connection',
     ),
+    caPem: CaPem.optional().describe('The same CAs in PEM as they are, instead of caFile'),
     clientCertFile: AbsolutePath.optional().describe(
       'PEM certificate that certferry presents; read again for each connection',
     ),
@@ -93,6 +102,10 @@ export const VaultOptions = z
         'Revokes the token of the login when certferry stops in good order, and with it all that was leased by it; never a token of kind token',
       ),
     tokenSink: TokenSink.optional().describe('Shares the token of the login with others, by a file'),
+  })
+  .refine(({ caFile, caPem }) => caFile === undefined || caPem === undefined, {
+    path: ['caPem'],
+    error: 'cannot be given together with caFile',
   })
   .check((context) => {
     const { clientCertFile, clientKeyFile, auth } = context.value

@@ -51,6 +51,7 @@ type Options = Pick<
   VaultOptions,
   | 'addresses'
   | 'caFile'
+  | 'caPem'
   | 'clientCertFile'
   | 'clientKeyFile'
   | 'serverName'

@@ -91,6 +91,7 @@ describe('vault options', () => {
     [{ clientCertFile: '/a' }, /clientCertFile and clientKeyFile need each other[\s\S]*at clientKeyFile/],
     [{ clientKeyFile: '/a' }, /need each other[\s\S]*at clientCertFile/],
     [{ caFile: 'ca.pem' }, /must be an absolute path/],
+    [{ caPem: 'canary' }, /^(?!.*canary)(?=.*must begin with a certificate in PEM)/s],
     [{ redirectHosts: ['https://vault-2'] }, /must be a host, or host:port/],
     [{ namespace: 'a b' }, /must be a namespace path/],
     [{ concurrency: 0 }, /at concurrency/],

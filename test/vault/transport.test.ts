@@ -190,6 +190,13 @@ describe('over TLS', () => {
     await transport.close()
   })
 
+  test('trusts CAs that the config holds, and no others', async () => {
+    await using server = await serve(await local())
+    assert.equal((await post(server.address, { caPem: ca.rootPem })).status, 200)
+    const other = await createTestCa()
+    assert.equal((await failure(post(server.address, { caPem: other.rootPem }))).code, 'VAULT_TLS')
+  })
+
   test('V10 refuses a CA that is not trusted, a certificate that expired, and one for another name', async () => {
     const caFile = await save('ca', ca.rootPem)
     const foreign = await createTestCa({ commonName: 'Foreign Root' })
