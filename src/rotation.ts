@@ -175,7 +175,7 @@ async function condemn<C extends Content>({ store }: Managed<C>): Promise<void> 
 
 /** Whoever mends what the target refused must not have to wait for it to be taken first. Where nobody answers, it is tried as it is. */
 async function inHand<C extends Content>(pass: Pass<C>, { bundle, askFirst }: Assignment<C>): Promise<C | undefined> {
-  if (!bundle || !askFirst) return bundle
+  if (!bundle || !askFirst || !pass.cert.source.polling) return bundle
   pass.inHand = bundle
   const found = await poll(pass, bundle).catch(() => bundle)
   pass.signal.throwIfAborted()
