@@ -281,7 +281,9 @@ function field(meaning: Meaning, name: string, { book }: Work): Meaning {
   }
   if (meaning.kind === 'data') {
     book.sees(meaning.path, name)
-    if (!book.isKv2(meaning.path)) return { kind: 'value', at: step(meaning.name, name), filters: '' }
+    // `data` is a map in KV version 2; were it a list of something else, the filter `keys` would refuse it.
+    if (!book.isKv2(meaning.path))
+      return { kind: 'value', at: step(meaning.name, name), filters: '', ...(name === 'data' && { isMap: true }) }
     return { kind: 'value', at: meaning.name, filters: '', isMap: true }
   }
   if (meaning.filters !== '') throw new Reason(`.${name} is asked of what a function gave`)

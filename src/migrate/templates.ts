@@ -99,7 +99,7 @@ function readTemplate(block: Settings, { delimiters }: TemplateDefaults, context
   try {
     const parts = parseGoTemplate(text, { left, right })
     const certificate = readCertificateTemplate(parts)
-    if (!certificate) toLiquid(parts, createValueBook(new Set(), undefined).book)
+    if (!certificate) translateAll([parts], undefined)
     return [
       {
         destination,
