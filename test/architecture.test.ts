@@ -56,7 +56,10 @@ const RULES: Readonly<Record<string, Rule>> = {
   'text/': { values: ['core/', 'errors.ts'], node: ['node:crypto'] },
   'vault/': CLIENT,
   'kubernetes/': CLIENT,
-  'values/': { values: ['core/', 'vault/', 'registry.ts', 'errors.ts', 'plain-file.ts'], types: ['clock.ts', 'sources/source.ts'] },
+  'values/': {
+    values: ['core/', 'vault/', 'registry.ts', 'errors.ts', 'plain-file.ts'],
+    types: ['clock.ts', 'sources/source.ts'],
+  },
   'sources/': { values: ['core/', 'vault/', 'kubernetes/', 'registry.ts', 'errors.ts'] },
   'outputs/': { ...CLUSTER_FAMILY, values: [...CLUSTER_FAMILY.values, 'text/'] },
   'reloaders/': CLUSTER_FAMILY,

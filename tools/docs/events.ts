@@ -41,10 +41,13 @@ function fieldsByEvent(): Map<string, string[]> {
   const source = readFileSync(join(import.meta.dirname, '../../src/observe/events.ts'), 'utf8')
   const map = /export interface EventMap \{\n([\s\S]*?)\n\}/.exec(source)?.[1] ?? ''
   const entries = map.matchAll(/^ {2}'([a-z.-]+)': ([\s\S]*?)(?=\n {2}'|(?![\s\S]))/gm)
+  // What events have in common stands in interfaces beside the map.
+  const sharedFields = (name: string) =>
+    fieldNames(new RegExp(`interface ${name} \\{\\n([\\s\\S]*?)\\n\\}`).exec(source)?.[1] ?? '')
   return new Map(
     [...entries].map(([, name = '', type = '']) => [
       name,
-      [...(type.startsWith('Failure &') ? ['code', 'message'] : []), ...fieldNames(type)],
+      [...[...type.matchAll(/\b[A-Z]\w+\b(?= &|$)/g)].flatMap(([shared]) => sharedFields(shared)), ...fieldNames(type)],
     ]),
   )
 }
