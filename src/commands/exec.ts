@@ -89,7 +89,7 @@ export async function exec(
   const telling = tellChanges(changes, { supervisor, options, environment, emit }, over.signal)
   try {
     const ended = await Promise.race([supervisor.ended, service.failed])
-    emit('exec.ended', { code: ended.code, why: ended.why })
+    emit('exec.ended', { exitCode: ended.code, why: ended.why })
     return ended
   } finally {
     over.abort()

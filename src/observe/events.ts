@@ -83,7 +83,7 @@ export interface EventMap {
   'exec.waits': { changed: readonly string[]; nextAt: number }
   'exec.failed': Failure
   'exec.warning': { message: string }
-  'exec.ended': { code: number; why: string }
+  'exec.ended': { exitCode: number; why: string }
   'clock.stepped': { byMs: number }
   'vault.request': Connection & { operation: string; status: string; durationMs: number }
   'vault.warning': Connection & { message: string }
