@@ -57,11 +57,11 @@ interface Template {
   readonly uid: string | undefined
   readonly gid: string | undefined
   readonly reload: PlainMap | undefined
+  /** What is absent was an error already. */
+  readonly isStrict: boolean
 }
 
-const ALWAYS_WHOLE = 'a value that is absent is always an error, which names it; the file stays as it was'
 const COVERED: Notes = {
-  error_on_missing_key: ALWAYS_WHOLE,
   backup: 'the set before is kept, and put back where the target refuses the new one',
   create_dest_dirs: 'directories are made',
   wait: 'all values of a secret are read before it is rendered, and reloads that come within half a second are one',
@@ -79,6 +79,7 @@ function readTemplate(block: Settings, { delimiters }: TemplateDefaults, context
   const left = block.text('left_delimiter') ?? delimiters.left
   const right = block.text('right_delimiter') ?? delimiters.right
   const perms = block.mode('perms')
+  const isStrict = block.flag('error_on_missing_key') === true
   const ownership = { uid: block.text('uid') ?? block.text('user'), gid: block.text('gid') ?? block.text('group') }
   const reload = reloadOf(block, context)
   settleRest(block, 'template', { covered: COVERED }, context)
@@ -111,6 +112,7 @@ function readTemplate(block: Settings, { delimiters }: TemplateDefaults, context
         mode: perms,
         ...ownership,
         reload,
+        isStrict,
       },
     ]
   } catch (error) {
@@ -212,6 +214,7 @@ function outputsOf(files: readonly CertificateFile[], context: Context): PlainMa
   const single = files.filter((file) => !combined.includes(file))
   const outputs = combined.map((file): PlainMap => {
     const output = given({ kind: 'combined', directory, file: basename(file.path), ...access(file, context) })
+    if (file.template.mode === undefined) remarkMode(output, context)
     draft.remark(
       output,
       'file',
@@ -231,6 +234,7 @@ function outputsOf(files: readonly CertificateFile[], context: Context): PlainMa
     ...access(key ?? holder, context),
     ...(key && open && certificateAccess(open, context)),
   })
+  if ((key ?? holder).template.mode === undefined) remarkMode(pem, context)
   draft.remark(
     pem,
     'files',
@@ -335,11 +339,12 @@ function secretEntry(templates: readonly Template[], { poll }: TemplateDefaults,
       template: liquid[index]?.template,
     })
     for (const remark of liquid[index]?.remarks ?? []) draft.remark(output, 'template', remark)
-    if (template.mode === undefined)
+    if (template.mode === undefined) remarkMode(output, context)
+    if (!template.isStrict)
       draft.remark(
         output,
-        'file',
-        `Its mode is 0600, where ${context.tool} gave 0644; to let the group read it, write mode: '0640' and gid.`,
+        'template',
+        `A field that is absent is an error, and the file stays as it was; ${context.tool} printed <no value>.`,
       )
     return output
   })
@@ -354,6 +359,11 @@ function secretEntry(templates: readonly Template[], { poll }: TemplateDefaults,
   templates.forEach(({ isRelative }, index) => void (isRelative && remarkRelative(outputs[index], context)))
   for (const value of Object.values(values)) if (isRecord(value) && value.kind === 'vault-kv') remarkMount(map, context)
   return { isCertificate: false, map, outputs, line: first.line }
+}
+
+function remarkMode(output: PlainMap, { draft, tool }: Context): void {
+  const open = `Its mode is 0600, where ${tool} gave 0644; to let the group read it, write mode: '0640' and gid.`
+  draft.remark(output, 'directory', open)
 }
 
 function remarkRelative(output: PlainMap | undefined, { draft, tool }: Context): void {
