@@ -32,7 +32,7 @@ describe('secrets from a real Vault', { skip }, async () => {
   /** A config with the secret `app` of these values, in a folder of its own. */
   function start(
     values: object,
-    { outputs = asJson, ...more }: { outputs?: (folder: string) => object[]; reload?: object[] } = {},
+    { outputs = asJson, vaults = {}, ...more }: Wanted = {},
     token = vault?.rootToken,
   ): Running & { readonly folder: string } {
     const folder = mkdtempSync(join(root, 'f-'))
@@ -44,7 +44,7 @@ describe('secrets from a real Vault', { skip }, async () => {
       ...more,
     }
     const { address } = vault ?? assert.fail()
-    const config = { vault: { address, auth: { kind: 'token', token } }, secrets: [secret] }
+    const config = { vault: { address, auth: { kind: 'token', token } }, vaults, secrets: [secret] }
     writeFileSync(file, JSON.stringify(config), { mode: 0o600 })
     return { ...run(loadConfig(file, {})), folder }
   }
@@ -111,6 +111,25 @@ describe('secrets from a real Vault', { skip }, async () => {
     assert.equal(text('app.sh'), "export DB_PASS='p1'\nexport DB_USER='u1'\n")
     assert.equal(text('app.yaml'), 'db:\n  pass: "p1"\n  user: "u1"\n')
     assert.equal(text('app.properties'), 'DB_PASS=p1\nDB_USER=u1\n')
+  })
+
+  test('a value comes over the connection that it names, with the rights of that one', async () => {
+    await put('ours', { n: 'ours' })
+    await put('theirs', { n: 'theirs' })
+    const tokenFor = (path: string) =>
+      (vault ?? assert.fail()).createToken({ policy: `path "kv/data/${path}" { capabilities = ["read"] }` })
+    const theirs = { address: vault?.address, auth: { kind: 'token', token: await tokenFor('theirs') } }
+    const values = {
+      a: { kind: 'vault-kv', mount: 'kv', path: 'ours' },
+      b: { kind: 'vault-kv', mount: 'kv', path: 'theirs', vault: 'partner' },
+    }
+    await using running = start(values, { vaults: { partner: theirs } }, await tokenFor('ours'))
+    await becomes(running, 'is delivered', isActive)
+    assert.deepEqual(read(running), { a: { n: 'ours' }, b: { n: 'theirs' } })
+    const connections = running.events.flatMap(({ name, event }) =>
+      name === 'vault.token' && 'renewable' in event ? [event.connection] : [],
+    )
+    assert.deepEqual(connections.sort(), ['partner', undefined])
   })
 
   describe('SSH certificates', () => {
@@ -248,3 +267,9 @@ describe('secrets from a real Vault', { skip }, async () => {
     })
   })
 })
+
+interface Wanted {
+  readonly outputs?: (folder: string) => object[]
+  readonly reload?: object[]
+  readonly vaults?: object
+}
