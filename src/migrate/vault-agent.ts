@@ -96,7 +96,7 @@ const LOST: Notes = {
   api_proxy: 'certferry is no proxy; keep Vault Proxy for the programs that ask Vault themselves',
   listener: 'certferry serves no API of Vault; keep Vault Proxy. Health and metrics are served at admin.listen',
   telemetry: 'metrics for Prometheus are at /metrics of admin.listen; there is no push',
-  pid_file: 'there is no pid file; certferry reload and rotate go over the control socket, admin.socket',
+  pid_file: 'there is no pid file; certferry rotate and status go over the control socket, admin.socket',
   log_file: STDOUT,
   log_rotate_bytes: STDOUT,
   log_rotate_duration: STDOUT,
