@@ -131,7 +131,7 @@ export const ERRORS = {
   BUDGET_SPENT: {
     retry: 'local',
     exit: 69,
-    hint: 'Many certificates were issued in a short time, or asked for without an answer, so the next one has to wait; find out why, or rotate by hand with "certferry rotate".',
+    hint: 'Certificates or credentials were issued many times in a short while, or asked for without an answer, so the next one has to wait; find out why, or rotate by hand with "certferry rotate".',
   },
 
   // Asking the Kubernetes API server

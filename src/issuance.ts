@@ -52,7 +52,7 @@ async function withinBudget<C extends Content>(
   const issuedAt = recentIssues(store.memory.issuedAt, now)
   const freeAt = mayIssueAt(issuedAt, now, { lifetimeMs, isInService: current !== undefined && now < current.notAfter })
   if (freeAt > now) {
-    const message = `${issuedAt.length} certificates were issued for ${name} in the last day, or may have been; the next one may be asked for at ${new Date(freeAt).toISOString()}`
+    const message = `${name} was issued anew ${issuedAt.length} times in the last day, or may have been; the next time is not before ${new Date(freeAt).toISOString()}`
     throw new SidecarError('BUDGET_SPENT', message, { retryAfterMs: freeAt - now })
   }
   signal.throwIfAborted()

@@ -61,7 +61,7 @@ export interface Difference {
 
 const NO_DIFFERENCE: Difference = { added: [], changed: [], removed: [] }
 
-const AT_START_ONLY = ['admin', 'log', 'audit', 'kubernetes', 'injector'] as const
+const AT_START_ONLY = ['admin', 'log', 'audit', 'kubernetes', 'injector', 'exec'] as const
 
 /** Composition root: from a config to running loops. What it opens closes in reverse order. */
 export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {

@@ -50,9 +50,9 @@ line and column; \`certferry validate --print-schema\` prints a JSON Schema for 
 \`\`\`yaml
 ${EXAMPLE}\`\`\`
 
-A changed file is loaded again by itself, and on SIGHUP. A broken one changes nothing and is told in log, metrics and status. From a valid
+A changed file is loaded again by itself, and on SIGHUP (of \`certferry exec\`, where SIGHUP is the command's, by itself only). A broken one changes nothing and is told in log, metrics and status. From a valid
 one the difference is applied: what is untouched keeps running, changed names lead to a new certificate, and the files of a certificate
-that is gone stay. \`admin\`, \`log\`, \`audit\` and \`kubernetes\` are read at the start only; when they change, the log says that it takes a restart.
+that is gone stay. \`admin\`, \`log\`, \`audit\`, \`kubernetes\`, \`injector\` and \`exec\` are read at the start only; when they change, the log says that it takes a restart.
 
 ${table(
   ['Section', 'Required', 'Meaning'],
