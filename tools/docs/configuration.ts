@@ -30,7 +30,7 @@ const FAMILIES = [
   ['Outputs', 'certificates[].outputs[]', outputs],
   ['Reload', 'certificates[].reload[]', reloaders],
   ['Verify', 'certificates[].verify[]', verifiers],
-  ['Values', 'secrets[].values', values],
+  ['Values of secrets', 'secrets[].values', values],
   ['Outputs of secrets', 'secrets[].outputs[]', secretOutputs],
   ['Vault login', 'vault.auth', authMethods],
 ] as const
