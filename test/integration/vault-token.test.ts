@@ -7,6 +7,7 @@ import { generateKey } from '../../src/core/key.ts'
 import { writeToken } from '../../src/outputs/token-sink.ts'
 import { createVault } from '../../src/vault/client.ts'
 import { skipReason } from '../support/components.ts'
+import { createStage } from '../support/stage.ts'
 import { until } from '../support/until.ts'
 import { startVault, type TestVault, WEB_ROLE } from '../support/vault.ts'
 import { makeVolume } from '../support/volume.ts'
@@ -54,6 +55,30 @@ describe('the token of a login, with a real Vault', { skip }, () => {
     assert.ok(await lookup(String(data?.token)))
     await assert.rejects(unwrap(), /wrapping token is not valid or does not exist/)
   })
+
+  for (const [signal, isRevoked] of [
+    ['SIGTERM', true],
+    ['SIGKILL', false],
+  ] as const)
+    test(`is shared while certferry runs, and ${isRevoked ? 'revoked when it stops' : 'lives on when it is killed'}`, async () => {
+      const vaultOptions = (folder: string) => ({
+        revokeOnExit: true,
+        tokenSink: { file: join(folder, 'shared', 'token') },
+      })
+      await using stage = await createStage({ vault: vaultOf(), vaultOptions })
+      await stage.configure(stage.web({ served: false }))
+      await using certferry = stage.certferry()
+      await certferry.certificate('web', 'is delivered', ({ serial }) => serial !== null)
+      const token = await inFile(join(stage.folder, 'shared', 'token'))
+      assert.ok(await lookup(token))
+      await certferry.stop(signal)
+      if (isRevoked) await assert.rejects(lookup(token), /403/)
+      else assert.ok(await lookup(token))
+      assert.deepEqual(
+        certferry.log('vault.warning').filter(({ msg }) => String(msg).includes('revoked')),
+        [],
+      )
+    })
 
   test('is revoked at a clean stop, with what was leased by it, and not before', async (t) => {
     const file = join(makeVolume(t), 'token')
