@@ -151,7 +151,11 @@ certificates:
 `
 
 function section(key: string, shape: Shape): string {
-  const keys = shape.properties ? keysTable(key, shape) : `${capitalised(typeOf(key, shape))}.`
+  const keys = shape.properties
+    ? keysTable(key, shape)
+    : key === 'vaults'
+      ? 'Map: by name, each with the keys of [vault](#vault).'
+      : `${capitalised(typeOf(key, shape))}.`
   return `## ${key}\n\n${shape.description}.\n\n${keys}`
 }
 
@@ -187,9 +191,15 @@ function standard({ default: value, properties }: Shape, isRequired: boolean): s
 }
 
 function typeOf(key: string, shape: Shape, place = ''): string {
-  const family = FAMILIES.find(([, at]) => `${place}[].${key}` === at.replace(/\[\]$/, '') || `${place}.${key}` === at)
-  if (family)
-    return `[${shape.type === 'array' ? 'list of kinds' : key === 'auth' ? 'kind, or list of kinds' : 'kind'}](#${family[0].toLowerCase().replaceAll(' ', '-')})`
+  const at = `${place}${place === 'vault' ? '' : '[]'}.${key}`
+  const family = FAMILIES.find(
+    ([, home]) => home.replace(/\[\]$/, '') === (at === 'secrets[].reload' ? 'certificates[].reload' : at),
+  )
+  if (family) {
+    const link = `(#${family[0].toLowerCase().replaceAll(' ', '-')})`
+    if (shape.type === 'object') return `map: [kind]${link}`
+    return `[${shape.type === 'array' ? 'list of kinds' : key === 'auth' ? 'kind, or list of kinds' : 'kind'}]${link}`
+  }
   if (shape.enum) return shape.enum.map(code).join(', ')
   if (shape.prefixItems) return 'command, a list'
   if (shape.type === 'array') return `list: ${typeOf(key, Shape.parse(shape.items), place)}`
