@@ -5,6 +5,7 @@ import createConnector from 'undici/lib/core/connect.js'
 import { SidecarError, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import type { VaultOptions } from './options.ts'
+import { socketPathOf } from './unix-socket.ts'
 
 type Options = Pick<
   VaultOptions,
@@ -19,9 +20,11 @@ type Socket = NonNullable<Parameters<buildConnector.Callback>[1]>
 export async function openConnection(target: buildConnector.Options, options: Options): Promise<Socket> {
   const isListed = options.addresses.some((address) => new URL(address).hostname === target.hostname)
   const serverName = isListed ? options.serverName : undefined
+  const socketPath = socketPathOf(target.hostname, options.addresses)
   const connect = createConnector({
     secureContext: target.protocol === 'https:' ? await secureContext(options) : undefined,
     ...(serverName === undefined ? {} : { servername: serverName }),
+    ...(socketPath === undefined ? {} : { socketPath }),
     rejectUnauthorized: true,
     timeout: options.timeouts.connect,
     // A resumed session would skip the check of the certificate.

@@ -5,6 +5,7 @@ import { AbsolutePath } from './auth/credential.ts'
 import { AuthOptions, kindsOf } from './auth/index.ts'
 import { isLoopback } from './loopback.ts'
 import { TokenSink } from './sink.ts'
+import { isSocket, socketProblem } from './unix-socket.ts'
 
 /** Config: where a node of Vault is. A trailing slash is dropped; a path before `/v1`, as a gateway may want it, is kept. */
 const Address = z
@@ -22,7 +23,7 @@ const Addresses = z
   })
   .meta({
     description:
-      'https address of Vault; http only on a loopback address. A list of those of one cluster: the next is asked where one is away or sealed',
+      'https address of Vault; http only on a loopback address, or unix:// and the path of a socket. A list of those of one cluster: the next is asked where one is away or sealed',
     examples: ['https://vault:8200'],
   })
 
@@ -36,6 +37,7 @@ function problemOf(text: string): string | undefined {
   // The text may hold a password, so it is not repeated.
   if (url.username !== '' || url.password !== '') return 'must not hold a user or password; use vault.auth'
   if (url.search !== '' || url.hash !== '') return `"${text}" must not have a query or fragment`
+  if (isSocket(text)) return socketProblem(text)
   if (url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback(url.hostname))) return undefined
   return url.protocol === 'http:'
     ? `"${text}" must use https; http is accepted on a loopback address only`

@@ -8,6 +8,7 @@ import { SidecarError } from '../errors.ts'
 import { openConnection } from './connection.ts'
 import { connectionFailure, notConnected } from './failures.ts'
 import type { VaultOptions } from './options.ts'
+import { isSocket, targetOf } from './unix-socket.ts'
 
 /** No answer of the PKI or auth endpoints comes near it. */
 const MAX_BODY_BYTES = 1024 * 1024
@@ -112,10 +113,10 @@ const openAgent = (options: Options) =>
 
 /** Redirects are followed by hand, because the token must go to no host but those allowed; and once, as a standby node does (307). */
 async function follow(agent: () => Agent, request: TransportRequest, options: Options): Promise<Reply> {
-  const first = await exchange(agent(), request)
+  const first = await exchange(agent(), request, options)
   if (!isRedirect(first.status)) return first
   const url = redirectTarget(first, request, options)
-  const second = await exchange(agent(), { ...request, url })
+  const second = await exchange(agent(), { ...request, url }, options)
   if (isRedirect(second.status))
     throw new SidecarError(
       'REDIRECT_REFUSED',
@@ -144,12 +145,12 @@ function redirectTarget({ status, location }: Received, request: TransportReques
 
 type Received = Reply & { readonly location: string | undefined }
 
-async function exchange(agent: Agent, request: TransportRequest): Promise<Received> {
-  const { origin, pathname, search } = new URL(request.url)
+async function exchange(agent: Agent, request: TransportRequest, { addresses }: Options): Promise<Received> {
+  const target = targetOf(request.url, addresses)
   const { method, signal, secrets = [] } = request
   const body = request.json === undefined ? null : JSON.stringify(request.json)
   const headers = { ...request.headers, ...(body === null ? {} : { 'content-type': 'application/json' }) }
-  const options = { origin, path: `${pathname}${search}`, method, headers, body, signal }
+  const options = { ...target, method, headers, body, signal }
   const response = await sendRequest.call(agent, options).catch((error: unknown) => {
     throw connectionFailure(error, { request: nameOf(request), phase: 'connecting', secrets })
   })
@@ -176,6 +177,7 @@ function parseJson(text: string): unknown {
 }
 
 const nameOf = ({ method, url, secrets = [] }: TransportRequest) => {
+  if (isSocket(url)) return `${method} ${quote(mask(url, secrets))}`
   const { origin, pathname } = new URL(url)
   return `${method} ${origin}${quote(mask(pathname, secrets))}`
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -259,5 +259,54 @@ describe('several addresses over TLS', () => {
     await using _ = vault
     await vault.sign(request, forever)
     assert.equal(signs(second), 1)
+  })
+})
+
+describe('an address that is a unix socket', () => {
+  let directory: string
+  before(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'certferry-socket-'))
+  })
+  after(() => rm(directory, { recursive: true }))
+
+  /** A server on a socket that forwards to a proxy, as a Vault Agent does. */
+  async function startSocket(name: string, to: FaultProxy) {
+    const path = join(directory, name)
+    const server = createServer((socket) => {
+      const onward = connect(Number(new URL(to.address).port), '127.0.0.1')
+      for (const [from, into] of [
+        [socket, onward],
+        [onward, socket],
+      ] as const)
+        from.on('error', () => undefined).pipe(into)
+    })
+    await new Promise<void>((resolve) => server.listen(path, resolve))
+    return {
+      address: `unix://${path}`,
+      [Symbol.asyncDispose]: () => new Promise<void>((resolve) => server.close(() => resolve())),
+    }
+  }
+
+  test('is asked as any other, each of several by itself', async () => {
+    await using first = await startFaultProxy(() => answer(503, { errors: ['Vault is sealed'] }))
+    await using second = await startFaultProxy(answering(issued))
+    await using one = await startSocket('one', first)
+    await using two = await startSocket('two', second)
+    const { vault } = openVault([one.address, two.address])
+    await using _ = vault
+    await vault.sign(request, forever)
+    assert.deepEqual([first.requests.length, signs(second)], [1, 1])
+    assert.equal(vault.address, one.address)
+  })
+
+  test('at which nobody listens is unreachable, by its path', async () => {
+    const address = `unix://${join(directory, 'nobody')}`
+    const { vault } = openVault(address)
+    await using _ = vault
+    const error = await failure(vault.sign(request, forever))
+    assert.equal(error.code, 'VAULT_UNREACHABLE')
+    assert.equal(error.mayHaveIssued, false)
+    assert.ok(error.message.startsWith(`GET ${address}/v1/auth/token/lookup-self: `), error.message)
+    assert.match(error.message, /ENOENT/)
   })
 })
