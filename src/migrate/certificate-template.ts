@@ -57,15 +57,16 @@ interface Call {
   readonly parameters: readonly string[]
 }
 
-const ISSUES = /\/(?:issue|sign)\/[^/]+$/
+/** `secret` signs other things as well, such as keys of SSH. */
+const ISSUES: Readonly<Record<string, RegExp>> = { pkiCert: /\/(?:issue|sign)\/[^/]+$/, secret: /\/issue\/[^/]+$/ }
 
 function callIn(part: Part): Call | undefined {
   if (part.kind !== 'with' || part.pipe.commands.length !== 1) return undefined
   const [[head, ...terms] = []] = part.pipe.commands
-  const isCall = head?.kind === 'word' && (head.word === 'pkiCert' || head.word === 'secret')
+  const issues = head?.kind === 'word' ? ISSUES[head.word] : undefined
   const texts = terms.flatMap((term) => (term.kind === 'text' ? [term.text] : []))
   const [path = '', ...parameters] = texts
-  if (!isCall || !ISSUES.test(path)) return undefined
+  if (!issues?.test(path)) return undefined
   if (texts.length < terms.length)
     throw new Untranslatable(part.line, `${part.source}: the parameters are put together while it runs; write them out`)
   const wrong = parameters.find((parameter) => !parameter.includes('='))

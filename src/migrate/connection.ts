@@ -75,9 +75,13 @@ const TRANSPORT_COVERED: Notes = {
   lease_renewal_threshold: 'leases are renewed at two thirds of their life',
 }
 
+/** Vault takes slashes around it, too; an empty one is none. */
+const namespaceIn = (settings: Settings): string | undefined =>
+  settings.text('namespace')?.replace(/^\/+|\/+$/g, '') || undefined
+
 function addServer(vault: PlainMap, server: Settings, { draft }: Context): void {
   const address = server.text('address')
-  const namespace = server.text('namespace')
+  const namespace = namespaceIn(server)
   if (address !== undefined) vault.address = address
   if (namespace !== undefined) vault.namespace = namespace
   if (address === undefined || !isPlainHttp(address)) return
@@ -118,9 +122,9 @@ function addMethod(vault: PlainMap, method: Settings, context: Context): void {
     .text('mount_path')
     ?.replace(/^auth\//, '')
     .replace(/\/$/, '')
-  const namespace = method.text('namespace')?.replace(/\/$/, '')
+  const namespace = namespaceIn(method)
   if (namespace !== undefined && vault.namespace === undefined) vault.namespace = namespace
-  else if (namespace !== undefined && namespace !== String(vault.namespace).replace(/\/$/, ''))
+  else if (namespace !== undefined && namespace !== vault.namespace)
     draft.lose({
       what: 'auto_auth.method.namespace',
       line: method.lineOf('namespace'),
@@ -257,7 +261,14 @@ const METHODS: Readonly<Record<string, Translate>> = {
   gcp: (auth, config, { context }) => {
     const type = config.text('type') ?? 'gce'
     const account = config.text('service_account')
-    Object.assign(auth, given({ role: config.text('role'), serviceAccount: account }))
+    const isKnown = account !== undefined && /^[\w.@-]+$/.test(account)
+    if (account !== undefined && !isKnown)
+      context.draft.lose({
+        what: 'auto_auth.method.config.service_account',
+        line: config.lineOf('service_account'),
+        why: 'is no e-mail address of a service account of this machine',
+      })
+    Object.assign(auth, given({ role: config.text('role'), serviceAccount: isKnown ? account : undefined }))
     if (type !== 'gce')
       context.draft.remark(
         auth,

@@ -39,6 +39,7 @@ export function envFrom(
       { covered: { error_on_missing_key: 'a value that is absent is always an error, which names it' } },
       context,
     )
+    if (!/^[A-Za-z_]\w*$/.test(name)) return lose('is no name of a variable')
     if (text === undefined) return lose('has no contents that can be read here')
     try {
       const parts = parseGoTemplate(text, { left, right })

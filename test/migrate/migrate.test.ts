@@ -41,7 +41,7 @@ test('what Vault Agent says of the connection and the login is said in a config 
        client_cert = "client.pem"
        client_key = "/etc/ssl/client.key"
        tls_server_name = "vault"
-       namespace = "team/web/"
+       namespace = "/team/web/"
        retry { num_retries = 5 }
      }
      auto_auth {
@@ -60,7 +60,7 @@ test('what Vault Agent says of the connection and the login is said in a config 
   assert.equal(vault.caFile, '/etc/ssl/vault.pem')
   assert.equal(vault.clientCertFile, '/srv/client.pem')
   assert.equal(vault.serverName, 'vault')
-  assert.equal(vault.namespace, 'team/web/')
+  assert.equal(vault.namespace, 'team/web')
   assert.deepEqual({ file: vault.tokenSink?.file, mode: vault.tokenSink?.mode }, { file: '/run/token', mode: 0o600 })
   assert.partialDeepStrictEqual(vault.auth, { kind: 'approle', mount: 'machines', secretIdWrapped: true })
   assert.match(written(migration), /# "client\.pem" was taken from the working directory of Vault Agent/)
