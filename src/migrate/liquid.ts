@@ -245,7 +245,7 @@ function commandMeaning(command: readonly Term[], scope: Scope, work: Work): Mea
   if (head.word === 'index') return indexed(terms, scope, work)
   if (head.word === 'timestamp' && terms.length === 0) return { kind: 'value', at: '"now"', filters: ' | date' }
   const input = terms.at(-1)
-  if (!input) throw new Reason(`${head.word}: ${FOREIGN[head.word] ?? 'there is no such function in certferry'}`)
+  if (!input) throw new Reason(`${head.word}: ${FOREIGN[head.word] ?? 'has no translation'}`)
   return apply(
     [head, ...terms.slice(0, -1)],
     FOREIGN[head.word] === undefined ? termMeaning(input, scope, work) : NOTHING,
@@ -267,7 +267,7 @@ function termMeaning(term: Term, scope: Scope, work: Work): Meaning {
     case 'pipe':
       return term.names.reduce((meaning, name) => field(meaning, name, work), meaningOf(term.pipe, scope, work))
     case 'word':
-      throw new Reason(`${term.word}: ${FOREIGN[term.word] ?? 'there is no such function in certferry'}`)
+      throw new Reason(`${term.word}: ${FOREIGN[term.word] ?? 'has no translation'}`)
     case 'number':
       throw new Reason('a number stands where certferry takes a field')
   }
@@ -396,7 +396,7 @@ function apply(command: readonly Term[], input: Meaning, { remarks, book }: Work
   const [head, ...terms] = command
   if (head?.kind !== 'word') throw new Reason('what follows | is no function')
   const known = FUNCTIONS[head.word]
-  if (!known) throw new Reason(`${head.word}: ${FOREIGN[head.word] ?? 'there is no such function in certferry'}`)
+  if (!known) throw new Reason(`${head.word}: ${FOREIGN[head.word] ?? 'has no translation'}`)
   const { takes, filter, remark } = known
   const args = terms.map((term, index) => {
     if (
