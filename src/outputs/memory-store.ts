@@ -24,7 +24,8 @@ export function createMemoryStore<C extends Content>(): Store<C> {
       const changed = bundle.fingerprint !== current?.fingerprint
       if (changed && current?.fingerprint === memory.verified?.fingerprint) previous = current
       current = bundle
-      return { changed, previous: previous === bundle ? undefined : previous }
+      const isProven = bundle.fingerprint === memory.verified?.fingerprint
+      return { changed, previous: isProven || previous?.fingerprint === bundle.fingerprint ? undefined : previous }
     },
     settle: async (now) => {
       if (current) await remember({ verified: { fingerprint: current.fingerprint, at: now } })
