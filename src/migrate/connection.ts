@@ -228,8 +228,16 @@ const METHODS: Readonly<Record<string, Translate>> = {
   },
   cert: (auth, config, { vault, context }) => {
     Object.assign(auth, given({ name: config.text('name') }))
-    // Vault Agent logs in with these, and then talks with those of its block vault; here one connection does both.
-    addTls(vault, config, { ca: 'ca_cert', cert: 'client_cert', key: 'client_key', name: '' }, context)
+    const own: PlainMap = {}
+    addTls(own, config, { ca: 'ca_cert', cert: 'client_cert', key: 'client_key', name: '' }, context)
+    const differing = Object.keys(own).filter((name) => vault[name] !== undefined && vault[name] !== own[name])
+    if (differing.length > 0)
+      context.draft.lose({
+        what: 'auto_auth.method.config',
+        line: config.line,
+        why: `${differing.join(', ')} of the login differ from those of vault; certferry has one connection for both, with those of the login`,
+      })
+    Object.assign(vault, own)
   },
   token_file: (auth, config, target) => file(auth, 'tokenFile', config.text('token_file_path'), target),
   aws: (auth, config, { context }) => {

@@ -219,12 +219,27 @@ function secretCall({ commands }: Pipe, { book }: Work): Meaning | undefined {
   const [command = [], more] = commands
   const [head, ...terms] = command
   if (head?.kind !== 'word' || head.word !== 'secret' || more !== undefined) return undefined
-  const texts = terms.map((term) => {
-    if (term.kind !== 'text') throw new Reason('the path is put together while it runs; write it out')
-    return term.text
-  })
+  const texts = terms.map(fixedText)
   const [path = '', ...parameters] = texts
   return { kind: 'secret', path, name: book.nameOf(path, parameters) }
+}
+
+/** What is known before anything runs: a text, or one put together from texts and the environment, as in `(printf "kv/%s" (env "STAGE"))`. */
+function fixedText(term: Term): string {
+  if (term.kind === 'text') return term.text
+  const [head, first, ...args] = term.kind === 'pipe' ? (term.pipe.commands[0] ?? []) : []
+  if (
+    term.kind === 'pipe' &&
+    term.pipe.commands.length + term.names.length === 1 &&
+    head?.kind === 'word' &&
+    first?.kind === 'text'
+  ) {
+    if (head.word === 'env' && args.length === 0) return reference(first.text)
+    const pieces = first.text.split('%s')
+    if (head.word === 'printf' && !pieces.join('').includes('%') && pieces.length === args.length + 1)
+      return pieces.map((piece, index) => piece + (args[index] ? fixedText(args[index]) : '')).join('')
+  }
+  throw new Reason('the path is put together while it runs; write it out')
 }
 
 function meaningOf(pipe: Pipe, scope: Scope, work: Work): Meaning {

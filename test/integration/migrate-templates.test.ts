@@ -74,6 +74,8 @@ const TEMPLATES: Readonly<Record<string, string>> = {
     '{{ with secret "kv1/app" }}{{ index .Data.hosts 1 }}{{ index .Data "nested" "deep" "er" }}{{ .Data.port }}{{ .Data.off }}{{ end }}',
   printf: '{{ with secret "kv1/app" }}{{ printf "%s:%s {{ 100%%" .Data.user .Data.zeta }}{{ end }}',
   'the environment': '{{ env "STAGE" }}{{ with secret "kv1/app" }}{{ .Data.zeta }}{{ env "NOT_SET" }}{{ end }}',
+  'a path with a variable of the environment':
+    '{{ with secret (printf "secret/data/%s/app" (env "STAGE")) }}{{ .Data.data.zeta }}{{ end }}{{ with secret (env "WHOLE") }}{{ .Data.alpha }}{{ end }}',
   'metadata of KV 2':
     '{{ with secret "secret/data/team/app" }}{{ .Data.metadata.version }}{{ .Data.data.zeta }}{{ end }}',
   'a version': '{{ with secret "secret/data/team/app?version=1" }}{{ .Data.data.zeta }}{{ end }}',
@@ -96,13 +98,14 @@ async function prepare({ api }: NonNullable<typeof vault>): Promise<void> {
   const plain = { zeta: 'z', alpha: 'a', Beta: 'b', 10: 'ten', 9: 'nine' }
   await api('POST', KV2.method, { data: FIELDS })
   await api('POST', 'secret/data/team/plain', { data: plain })
+  await api('POST', 'secret/data/prod/app', { data: { zeta: 'of prod' } })
   await api('POST', 'kv1/app', FIELDS)
   await api('POST', 'kv1/plain', plain)
 }
 
 const Written = z.object({ kind: z.literal('template'), template: z.string() })
 
-const env = { STAGE: 'prod' }
+const env = { STAGE: 'prod', WHOLE: 'kv1/app' }
 
 /** What consul-template writes. */
 function theirs(text: string): string {

@@ -96,6 +96,15 @@ for (const [kind, [settings, expected]] of Object.entries(LOGINS))
     assert.partialDeepStrictEqual(loaded(migration).vault?.auth, expected)
   })
 
+test('a login with another client certificate than that of the connection is told', () => {
+  const migration = migrate(
+    'vault-agent',
+    `vault { address = "https://v:8200" client_cert = "/a" client_key = "/b" }\nauto_auth {\n method "cert" { config = { client_cert = "/c" client_key = "/d" } }\n}\n${template(PASSWORD)}`,
+  )
+  assert.deepEqual(lost(migration), ['3 auto_auth.method.config'])
+  assert.partialDeepStrictEqual(loaded(migration).vault, { clientCertFile: '/c', clientKeyFile: '/d' })
+})
+
 test('method and sink are read in all their forms, also in JSON', () => {
   const forms = [
     'auto_auth { method { type = "kubernetes" config = { role = "app" } } }',
