@@ -82,6 +82,36 @@ free_port() {
   "$node" -e 'require("node:net").createServer().listen(0, "127.0.0.1", function () { console.log(this.address().port); this.close() })'
 }
 
+# Sets VAULT_BIN: as given, or from PATH, or from ~/.cache/certferry, where it is built in 8 to 10 minutes when it is nowhere.
+find_vault() {
+  VAULT_BIN=${VAULT_BIN:-$(command -v vault || true)}
+  if [ -z "$VAULT_BIN" ]; then
+    VAULT_BIN=$("$node" "$repo/tools/components.ts" vault)
+    VAULT_BIN=${VAULT_BIN#vault: }
+  fi
+  export VAULT_BIN
+}
+
+# A Vault in memory, with TLS; sets VAULT_ADDR and VAULT_CACERT. Only as_root has its root token.
+start_vault() {
+  local port=${VAULT_PORT:-$(free_port)}
+  export VAULT_ADDR=https://127.0.0.1:$port VAULT_CACERT=$DIR/vault-ca.pem
+  say "Vault, in memory, at $VAULT_ADDR"
+  root_token=$("$node" -p 'crypto.randomUUID()')
+  VAULT_DEV_ROOT_TOKEN_ID=$root_token start vault "$VAULT_BIN" server -dev -dev-tls -dev-tls-cert-dir="$DIR" \
+    -dev-listen-address="127.0.0.1:$port" -dev-no-store-token
+  until_works vault "$VAULT_BIN" status
+}
+
+# Runs a command with the root token of that Vault.
+as_root() { VAULT_TOKEN=$root_token "$@"; }
+
+# What somebody does to Vault; shown first.
+vault() {
+  printf '\n$ vault %s\n' "$*"
+  as_root "$VAULT_BIN" "$@" >/dev/null
+}
+
 # Until --seconds are over, or Ctrl-C; fails when one of the programs ends before.
 linger() {
   sleep "${seconds:-infinity}" &

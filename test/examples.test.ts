@@ -30,6 +30,7 @@ const RUN_ENV = {
   NGINX: '/usr/sbin/nginx',
   HTTPS_PORT: '8443',
   ADMIN_PORT: '9443',
+  SMTP_PASSWORD: 'vault:v1:AAAA',
 }
 
 /** What the tests look at; the config itself knows the options of a kind only as those of some kind. */
@@ -48,6 +49,15 @@ for (const name of ['nginx/certferry.yaml', 'node-server/certferry.yaml']) {
     assert.ok(outputs.every(({ directory }) => directory.startsWith('/tmp/example/')))
     assert.equal(reload.length, 1)
     assert.equal(verify.length, 1)
+  })
+}
+
+for (const name of ['secrets/certferry.yaml', 'exec/certferry.yaml']) {
+  test(`examples/${name} is valid with the variables of run.sh`, async () => {
+    const { secrets, exec } = load(await read(name), RUN_ENV)
+    const [secret] = secrets
+    assert.equal(secrets.length, 1)
+    assert.ok((secret?.outputs.length ?? 0) > 0 || exec !== undefined, 'somebody gets it')
   })
 }
 
@@ -187,7 +197,14 @@ test('systemd does not restart certferry for what no restart mends, and lets no 
 
 test('the README of every example is short, and the files that it names are there', async () => {
   const names = await Array.fromAsync(glob('*/README.md', { cwd: examples }))
-  assert.deepEqual(names.map((name) => dirname(name)).sort(), ['kubernetes', 'nginx', 'node-server', 'systemd'])
+  assert.deepEqual(names.map((name) => dirname(name)).sort(), [
+    'exec',
+    'kubernetes',
+    'nginx',
+    'node-server',
+    'secrets',
+    'systemd',
+  ])
   for (const name of names) {
     const text = await read(name)
     assert.ok(text.split('\n').length <= 61, `${name} is longer than 60 lines`)

@@ -7,27 +7,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 export NGINX=${NGINX_BIN:-$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v nginx || true)}
 [ -n "$NGINX" ] || { echo 'nginx is missing; on Debian: apt-get install nginx-light' >&2; exit 69; }
-VAULT_BIN=${VAULT_BIN:-$(command -v vault || true)}
-if [ -z "$VAULT_BIN" ]; then
-  # Looks in ~/.cache/certferry; builds it there, in 8 to 10 minutes, when it is nowhere.
-  VAULT_BIN=$("$node" "$repo/tools/components.ts" vault)
-  VAULT_BIN=${VAULT_BIN#vault: }
-fi
-export VAULT_BIN
+find_vault
 
-VAULT_PORT=${VAULT_PORT:-$(free_port)}
 export HTTPS_PORT=${HTTPS_PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
-export VAULT_ADDR=https://127.0.0.1:$VAULT_PORT VAULT_CACERT=$DIR/vault-ca.pem
-
-say "Vault, in memory, at $VAULT_ADDR"
-VAULT_DEV_ROOT_TOKEN_ID=$("$node" -p 'crypto.randomUUID()')
-export VAULT_DEV_ROOT_TOKEN_ID
-start vault "$VAULT_BIN" server -dev -dev-tls -dev-tls-cert-dir="$DIR" -dev-listen-address="127.0.0.1:$VAULT_PORT" -dev-no-store-token
-until_works vault "$VAULT_BIN" status
+start_vault
 
 say 'root and intermediate CA, role "web", a policy of one line, an approle'
-VAULT_TOKEN=$VAULT_DEV_ROOT_TOKEN_ID sh "$here/setup-vault.sh" "$DIR" >"$DIR/setup.log" 2>&1 || { cat "$DIR/setup.log" >&2; exit 69; }
-unset VAULT_DEV_ROOT_TOKEN_ID
+as_root sh "$here/setup-vault.sh" "$DIR" >"$DIR/setup.log" 2>&1 || { cat "$DIR/setup.log" >&2; exit 69; }
 
 cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"
 sed "s/127.0.0.1:8443/127.0.0.1:$HTTPS_PORT/" "$here/nginx.conf" >"$DIR/nginx.conf"

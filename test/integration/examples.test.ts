@@ -12,6 +12,7 @@ import { startProgram, until } from '../support/program.ts'
 
 const examples = fileURLToPath(new URL('../../examples', import.meta.url))
 const skip = await skipReason('vault', 'nginx')
+const skipWithoutVault = await skipReason('vault')
 
 const root = await mkdtemp(join(tmpdir(), 'certferry-test-'))
 after(() => rm(root, { recursive: true, force: true }))
@@ -22,7 +23,8 @@ const runScript = async (name: string, folder: string, ...args: string[]) =>
     PATH: process.env.PATH ?? '',
     HOME: folder,
     TMPDIR: folder,
-    ...(name === 'nginx' ? { VAULT_BIN: await component('vault'), NGINX_BIN: await component('nginx') } : {}),
+    ...(name === 'node-server' ? {} : { VAULT_BIN: await component('vault') }),
+    ...(name === 'nginx' ? { NGINX_BIN: await component('nginx') } : {}),
   })
 
 /** Every process of an example has its folder in its environment. */
@@ -75,6 +77,40 @@ test('examples/node-server/run.sh rotates under proof until Ctrl-C, and leaves n
   process.kill(-(script.child.pid ?? 0), 'SIGINT')
   assert.equal(await script.ended, 130, script.output())
   assertRotated(script.output())
+  await assertNothingLeft(folder)
+})
+
+test('examples/secrets/run.sh delivers a change, keeps the files when one is bad, and leaves neither process nor file', {
+  skip: skipWithoutVault,
+}, async () => {
+  const folder = await createFolder()
+  const script = await runScript('secrets', folder, '--seconds', '1')
+  assert.equal(await script.ended, 0, script.output())
+  const output = script.output()
+  assert.match(output, /^✓ app {2}obtained, .* target not there yet/m)
+  assert.match(output, /^user = "ada"\npassword = "one \\"quoted\\""\nsmtp = "hunter2"$/m)
+  assert.match(output, /^app: user = "grace"$/m)
+  assert.match(output, /template_failed: .*there is no db\.password[\s\S]*\nuser = "grace"\npassword = "two"$/m)
+  assert.match(output, /^✓ app {2}rotated/m)
+  await assertNothingLeft(folder)
+})
+
+test('examples/exec/run.sh restarts its program at a change, ends with its exit code, and leaves neither process nor file', {
+  skip: skipWithoutVault,
+}, async () => {
+  const folder = await createFolder()
+  const script = await runScript('exec', folder, '--seconds', '1')
+  assert.equal(await script.ended, 0, script.output())
+  const told = script
+    .output()
+    .split('\n')
+    .filter((line) => /^(?:app:|exit code)/.test(line))
+  assert.deepEqual(told, [
+    'app: started as ada, with a password of 3 letters, for db.example.com; VAULT_TOKEN=not here',
+    'app: asked to end',
+    'app: started as grace, with a password of 6 letters, for db.example.com; VAULT_TOKEN=not here',
+    'exit code 7',
+  ])
   await assertNothingLeft(folder)
 })
 
