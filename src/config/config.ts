@@ -3,6 +3,7 @@ import * as z from 'zod'
 import { FieldPath, parseFieldPath } from '../core/values.ts'
 import { pemFilesOf } from '../injector/options.ts'
 import { outputs } from '../outputs/index.ts'
+import { writesFiles } from '../outputs/output.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
 import { type Claim, findClashes } from './clashes.ts'
 import { asksOf, type Env, withVaultEnv } from './environment.ts'
@@ -98,6 +99,7 @@ function crossCheck(
   ]
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
   return [
+    ...sinkTroubles(value, claims).map(({ path, message }) => document.problem(path, message)),
     ...execTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...emptiness(value).map(({ path, message }) => document.problem(path, message)),
     ...injectorTroubles(value, certificates).map((trouble) => document.problem(['injector', 'certificate'], trouble)),
@@ -117,6 +119,22 @@ function emptiness({ certificates, secrets, exec }: Record<string, unknown>): { 
   if (!isEmpty(certificates) || !isEmpty(secrets) || exec !== undefined) return []
   const path = certificates === undefined && secrets !== undefined ? ['secrets'] : ['certificates']
   return [{ path, message: 'needs at least one certificate, or one of secrets' }]
+}
+
+/** The file of a token must be none that a certificate or a secret becomes. */
+function sinkTroubles(
+  { vault, vaults }: Record<string, unknown>,
+  claims: readonly Claim[],
+): { path: Path; message: string }[] {
+  const named = isRecord(vaults) ? Object.entries(vaults).map(([name, one]) => [['vaults', name], one] as const) : []
+  return [[['vault'], vault] as const, ...named].flatMap(([path, connection]) => {
+    const sink = isRecord(connection) && isRecord(connection.tokenSink) ? connection.tokenSink : {}
+    const owner = claims.find(({ outputs }) =>
+      outputs.filter(writesFiles).some((one) => one.names.some((name) => `${one.directory}/${name}` === sink.file)),
+    )
+    if (!owner) return []
+    return [{ path: [...path, 'tokenSink', 'file'], message: `is a file of ${owner.kind} "${owner.name}"` }]
+  })
 }
 
 /** `exec.env` may name what there is. */

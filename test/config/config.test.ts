@@ -265,6 +265,39 @@ const BAD: Readonly<Record<string, Case>> = {
     path: 'certificates[1].name',
     says: /^is the name of certificates\[0\] already/,
   },
+  'a token file that is one of a certificate': {
+    text: `vault: { address: 'https://v', auth: { kind: token, token: x }, tokenSink: { file: /a/tls.key } }
+certificates: [{ name: a, source: { kind: dev-ca, directory: /ca, commonName: a }, outputs: [{ kind: pem, directory: /a }] }]
+`,
+    at: '1:84',
+    path: 'vault.tokenSink.file',
+    says: /^is a file of certificate "a"/,
+  },
+  'an environment that names a secret which is not there': {
+    text: `certificates: [{ name: a, source: { kind: dev-ca, directory: /ca, commonName: a }, outputs: [{ kind: pem, directory: /a }] }]
+exec: { env: { PASSWORD: app.db.password } }
+vault: { address: 'https://v', auth: { kind: token, token: x } }
+`,
+    at: '2:26',
+    path: 'exec.env.PASSWORD',
+    says: /^names no secret "app"; there are: none/,
+  },
+  'a connection that is not there': {
+    text: `secrets: [{ name: a, values: { v: { kind: vault-kv, path: x, vault: other } } }]
+vaults: { partner: { address: 'https://v', auth: { kind: token, token: x } } }
+`,
+    at: '1:35',
+    path: 'secrets[0].values.v',
+    says: /^names the connection "other", which is not in vaults; there are: partner/,
+  },
+  'a template and a file of one': {
+    text: `vault: { address: 'https://v', auth: { kind: token, token: x } }
+secrets: [{ name: a, values: { v: { kind: vault-kv, path: x } }, outputs: [{ kind: template, directory: /s, file: f, template: a, templateFile: /t }] }]
+`,
+    at: '2:76',
+    path: 'secrets[0].outputs[0]',
+    says: /needs either template or templateFile/,
+  },
   'a directory that two certificates want': {
     text: second('api', '/tls/'),
     at: '7:39',
@@ -483,7 +516,7 @@ const BAD: Readonly<Record<string, Case>> = {
     text: withVault(
       "{ address: 'https://vault:8200', auth: [{ kind: token, token: t }, { kind: jwt, rol: web, tokenFile: /t }] }",
     ),
-    at: '1:88',
+    at: '1:84',
     path: 'vault.auth[1].rol',
     says: /^unknown key; did you mean "role"\?$/,
   },
