@@ -4,6 +4,7 @@ import { NEVER } from '../core/content.ts'
 import type { Lease, Reading } from '../core/snapshot.ts'
 import { Duration } from '../core/units.ts'
 import { Json } from '../core/values.ts'
+import { SidecarError } from '../errors.ts'
 import type { VaultSecret } from '../vault/client.ts'
 import { jittered, poll, SecretPath, vaultName } from '../vault/paths.ts'
 import { examinePolicy } from '../vault/policy.ts'
@@ -47,7 +48,7 @@ export const vaultRead = defineValue({
     /** The same credentials for longer; undefined where their life cannot be prolonged, or not by much. */
     const prolong = async (reading: Reading, lease: Lease, signal: AbortSignal): Promise<Reading | undefined> => {
       if (!lease.renewable) return undefined
-      const ttlMs = await secrets.renewLease({ id: lease.id, ttlMs: lease.fullTtlMs }, signal)
+      const ttlMs = await secrets.renewLease({ id: lease.id, ttlMs: lease.fullTtlMs }, signal).catch(unlessDenied)
       if (ttlMs === undefined || ttlMs < lease.fullTtlMs * CAPPED) return undefined
       return plan({ ...reading, receivedAt: clock.now(), notAfter: clock.now() + ttlMs })
     }
@@ -76,6 +77,11 @@ export const vaultRead = defineValue({
     }
   },
 })
+
+/** A policy that lets nobody renew is no reason to let the lease run out. */
+function unlessDenied(error: unknown): undefined {
+  if (!(error instanceof SidecarError && error.code === 'PERMISSION_DENIED')) throw error
+}
 
 const readingOf = ({ fields, lease }: VaultSecret, now: number): Reading => ({
   fields,
