@@ -79,6 +79,8 @@ export function createSecretSource(
   }
 
   async function look(serving: Snapshot, signal: AbortSignal): Promise<Snapshot | undefined> {
+    // First, since what fails here must not lose what a look has found.
+    await giveBack(signal)
     const before = serving.readings
     for (const [value] of entries) {
       const reading = before[value]
@@ -87,11 +89,14 @@ export function createSecretSource(
       else if (reading.made && !isOwn) held.set(value, reading)
     }
     const due = entries.filter(([value]) => !spent.has(value) && (dueAt.get(value) ?? 0) <= clock.elapsed())
-    const seen = await all(due, (value, source) => lookAt(value, source, before[value], signal))
+    const seen = await all(due, (value, source) => lookAt(value, source, before[value], signal)).catch((error) => {
+      // What the others have found is lost with this look; the next one must not miss it.
+      for (const [value] of due) dueAt.delete(value)
+      throw error
+    })
     if (spent.size > 0) return undefined
     const readings = { ...before, ...seen }
     const isChanged = entries.some(([value]) => !isSame(readings[value], before[value]))
-    await giveBack(signal)
     return isChanged ? compose(readings) : { ...serving, ...summary(readings), readings }
   }
 

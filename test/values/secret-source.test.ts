@@ -175,6 +175,43 @@ describe('the values of a secret', () => {
     assert.deepEqual(a.asked.discarded, ['made 1'])
   })
 
+  test('a change is not missed because another value failed at the same look', async () => {
+    const { clock, pass, value } = setup()
+    let text = 'one'
+    let isDown = false
+    const b = value({
+      look: async (reading) => {
+        if (isDown) throw new SidecarError('VAULT_5XX', 'no')
+        return reading
+      },
+    })
+    const source = createSecretSource('app', { a: value({ text: () => text }).source, b: b.source }, clock)
+    const first = await source.fetch(forever)
+    pass(60_000)
+    text = 'two'
+    isDown = true
+    await assert.rejects(source.polling?.look(first, forever) ?? Promise.resolve())
+    isDown = false
+    assert.equal(textOf(await source.polling?.look(first, forever), 'a'), 'two')
+  })
+
+  test('what cannot be given back is told, and a change at the same time is not missed', async () => {
+    const { clock, pass, leased, value } = setup()
+    let text = 'one'
+    const discard = async () => {
+      throw new SidecarError('PERMISSION_DENIED', 'no')
+    }
+    const a = leased({ overlapMs: 60_000, discard })
+    const source = createSecretSource('app', { a: a.source, b: value({ text: () => text }).source }, clock)
+    source.polling?.delivered?.(await source.fetch(forever))
+    const second = await source.fetch(forever)
+    source.polling?.delivered?.(second)
+    pass(60_000)
+    text = 'two'
+    await assert.rejects(source.polling?.look(second, forever) ?? Promise.resolve())
+    assert.equal(textOf(await source.polling?.look(second, forever), 'b'), 'two')
+  })
+
   test('the end of the secret is that of the lease that ends first', async () => {
     const { clock, leased, value } = setup()
     const source = createSecretSource('app', { a: leased().source, b: value().source }, clock)
