@@ -516,7 +516,7 @@ secrets: [{ name: a, values: { v: { kind: vault-kv, path: x } }, outputs: [{ kin
     text: withVault(
       "{ address: 'https://vault:8200', auth: [{ kind: token, token: t }, { kind: jwt, rol: web, tokenFile: /t }] }",
     ),
-    at: '1:84',
+    at: '1:88',
     path: 'vault.auth[1].rol',
     says: /^unknown key; did you mean "role"\?$/,
   },
