@@ -13,7 +13,7 @@ export type Exit = (code: number) => void
 export function createProgram(io: Io, exit: Exit): Command {
   const root = new Command('certferry')
     .description(
-      'Vault-backed certificate sidecar: fetches, checks, writes atomically, reloads, and proves over TLS that the new certificate is served.',
+      'Vault-backed certificate and secrets sidecar: fetches, checks, writes atomically, reloads, and proves over TLS that the new certificate is served.',
     )
     .version(version, '-V, --version')
     .exitOverride()
