@@ -40,5 +40,5 @@ CMD ["run", "-c", "/etc/certferry/config.yaml"]
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 \
   CMD ["/usr/local/bin/node", "--max-semi-space-size=1", "--liftoff-only", "--no-memory-reducer", "/app/dist/cli.cjs", "wait", "--timeout", "2s", "-c", "/etc/certferry/config.yaml"]
 LABEL org.opencontainers.image.title="certferry" \
-  org.opencontainers.image.description="Vault-backed certificate sidecar" \
+  org.opencontainers.image.description="Vault-backed certificate and secrets sidecar" \
   org.opencontainers.image.licenses="Apache-2.0"
