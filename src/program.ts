@@ -95,11 +95,11 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
 
   root
     .command('rotate')
-    .argument('[names...]', 'names of certificates')
+    .argument('[names...]', 'names of certificates and secrets')
     .description('rotate now, through the control socket of the running sidecar; outside the issue budget')
     .addOption(configOption())
     .addOption(socketOption())
-    .option('--all', 'every certificate')
+    .option('--all', 'every certificate and secret')
     .option(
       '--reason <text>',
       'for the log and the audit log; "compromise" forbids going back to the old certificate',

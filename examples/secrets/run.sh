@@ -41,7 +41,7 @@ cat "$DIR/secrets/app.toml"
 
 say 'mended'
 vault kv put -mount=secret team/app user=hedy password=three
-show rotate app --wait
+show rotate --all --wait
 until_works app grep -q hedy "$DIR/app.log"
 show status
 

@@ -1,7 +1,7 @@
 import { styleText } from 'node:util'
 import { formatDuration } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
-import { count, type Io, print } from './io.ts'
+import { type Io, print } from './io.ts'
 import { connectTo, type SocketOptions } from './socket.ts'
 
 export interface RotateOptions extends SocketOptions {
@@ -14,7 +14,8 @@ export interface RotateOptions extends SocketOptions {
 
 /** Asks the running sidecar to rotate now. With `wait` it returns when all are proven to be served, and throws the first failure. */
 export async function rotate(names: readonly string[], options: RotateOptions, io: Io): Promise<void> {
-  if (names.length === 0 && !options.all) throw new SidecarError('USAGE', 'give names of certificates, or --all')
+  if (names.length === 0 && !options.all)
+    throw new SidecarError('USAGE', 'give names of certificates or secrets, or --all')
   if (names.length > 0 && options.all) throw new SidecarError('USAGE', 'give names or --all, not both')
   const client = connectTo(options, io)
   const timeout = AbortSignal.timeout(options.timeout)
@@ -35,9 +36,5 @@ export async function rotate(names: readonly string[], options: RotateOptions, i
   }
   const failed = results.filter(({ ok }) => !ok)
   const [first] = failed
-  if (first)
-    throw new SidecarError(
-      first.error?.code ?? 'BUG',
-      `${count(failed.length, 'certificate')} of ${results.length} did not rotate`,
-    )
+  if (first) throw new SidecarError(first.error?.code ?? 'BUG', `${failed.length} of ${results.length} did not rotate`)
 }

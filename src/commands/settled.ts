@@ -16,7 +16,7 @@ export function whyStopped(
   { certificates, secrets }: Pick<Sidecar, 'certificates' | 'secrets'>,
   settled: ReadonlySet<string>,
 ): SidecarError {
-  if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before every certificate was there')
+  if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before all was there')
   const isOpen = ({ cert }: AnyLoop) => !settled.has(cert.name)
   const open = { certificates: certificates.filter(isOpen), secrets: secrets.filter(isOpen) }
   const reasons = [...open.certificates, ...open.secrets].map(

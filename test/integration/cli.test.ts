@@ -83,7 +83,12 @@ describe('what cannot be done ends with its exit code:', () => {
     ['a misspelt option', ['run', '--confg', 'x'], 64, /unknown option '--confg'\n\(Did you mean --config\?\)/],
     ['no verb', [], 64, /^Usage: certferry/],
     ['a duration in no unit', ['once', '--timeout', '5'], 64, /"5" is not a duration; write for example 90s/],
-    ['a rotation of nothing', ['rotate', '-c', file], 64, /^certferry: give names of certificates, or --all\n/],
+    [
+      'a rotation of nothing',
+      ['rotate', '-c', file],
+      64,
+      /^certferry: give names of certificates or secrets, or --all\n/,
+    ],
     ['a rotation of some and all', ['rotate', 'web', '--all', '-c', file], 64, /give names or --all, not both/],
     ['a config that is not there', ['run', '-c', join(folder, 'none.yaml')], 78, /none\.yaml {2}no such file/],
     [
@@ -195,7 +200,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     assert.deepEqual([named.code, named.stdout], [0, 'ready: 1 certificate\n'])
     assert.deepEqual(
       [unknown.code, unknown.stderr.split('\n')[0]],
-      [64, 'certferry: no certificate named apt; there are: web, api'],
+      [64, 'certferry: no certificate or secret named apt; there are: web, api'],
     )
     assert.equal(late.code, 69)
     assert.match(late.stderr, /^certferry: not ready within 300ms: no answer from certferry at .*other\.sock/)
@@ -237,7 +242,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     const unknown = await ask('rotate', 'wbe', '--wait')
     assert.deepEqual(
       [unknown.code, unknown.stderr.split('\n')[0]],
-      [64, 'certferry: no certificate named wbe; there are: web, api'],
+      [64, 'certferry: no certificate or secret named wbe; there are: web, api'],
     )
   })
 
