@@ -66,7 +66,7 @@ test('the page has a policy for each method, with and without issuerRef, and for
       'sign, token',
     ],
   )
-  // Those of values are tried by value-policies.test.ts.
+  // Those of values are tried by vault-value-policies.test.ts.
   const [certificates = ''] = PAGE.split('\n## Secrets\n')
   assert.equal(certificates.match(/^path /gm)?.length, policies.flatMap(({ lines }) => lines).length)
 })
