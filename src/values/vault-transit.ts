@@ -37,7 +37,11 @@ export const vaultTransit = defineValue({
     const names = Object.keys(ciphertext)
     const read = async (signal: AbortSignal): Promise<Reading> => {
       const batch = names.map((field) => ({ ciphertext: ciphertext[field] ?? '' }))
-      const { fields } = await secrets.read(path, { batch_input: batch }, signal)
+      // Where some cannot be decrypted, the answer says which; where none can, Vault says nothing.
+      const parameters = { batch_input: batch, partial_failure_response_code: 200 }
+      const { fields } = await secrets.read(path, parameters, signal).catch((error) => {
+        throw isRejected(error) ? toldOf(error, names) : error
+      })
       const { batch_results: results } = Decrypted.parse(fields.reveal())
       const decrypted = names.map((field, index) => {
         const { plaintext = '', error = 'no answer' } = results[index] ?? {}
@@ -63,6 +67,14 @@ export const vaultTransit = defineValue({
     }
   },
 })
+
+const isRejected = (error: unknown): error is SidecarError =>
+  error instanceof SidecarError && error.code === 'REQUEST_REJECTED'
+
+const toldOf = (error: SidecarError, names: readonly string[]) =>
+  new SidecarError('REQUEST_REJECTED', `${error.message}; this key decrypts none of ${names.join(', ')}`, {
+    cause: error,
+  })
 
 function textOf(bytes: Buffer, field: string): string {
   const text = bytes.toString('utf8')

@@ -254,6 +254,24 @@ describe('secrets from a real Vault', { skip }, async () => {
         })
         assert.doesNotMatch(JSON.stringify(running.events), /good|mended/, 'no value is told')
       })
+    test('what transit does not decrypt is told by its field', async () => {
+      await api('POST', 'transit/keys/own')
+      await api('POST', 'transit/keys/other')
+      const encrypt = async (key: string) =>
+        (await api('POST', `transit/encrypt/${key}`, { plaintext: 'aHVzaA==' })).data?.ciphertext
+      const [good, foreign] = [await encrypt('own'), await encrypt('other')]
+      const told = async (ciphertext: object) => {
+        await using running = start({ pw: { kind: 'vault-transit', key: 'own', ciphertext } })
+        return await until('it is told', () => failure(loopOf(running)))
+      }
+      const some = await told({ fine: good, wrong: foreign })
+      assert.equal(some.code, 'REQUEST_REJECTED')
+      assert.match(some.message, /^value "pw": POST transit\/decrypt\/own: field "wrong": \S/)
+      const none = await told({ wrong: foreign, cut: 'vault:v1:AAAA' })
+      assert.equal(none.code, 'REQUEST_REJECTED')
+      assert.match(none.message, /\(400\); this key decrypts none of wrong, cut$/)
+    })
+
     test('a path that does not exist, and one that the policy denies', async () => {
       await using missing = start({ api: { kind: 'vault-kv', mount: 'kv', path: 'no/such' } })
       await becomes(missing, 'is missing', (loop) => failure(loop)?.code === 'SECRET_MISSING')
