@@ -7,6 +7,8 @@ export interface Job {
   readonly folder: string
   /** One per certificate: where `tls.crt` and `tls.key` shall appear. */
   readonly directories: readonly string[]
+  /** One per secret: where `secret.txt` shall hold the password of `kv/bench/<index>`. */
+  readonly secretDirectories: readonly string[]
   readonly vault: { readonly address: string; readonly token: string }
   readonly role: string
   /** Where to give its metrics, if it does so only when told; undefined for nowhere. */
@@ -31,6 +33,9 @@ export interface Contender {
   prepare(job: Job): Launch
 }
 
+/** Where a secret appears. */
+export const SECRET_FILE = 'secret.txt'
+
 const BASE_ENV = { PATH: '/usr/bin:/bin' }
 
 /** What a user gets from the Dockerfile: one malloc arena, a small young generation, a compile cache that is warm. */
@@ -45,13 +50,18 @@ export function certferry(node: string, bundle: string, compileCache: string): C
     name: 'certferry',
     program: bundle,
     version: versionOf(node, bundle, '--version'),
-    prepare: ({ folder, directories, vault, role }) => {
+    prepare: ({ folder, directories, secretDirectories, vault, role }) => {
       const config = join(folder, 'certferry.json')
       const certificates = directories.map((directory, index) => ({
         name: `bench-${index}`,
         source: { kind: 'vault-pki', mount: 'pki', role, commonName: commonName(index) },
         key: { algorithm: 'ecdsa-p256' },
         outputs: [{ kind: 'pem', directory }],
+      }))
+      const secrets = secretDirectories.map((directory, index) => ({
+        name: `secret-${index}`,
+        values: { v: { kind: 'vault-kv', mount: 'kv', path: `bench/${index}` } },
+        outputs: [{ kind: 'template', directory, file: SECRET_FILE, template: '{{ v.password }}' }],
       }))
       const admin = { listen: '127.0.0.1:0', socket: join(folder, 'control.sock') }
       write(
@@ -60,6 +70,7 @@ export function certferry(node: string, bundle: string, compileCache: string): C
           vault: { address: vault.address, auth: { kind: 'token', token: vault.token } },
           admin,
           certificates,
+          secrets,
         }),
       )
       const { flags, env } = likeTheImage(compileCache)
@@ -82,12 +93,15 @@ export function vaultAgent(program: string): Contender {
     name: 'Vault Agent',
     program,
     version: versionOf(program, 'version'),
-    prepare: ({ folder, directories, vault, role, metricsPort }) => {
+    prepare: ({ folder, directories, secretDirectories, vault, role, metricsPort }) => {
       const config = join(folder, 'agent.hcl')
       const tokenFile = join(folder, 'token')
       write(tokenFile, vault.token)
       const auth = `auto_auth {\n  method "token_file" {\n    config = { token_file_path = "${tokenFile}" }\n  }\n}\n`
-      const templates = directories.map((directory, index) => template(directory, role, index))
+      const templates = [
+        ...directories.map((directory, index) => template(directory, role, index)),
+        ...secretDirectories.map(secretTemplate),
+      ]
       const listener = metricsPort === undefined ? '' : metricsListener(metricsPort)
       write(config, `vault {\n  address = "${vault.address}"\n}\n${auth}${listener}${templates.join('')}`)
       return {
@@ -110,9 +124,12 @@ export function consulTemplate(program: string): Contender {
     name: 'consul-template',
     program,
     version: versionOf(program, '-version'),
-    prepare: ({ folder, directories, vault, role }) => {
+    prepare: ({ folder, directories, secretDirectories, vault, role }) => {
       const config = join(folder, 'consul-template.hcl')
-      const templates = directories.map((directory, index) => template(directory, role, index))
+      const templates = [
+        ...directories.map((directory, index) => template(directory, role, index)),
+        ...secretDirectories.map(secretTemplate),
+      ]
       write(config, `vault {\n  address = "${vault.address}"\n  renew_token = false\n}\n${templates.join('')}`)
       return { program, args: [`-config=${config}`], env: { ...BASE_ENV, HOME: folder, VAULT_TOKEN: vault.token } }
     },
@@ -124,6 +141,11 @@ function template(directory: string, role: string, index: number): string {
   const request = `pkiCert "pki/issue/${role}" "common_name=${commonName(index)}"`
   const contents = `{{ with ${request} }}{{ .Cert }}{{ .CA }}{{ .Key | writeToFile "${directory}/tls.key" "" "" "0600" }}{{ end }}`
   return `template {\n  contents = ${JSON.stringify(contents)}\n  destination = "${directory}/tls.crt"\n  perms = "0600"\n}\n`
+}
+
+function secretTemplate(directory: string, index: number): string {
+  const contents = `{{ with secret "kv/data/bench/${index}" }}{{ .Data.data.password }}{{ end }}`
+  return `template {\n  contents = ${JSON.stringify(contents)}\n  destination = "${directory}/${SECRET_FILE}"\n  perms = "0600"\n}\n`
 }
 
 const versionOf = (program: string, ...args: readonly string[]) =>

@@ -6,7 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Contender, Job } from './contenders.ts'
+import { type Contender, type Job, SECRET_FILE } from './contenders.ts'
 import type { Bench } from './row.ts'
 
 /** A contender at work, from nothing. Disposing it ends it and removes all it wrote. */
@@ -26,6 +26,7 @@ export interface Running extends AsyncDisposable {
 
 export interface LaunchOptions extends Pick<Job, 'metricsPort'> {
   readonly certificates?: number
+  readonly secrets?: number
   /** Where certificates are written, when not where the bench says. */
   readonly volumeIn?: string
 }
@@ -37,13 +38,21 @@ const END_MS = 5_000
 export async function launch(
   contender: Contender,
   { vault, role, ...bench }: Pick<Bench, 'vault' | 'role' | 'volumeIn'>,
-  { certificates = 1, volumeIn = bench.volumeIn, ...more }: LaunchOptions = {},
+  { certificates = 1, secrets = 0, volumeIn = bench.volumeIn, ...more }: LaunchOptions = {},
 ): Promise<Running> {
   const folder = await mkdtemp(join(tmpdir(), 'certferry-bench-'))
   const volume = await mkdtemp(join(volumeIn, 'certferry-bench-volume-'))
   const directories = Array.from({ length: certificates }, (_, index) => join(volume, String(index)))
-  for (const directory of directories) mkdirSync(directory)
-  const { program, args, env, metricsUrl } = contender.prepare({ vault, role, folder, directories, ...more })
+  const secretDirectories = Array.from({ length: secrets }, (_, index) => join(volume, `s${index}`))
+  for (const directory of [...directories, ...secretDirectories]) mkdirSync(directory)
+  const { program, args, env, metricsUrl } = contender.prepare({
+    vault,
+    role,
+    folder,
+    directories,
+    secretDirectories,
+    ...more,
+  })
   const logFile = join(folder, 'log')
   const output = openSync(logFile, 'w')
   const started = performance.now()
@@ -59,7 +68,11 @@ export async function launch(
   const log = () => readFileSync(logFile, 'utf8')
   const untilThere = async (limitMs = LIMIT_MS) => {
     try {
-      return (await lastPairAt(child, directories, started + limitMs)) - started
+      const files = [
+        ...directories.map((directory) => [join(directory, 'tls.crt'), join(directory, 'tls.key')]),
+        ...secretDirectories.map((directory) => [join(directory, SECRET_FILE)]),
+      ]
+      return (await lastThereAt(child, files, started + limitMs)) - started
     } catch (error) {
       throw new Error(`${contender.name}: ${error instanceof Error ? error.message : error}\n${tail(log())}`)
     }
@@ -71,6 +84,8 @@ export async function launch(
       const ms = await untilThere(limitMs)
       const wrong = directories.find((directory) => !isPair(directory))
       if (wrong !== undefined) throw new Error(`${contender.name}: certificate and key in ${wrong} do not match`)
+      const empty = secretDirectories.find((directory) => readFileSync(join(directory, SECRET_FILE), 'utf8') === '')
+      if (empty !== undefined) throw new Error(`${contender.name}: the secret in ${empty} is empty`)
       return ms
     },
     scrape: async (times) => {
@@ -90,16 +105,20 @@ export async function launch(
 }
 
 /**
- * When the last pair was there, on the monotonic clock. Looks at one certificate after the other, and only whether its files exist: watching
+ * When the last of the files was there, on the monotonic clock. Looks at one set after the other, and only whether its files exist: watching
  * takes processor time from what is watched.
  */
-async function lastPairAt(child: ChildProcess, directories: readonly string[], deadline: number): Promise<number> {
-  const pollMs = directories.length > 1 ? 5 : 1
-  for (const [index, directory] of directories.entries()) {
-    while (!(existsSync(join(directory, 'tls.crt')) && existsSync(join(directory, 'tls.key')))) {
+async function lastThereAt(
+  child: ChildProcess,
+  sets: readonly (readonly string[])[],
+  deadline: number,
+): Promise<number> {
+  const pollMs = sets.length > 1 ? 5 : 1
+  for (const [index, files] of sets.entries()) {
+    while (!files.every((file) => existsSync(file))) {
       if (child.exitCode !== null || child.signalCode !== null)
         throw new Error(`ended with ${child.exitCode ?? child.signalCode}`)
-      if (performance.now() > deadline) throw new Error(`${index} of ${directories.length} certificates in time`)
+      if (performance.now() > deadline) throw new Error(`${index} of ${sets.length} sets in time`)
       await sleep(pollMs)
     }
   }
