@@ -323,7 +323,14 @@ function addSink(vault: PlainMap, sink: Settings, context: Context): void {
     ['group', 'gid'],
   ] as const) {
     const id = config?.text(theirs)
-    if (id !== undefined && /^\d+$/.test(id)) tokenSink[ours] = Number(id)
+    if (id === undefined || id === '' || id === '-1') continue
+    if (/^\d+$/.test(id)) tokenSink[ours] = Number(id)
+    else
+      draft.lose({
+        what: `${what}: ${theirs}`,
+        line: sink.line,
+        why: `"${id}" is a name; write its number as ${ours} of vault.tokenSink`,
+      })
   }
   if (wrapTtl !== undefined) tokenSink.wrapTtl = wrapTtl
   draft.remark(tokenSink, 'file', 'The token is written without a line end, and anew after each login.')
