@@ -90,7 +90,7 @@ export const ERRORS = {
   REQUEST_REJECTED: {
     retry: 'config',
     exit: 69,
-    hint: 'Vault refused these names or this TTL; compare the request with the allowed_domains, allow_* and max_ttl of the role.',
+    hint: 'Vault refused the request as it stands; compare it with what the role or the key allows: names, max_ttl, allowed_domains, allow_*.',
   },
   AUTH_SOURCE: {
     retry: 'auth',

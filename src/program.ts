@@ -12,6 +12,7 @@ export type Exit = (code: number) => void
 /** The verbs, their options and their help. Each command is loaded when it is called. */
 export function createProgram(io: Io, exit: Exit): Command {
   const root = new Command('certferry')
+    .enablePositionalOptions()
     .description(
       'Vault-backed certificate and secrets sidecar: fetches, checks, writes atomically, reloads, and proves over TLS that the new certificate is served.',
     )
@@ -217,6 +218,8 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
 
   root
     .command('exec')
+    // What follows the command is its own, also without --.
+    .passThroughOptions()
     .argument('<command...>', 'what to run, after --')
     .description(
       'run a command with secrets in its environment, as its supervisor: waits for them, forwards signals, keeps the exit code, and restarts or signals it when they change',

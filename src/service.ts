@@ -54,7 +54,12 @@ export async function openService(config: Config, deps: ServiceDeps): Promise<Se
     : undefined
   const also = [...(deps.also ?? []), snapshots.observe, opening.observe, ...(events ? [events.observe] : [])]
   const { emit, loadMetrics } = opened.use(createObservers(options, { now: clock.now, destination, snapshot, also }))
-  emit('sidecar.started', { version, certificates: config.certificates.length, config: config.file })
+  emit('sidecar.started', {
+    version,
+    certificates: config.certificates.length,
+    secrets: config.secrets.length,
+    config: config.file,
+  })
   let inForce = () => config
   const injector =
     config.injector && opened.use(await openWebhook(config, { clock, env, emit, inForce: () => inForce() }))

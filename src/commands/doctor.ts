@@ -110,11 +110,9 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
 
 async function* examineSecret(secret: Managed<Snapshot>, limit: Limit): AsyncGenerator<Finding> {
   yield* await secret.source.examine(limit()).catch((error: unknown) => [failed(error)])
-  for (const output of secret.outputs) {
-    yield* attempt(
-      async () => output.prepare?.(),
-      () => `${output.directory}/${output.names.join(', ')} can be made of it`,
-    )
+  for (const { directory, names, prepare } of secret.outputs) {
+    if (!prepare) continue
+    yield* attempt(prepare, () => `the template of ${directory}/${names.join(', ')} is valid`)
   }
   yield* examineVolumes(secret)
   yield* askReloaders(secret, limit)

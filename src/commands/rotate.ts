@@ -31,7 +31,11 @@ export async function rotate(names: readonly string[], options: RotateOptions, i
   })
   const mark = (ok: boolean) => styleText(ok ? 'green' : 'red', ok ? '✓' : '✗', { stream: io.stdout })
   for (const { certificate, ok, serial, error } of results) {
-    const told = !ok ? error?.message : options.wait ? `rotated, serial ${serial}` : 'asked to rotate'
+    const told = !ok
+      ? error?.message
+      : options.wait
+        ? `rotated, ${/^[0-9a-f]+$/.test(serial ?? '') ? 'serial ' : ''}${serial}`
+        : 'asked to rotate'
     print(io, `${mark(ok)} ${certificate}  ${told}`)
   }
   const failed = results.filter(({ ok }) => !ok)

@@ -5,6 +5,7 @@ import { pemFilesOf } from '../injector/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { writesFiles } from '../outputs/output.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
+import { readPlainFile } from '../plain-file.ts'
 import { type Claim, findClashes } from './clashes.ts'
 import { asksOf, type Env, withVaultEnv } from './environment.ts'
 import { type ConfigDocument, readConfigFile } from './file.ts'
@@ -46,7 +47,7 @@ export function loadConfig(file: string, env: Env): Config {
     file,
     warnings,
     certificates: withIdentity(result.data.certificates, raw.certificates),
-    secrets: withIdentity(result.data.secrets, raw.secrets),
+    secrets: withIdentity(result.data.secrets, raw.secrets).map(withTemplates),
     vaultVariables: document.variables.flatMap(({ name, path: [top] }) =>
       top === 'vault' || top === 'vaults' ? [name] : [],
     ),
@@ -56,6 +57,23 @@ export function loadConfig(file: string, env: Env): Config {
 
 const withIdentity = <T extends object>(checked: readonly T[], raw: unknown): (T & { identity: string })[] =>
   checked.map((each, index) => ({ ...each, identity: identityOf(Array.isArray(raw) ? raw[index] : undefined) }))
+
+/** A template in a file is a part of the config: loaded again, a change of it counts as one. */
+function withTemplates<T extends { outputs: readonly object[]; identity: string }>(secret: T): T {
+  const files = secret.outputs.flatMap((output) =>
+    'templateFile' in output && typeof output.templateFile === 'string' ? [output.templateFile] : [],
+  )
+  return files.length === 0 ? secret : { ...secret, identity: identityOf([secret.identity, ...files.map(contentOf)]) }
+}
+
+function contentOf(file: string): string {
+  try {
+    return readPlainFile(file).toString('base64')
+  } catch {
+    // Whoever reads it for use says what is wrong with it.
+    return ''
+  }
+}
 
 /** What the schema says to plain values, and all that is wrong with them, each where `document` says it stands. */
 export function checkConfig(value: unknown, document: Pick<ConfigDocument, 'problem'>) {
@@ -99,6 +117,7 @@ function crossCheck(
   ]
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
   return [
+    ...entryTroubles(secrets).map(({ path, message }) => document.problem(path, message)),
     ...sinkTroubles(value, claims).map(({ path, message }) => document.problem(path, message)),
     ...execTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...emptiness(value).map(({ path, message }) => document.problem(path, message)),
@@ -119,6 +138,24 @@ function emptiness({ certificates, secrets, exec }: Record<string, unknown>): { 
   if (!isEmpty(certificates) || !isEmpty(secrets) || exec !== undefined) return []
   const path = certificates === undefined && secrets !== undefined ? ['secrets'] : ['certificates']
   return [{ path, message: 'needs at least one certificate, or one of secrets' }]
+}
+
+/** What is written under a name must be of a value that the secret has. */
+function entryTroubles(
+  secrets: readonly (z.output<typeof SecretOptions> | undefined)[],
+): { path: Path; message: string }[] {
+  return secrets.flatMap((secret, index) =>
+    (secret?.outputs ?? []).flatMap((output, position) => {
+      const entries = 'entries' in output && isRecord(output.entries) ? output.entries : {}
+      return Object.entries(entries).flatMap(([name, path]) => {
+        const [value = ''] = typeof path === 'string' ? parseFieldPath(path) : []
+        const known = Object.keys(secret?.values ?? {})
+        if (known.includes(value)) return []
+        const message = `names no value "${value}"; there are: ${known.join(', ')}`
+        return [{ path: ['secrets', index, 'outputs', position, 'entries', name], message }]
+      })
+    }),
+  )
 }
 
 /** The file of a token must be none that a certificate or a secret becomes. */

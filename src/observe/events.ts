@@ -24,7 +24,7 @@ interface Connection {
 
 /** What happens, for people and machines. Payloads hold no secret. */
 export interface EventMap {
-  'sidecar.started': { version: string; certificates: number; config: string }
+  'sidecar.started': { version: string; certificates: number; secrets: number; config: string }
   'sidecar.stopped': { signal: string }
   'config.loaded': {
     changed: readonly string[]

@@ -36,12 +36,12 @@ export const template = defineSecretOutput({
         if (parsed) return
         // 10 ms and 4 MiB, for those who have one.
         const { parseTemplate } = await import('../text/template.ts')
-        const found = parseTemplate(text ?? read(templateFile ?? ''), templateFile ?? `template of ${file}`)
+        const found = parseTemplate(text ?? read(templateFile ?? ''), templateFile ?? `of ${file}`)
         const unknown = found.reads.filter((name) => !known.includes(name))
         if (unknown.length > 0)
           throw new SidecarError(
             'TEMPLATE_INVALID',
-            `${templateFile ?? `template of ${file}`} reads ${unknown.join(', ')}, which is not in values; there are: ${known.join(', ')}`,
+            `template ${templateFile ?? `of ${file}`} reads ${unknown.join(', ')}, which is not in values; there are: ${known.join(', ')}`,
           )
         parsed = found
       },

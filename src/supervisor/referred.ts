@@ -14,17 +14,20 @@ export interface Referred {
 /** Throws CONFIG_INVALID for what is encrypted, where the config names no key. */
 export function referredIn(variables: ReadonlyMap<string, Parts>, { transit }: Pick<ExecOptions, 'transit'>): Referred {
   const byPlace = new Map<string, { readonly name: string; readonly options: object }>()
-  const nameOf = (reference: Reference): string => {
+  const nameOf = (reference: Reference, variable: string): string => {
     const options = optionsFor(reference, transit)
     const place = JSON.stringify(options)
     const known = byPlace.get(place)
     if (known) return known.name
-    const name = `reference_${byPlace.size + 1}`
+    // That of the first variable that wants it, where the config could call a value so.
+    const name = /^[A-Za-z_]\w{0,62}$/.test(variable) ? variable : `reference_${byPlace.size + 1}`
     byPlace.set(place, { name, options })
     return name
   }
   const named = [...variables].map(([variable, parts]) => {
-    const names = new Map(parts.flatMap((part) => (typeof part === 'string' ? [] : [[part, nameOf(part)] as const])))
+    const names = new Map(
+      parts.flatMap((part) => (typeof part === 'string' ? [] : [[part, nameOf(part, variable)] as const])),
+    )
     return { variable, parts, names }
   })
   return {

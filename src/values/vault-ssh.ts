@@ -79,7 +79,9 @@ export const vaultSsh = defineValue({
     }
 
     return {
-      origin: `vault-ssh ${address} ${path} ${type} ${principals.join(',')} ${ttl ?? ''} ${publicKeyFile ?? ''}`,
+      origin: ['vault-ssh', address, path, type, principals.join(','), ttl ?? '', publicKeyFile ?? '']
+        .filter(String)
+        .join(' '),
       issues: true,
       read,
       examine: (signal) => examinePolicy(connection, { method: 'POST', path }, signal),

@@ -113,6 +113,23 @@ describe('secrets from a real Vault', { skip }, async () => {
     assert.equal(text('app.properties'), 'DB_PASS=p1\nDB_USER=u1\n')
   })
 
+  test('a template in a file is a part of the config: loaded again, a change of it is delivered', async () => {
+    await put('file', { n: 1 })
+    const file = join(mkdtempSync(join(root, 't-')), 'a.tpl')
+    writeFileSync(file, 'one {{ v.n }}')
+    const outputs = (folder: string) => [
+      { kind: 'template', directory: join(folder, 'out'), file: 'a', templateFile: file },
+    ]
+    await using running = start({ v: { kind: 'vault-kv', mount: 'kv', path: 'file' } }, { outputs })
+    const delivered = () => readFileSync(join(running.folder, 'out', 'a'), 'utf8')
+    await becomes(running, 'is delivered', isActive)
+    assert.equal(delivered(), 'one 1')
+    writeFileSync(file, 'two {{ v.n }}')
+    const { changed } = await running.sidecar.configure(loadConfig(join(running.folder, 'c.yaml'), {}))
+    assert.deepEqual(changed, ['app'])
+    await until('it is delivered anew', () => delivered() === 'two 1')
+  })
+
   test('a value comes over the connection that it names, with the rights of that one', async () => {
     await put('ours', { n: 'ours' })
     await put('theirs', { n: 'theirs' })

@@ -158,7 +158,7 @@ test('rotations, failures, what was rolled back, has expired or was rejected are
   const emit: Emit = (name) => void told.push(name)
   await using events = createKubernetesEvents(api, { clock, podUid: 'u-1', emit })
   const at = clock.now()
-  events.observe('sidecar.started', { version: '1', certificates: 1, config: '/c' })
+  events.observe('sidecar.started', { version: '1', certificates: 1, secrets: 0, config: '/c' })
   events.observe('certificate.phase', { certificate: 'web', from: 'PENDING', to: 'ACTIVE' })
   events.observe('rotation.finished', {
     certificate: 'web',
