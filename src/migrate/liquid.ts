@@ -203,6 +203,7 @@ function range(part: Control, scope: Scope, work: Work): string {
 
 /** The name of all fields of a secret, where that is what is meant. */
 const fieldsOf = (meaning: Meaning, { book }: Work): string | undefined => {
+  if (meaning.kind === 'data' && isPinned(meaning.path)) throw new Reason(PINNED)
   if (meaning.kind === 'data') return book.isKv2(meaning.path) ? undefined : meaning.name
   return meaning.kind === 'value' && meaning.isMap && meaning.filters === '' ? meaning.at : undefined
 }
@@ -221,8 +222,15 @@ function secretCall({ commands }: Pipe, { book }: Work): Meaning | undefined {
   if (head?.kind !== 'word' || head.word !== 'secret' || more !== undefined) return undefined
   const texts = terms.map(fixedText)
   const [path = '', ...parameters] = texts
+  const query = path.slice(path.indexOf('?') + 1)
+  if (path.includes('?') && !isPinned(path))
+    throw new Reason(`?${query} has no equivalent; of what follows a path certferry takes one version, as a number`)
   return { kind: 'secret', path, name: book.nameOf(path, parameters) }
 }
+
+/** Whether it asks for one version, as only KV version 2 has them. */
+const isPinned = (path: string): boolean => /\?version=\d+$/.test(path)
+const PINNED = 'of one version certferry reads the fields (.Data.data), and nothing else'
 
 /** What is known before anything runs: a text, or one put together from texts and the environment, as in `(printf "kv/%s" (env "STAGE"))`. */
 function fixedText(term: Term): string {
@@ -295,6 +303,7 @@ function field(meaning: Meaning, name: string, { book }: Work): Meaning {
     throw new Reason(`.${name} of a secret has no equivalent; certferry minds the lease itself`)
   }
   if (meaning.kind === 'data') {
+    if (name !== 'data' && isPinned(meaning.path)) throw new Reason(PINNED)
     book.sees(meaning.path, name)
     // `data` is a map in KV version 2; were it a list of something else, the filter `keys` would refuse it.
     if (!book.isKv2(meaning.path))
@@ -422,6 +431,7 @@ function apply(command: readonly Term[], input: Meaning, { remarks, book }: Work
     return term.kind === 'text' ? quoted(term.text) : term.kind === 'number' ? term.text : ''
   })
   if (args.length !== takes.length) throw new Reason(`${head.word} takes ${takes.length} arguments before its input`)
+  if (input.kind === 'data' && isPinned(input.path)) throw new Reason(PINNED)
   const value =
     input.kind === 'data' && !book.isKv2(input.path) ? ({ kind: 'value', at: input.name, filters: '' } as const) : input
   if (value.kind !== 'value') throw new Reason(`${head.word} is given a whole secret`)

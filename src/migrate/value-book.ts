@@ -55,14 +55,15 @@ function valueAt(
   { isKv2, poll }: { isKv2: boolean; poll: string | undefined },
 ): PlainMap {
   const [path = '', query = ''] = whole.replace(/^\//, '').split('?')
-  const version = new URLSearchParams(query).get('version')
+  // Zero is the latest.
+  const version = Number(new URLSearchParams(query).get('version'))
   const [, mount, below] = /^(.+?)\/data\/(.+)$/.exec(path) ?? /^([^/]+)\/(.+)$/.exec(path) ?? []
   if (isKv2 && mount !== undefined && below !== undefined)
     return {
       kind: 'vault-kv',
       mount,
       path: below,
-      ...(version !== null && { version: Number(version) }),
+      ...(version > 0 && { version }),
       ...(poll !== undefined && { poll }),
     }
   const pairs = parameters.map((pair) => [

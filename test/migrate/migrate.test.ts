@@ -252,6 +252,25 @@ test('a template that cannot be translated stands whole in a comment, with line 
   assert.equal(migration.config.secrets, undefined)
 })
 
+for (const [text, reason] of [
+  [
+    '{{ with secret "secret/data/app?version=1" }}{{ .Data.metadata.version }}{{ end }}',
+    /of one version.*\.Data\.data/,
+  ],
+  ['{{ with secret "secret/data/app?version=1" }}{{ .Data | toJSON }}{{ end }}', /of one version/],
+  [
+    '{{ with secret "secret/data/app?version=1" }}{{ range $k, $v := .Data }}{{ $k }}{{ end }}{{ end }}',
+    /of one version/,
+  ],
+  ['{{ with secret "secret/data/app?list=true" }}{{ .Data.data.x }}{{ end }}', /\?list=true has no equivalent/],
+  ['{{ with secret (printf "secret/data/app?version=%s" (env "V")) }}{{ .Data.data.x }}{{ end }}', /has no equivalent/],
+] as const)
+  test(`what follows a path is never dropped: ${text}`, () => {
+    const { config, losses } = migrate('vault-agent', agent(template(text)))
+    assert.match(losses.find(({ what }) => what.startsWith('template'))?.why ?? '', reason)
+    assert.equal(config.secrets, undefined)
+  })
+
 test('what looks like a reference to the environment is none, and env is one', () => {
   const text = loaded(migrate('vault-agent', agent(template(`\${HOME} $\${x} {{ env "STAGE" }} ${PASSWORD}`))), {
     STAGE: 'prod',
