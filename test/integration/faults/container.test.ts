@@ -25,6 +25,8 @@ const vault = skip ? undefined : await startVault()
 after(() => vault?.[Symbol.asyncDispose]())
 await vault?.setupPki()
 const { program, remove } = await bundleOnce()
+// Other users run it as well.
+fs.chmodSync(join(program, '..'), 0o755)
 after(remove)
 
 const needsRoot = { skip: process.geteuid?.() === 0 ? false : 'needs root to become somebody else' }
@@ -71,7 +73,6 @@ describe('a container', { skip, concurrency: 5, timeout: 300_000 }, () => {
       await using stage = await createStage({ vault, program })
       await stage.configure(stage.web({ served: false }))
       give(stage)
-      fs.chmodSync(join(program, '..'), 0o755)
       const writable = [stage.volume, stage.folder].map((path) => `mount --bind "${path}" "${path}"`).join('; ')
       const readOnly = `${writable}; mount -o remount,ro,bind /; exec "$@"`
       await using certferry = stage.certferry({
@@ -119,7 +120,7 @@ describe('a container', { skip, concurrency: 5, timeout: 300_000 }, () => {
     fs.chownSync(join(stage.volume, 'web'), 65534, 65534)
     fs.chmodSync(join(stage.volume, 'web'), 0o755)
     await using refused = stage.certferry({ before: unprivileged })
-    assert.equal((await refused.ended).code, 78)
+    assert.equal((await refused.ended).code, 78, refused.stderr())
     assert.deepEqual(fs.readdirSync(join(stage.volume, 'web')), [])
     assert.equal(await stage.issued(), 0)
   })
