@@ -15,6 +15,7 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
+const filled = vault && fill(vault)
 const CLI = new URL('../../src/cli.ts', import.meta.url).pathname
 const FILES = ['conf/app.conf', 'conf/hosts.json', 'conf/old.properties', 'more/brackets.ini', 'more/first.txt']
 
@@ -82,7 +83,7 @@ tail
 `
 
 test('files that consul-template wrote are the same bytes once its config was migrated', { skip }, async () => {
-  await fill()
+  await filled
   const [theirs, ours] = [join(folder, 'theirs'), join(folder, 'ours')]
   for (const home of [theirs, ours]) mkdirSync(home)
   writeFileSync(join(folder, 'app.ctmpl'), SOURCE)
@@ -101,9 +102,52 @@ test('files that consul-template wrote are the same bytes once its config was mi
   assert.match(read(ours)['conf/app.conf'] ?? '', /^debug {4}= off$/m)
 })
 
-async function fill(): Promise<void> {
-  assert.ok(vault)
-  const { api, rootToken } = vault
+/** The command tells, by a file, what is in its environment, and ends. */
+const supervisor = (home: string) => `
+vault { address = "${vault?.address}" }
+auto_auth { method "token_file" { config = { token_file_path = "${folder}/token" } } }
+env_template "APP_USER" {
+  contents = "{{ with secret \\"secret/data/app\\" }}{{ .Data.data.user }}{{ end }}"
+  error_on_missing_key = true
+}
+env_template "APP_PASSWORD" {
+  contents = "{{ with secret \\"secret/data/app\\" }}{{ .Data.data.password }}{{ end }}"
+}
+env_template "LEGACY" {
+  contents = "{{ with secret \\"kv/legacy\\" }}{{ index .Data \\"with-dash\\" }}{{ end }}"
+}
+exec {
+  command = ["sh", "-c", "env -0 > ${home}/env"]
+  restart_on_secret_changes = "never"
+  restart_stop_signal = "SIGINT"
+}
+`
+
+test('a command finds in its environment what Vault Agent put there', { skip }, async () => {
+  await filled
+  const [theirs, ours] = [join(folder, 'agent'), join(folder, 'certferry')]
+  for (const home of [theirs, ours]) {
+    mkdirSync(home)
+    writeFileSync(`${home}.hcl`, supervisor(home))
+  }
+  succeed(await component('vault'), 'agent', '-config', `${theirs}.hcl`)
+
+  const config = join(folder, 'exec.yaml')
+  succeed(process.execPath, CLI, 'migrate', 'vault-agent', `${ours}.hcl`, '-o', config)
+  const [, command = ''] = /^# Run it with: certferry (exec .*)$/m.exec(readFileSync(config, 'utf8')) ?? []
+  // The line is for a shell, and so it is one that reads it.
+  succeed('sh', '-c', `"$0" "$1" ${command.replace('FILE', '"$2"')}`, process.execPath, CLI, config)
+
+  const read = (home: string) =>
+    readFileSync(join(home, 'env'), 'utf8')
+      .split('\0')
+      .filter((pair) => /^(?:APP_|LEGACY|STAGE)/.test(pair))
+      .sort()
+  assert.equal(read(ours).length, 4)
+  assert.deepEqual(read(ours), read(theirs))
+})
+
+async function fill({ api, rootToken }: NonNullable<typeof vault>): Promise<void> {
   const fields = { user: 'jörg', password: 'p"w\\ {{ x }}', debug: false, hosts: ['a.example.com', 'b.example.com'] }
   await api('POST', 'sys/mounts/secret', { type: 'kv', options: { version: '2' } })
   await api('POST', 'sys/mounts/kv', { type: 'kv', options: { version: '1' } })
