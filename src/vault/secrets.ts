@@ -125,6 +125,11 @@ const SecretReply = z
     renewable: z.boolean().default(false),
     data: Fields,
   })
+  // Taken for one, it would be replaced again and again without a pause.
+  .refine(({ lease_id: id, lease_duration }) => id === '' || lease_duration > 0, {
+    path: ['lease_duration'],
+    error: 'the lease has ended already',
+  })
   .transform(
     ({ lease_id: id, lease_duration, renewable, data }): VaultSecret => ({
       fields: new Secret(data),
