@@ -88,7 +88,7 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
     if (assignment.oneWay) await condemn(cert)
     const bundle =
       (await inHand(pass, assignment)) ??
-      (await poll(pass, assignment.polled)) ??
+      (await pollServing(pass, assignment.polled)) ??
       (await obtain(pass, assignment.forced))
     if (bundle.fingerprint === assignment.polled?.fingerprint) return { kind: 'unchanged', bundle }
     pass.inHand = bundle
@@ -186,6 +186,16 @@ async function inHand<C extends Content>(pass: Pass<C>, { bundle, askFirst }: As
 async function poll<C extends Content>({ cert, step, signal }: Pass<C>, polled: C | undefined) {
   const { polling } = cert.source
   return polled && polling ? step('fetch', () => polling.look(polled, signal)) : undefined
+}
+
+/** What is in service, asked about; a look that fails may have prolonged a part of it. */
+async function pollServing<C extends Content>(pass: Pass<C>, polled: C | undefined) {
+  try {
+    return await poll(pass, polled)
+  } catch (thrown) {
+    if (polled) pass.onDisk = pass.cert.source.polling?.prolonged?.(polled)
+    throw thrown
+  }
 }
 
 /** A new bundle. The disk is proven writable before Vault is asked. */

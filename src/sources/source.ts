@@ -34,6 +34,8 @@ export interface Polling<C extends Content> {
    * nothing new; with the new one where there is; with undefined where a new one must be asked for by `fetch`. Throws as `fetch` does.
    */
   look(serving: C, signal: AbortSignal): Promise<C | undefined>
+  /** After a look that failed: `serving` (equal fingerprint) with what that look has prolonged of it. */
+  prolonged?(serving: C): C
   /** `content` is in service now: what came before it is not needed any more. */
   delivered?(content: C): void
 }

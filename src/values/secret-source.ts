@@ -39,7 +39,7 @@ export function createSecretSource(
     examine: (signal) => Promise.all(entries.map(([value, source]) => examined(value, source, signal))),
     fetch: async (signal) =>
       compose(await all(entries, (value, source) => spareOf(value) ?? obtain(value, source, signal))),
-    polling: { afterMs, look, delivered },
+    polling: { afterMs, look, prolonged, delivered },
   }
 
   /** What was made for a delivery that failed is not made again; nor what is in service, where only another value has to be. */
@@ -115,6 +115,16 @@ export function createSecretSource(
     if (held.has(value)) held.set(value, reading)
     // Where nothing changed the old one stays, with the end of its life put off.
     return isSame(reading, before) ? { ...reading, fields: before.fields } : reading
+  }
+
+  /** What a look that failed at another value has renewed lives on. */
+  function prolonged(serving: Snapshot): Snapshot {
+    const kept = Object.entries(serving.readings).map(([value, reading]) => {
+      const own = held.get(value)
+      return [value, own?.fields === reading.fields ? own : reading] as const
+    })
+    const readings = Object.fromEntries(kept)
+    return { ...serving, ...summary(readings), readings }
   }
 
   function delivered({ readings }: Snapshot): void {

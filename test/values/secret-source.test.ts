@@ -195,6 +195,23 @@ describe('the values of a secret', () => {
     assert.equal(textOf(await source.polling?.look(first, forever), 'a'), 'two')
   })
 
+  test('a lease that is renewed lives on while another value cannot be read', async () => {
+    const { clock, pass, leased, value } = setup()
+    const a = leased({ look: async (before) => ({ ...before, notAfter: clock.now() + 600_000 }) })
+    const b = value({
+      look: async () => {
+        throw new SidecarError('PERMISSION_DENIED', 'no')
+      },
+    })
+    const source = createSecretSource('app', { a: a.source, b: b.source }, clock)
+    const first = await source.fetch(forever)
+    source.polling?.delivered?.(first)
+    pass(60_000)
+    await assert.rejects(source.polling?.look(first, forever) ?? Promise.resolve())
+    const kept = source.polling?.prolonged?.(first)
+    assert.deepEqual([kept?.fingerprint, kept?.notAfter], [first.fingerprint, clock.now() + 600_000])
+  })
+
   test('what cannot be given back is told, and a change at the same time is not missed', async () => {
     const { clock, pass, leased, value } = setup()
     let text = 'one'
