@@ -63,6 +63,15 @@ export function envFrom(
   const env = Object.fromEntries(
     variables.map(({ name }, index) => [name, `${SECRET}.${fieldIn(liquid[index]?.template ?? '') ?? ''}`]),
   )
+  variables.forEach(({ name }, index) => {
+    const template = liquid[index]?.template ?? ''
+    if (template !== template.trim())
+      context.draft.remark(
+        env,
+        name,
+        `${context.tool} kept the white space around it; certferry gives the field alone.`,
+      )
+  })
   return { secret: { name: SECRET, values }, env }
 }
 

@@ -297,6 +297,22 @@ exec { command = ["/bin/app", "a b"] restart_on_secret_changes = "always" restar
   assert.equal(migration.command, "certferry exec -c FILE -- /bin/app 'a b'")
 })
 
+test('white space around the value of a variable, which is not kept, is told', () => {
+  const text = written(
+    migrate(
+      'vault-agent',
+      agent(`env_template "USER" {
+  contents = <<-EOT
+    {{ with secret "kv/app" }}{{ .Data.user }}{{ end }}
+    EOT
+}
+env_template "PASSWORD" { contents = "{{ with secret \\"kv/app\\" }}{{ .Data.password }}{{ end }}" }
+exec { command = ["/bin/app"] }`),
+    ),
+  )
+  assert.match(text, /# Vault Agent kept the white space around it;.*\n +USER: env\.app\.user\n +PASSWORD: /)
+})
+
 test('what has no equivalent in Vault Agent is listed, in the order of the file, and what needs no setting apart', () => {
   const migration = migrate(
     'vault-agent',
