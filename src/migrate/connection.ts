@@ -23,6 +23,7 @@ export function fromVaultAgent(root: Settings, context: Context): PlainMap {
       why: `is missing, so ${tool} took a token from VAULT_TOKEN; certferry reads it too`,
     })
   for (const sink of autoAuth?.blocks('sink') ?? []) addSink(vault, sink, context)
+  coverAddress(vault, server, context)
   if (autoAuth) settleRest(autoAuth, 'auto_auth', { covered: AUTO_AUTH_COVERED }, context)
   return vault
 }
@@ -32,9 +33,13 @@ export function fromConsulTemplate(root: Settings, context: Context): PlainMap {
   const { draft } = context
   const server = root.block('vault')
   const vault: PlainMap = {}
-  if (!server) return vault
+  if (!server) {
+    coverAddress(vault, server, context)
+    return vault
+  }
   const ssl = server.block('ssl')
   addServer(vault, server, context)
+  coverAddress(vault, server, context)
   if (ssl) {
     addTls(vault, ssl, { ca: 'ca_cert', cert: 'cert', key: 'key', name: 'server_name' }, context)
     if (ssl.flag('verify') === false)
@@ -91,6 +96,15 @@ function addServer(vault: PlainMap, server: Settings, { draft }: Context): void 
     line: server.lineOf('address'),
     why: `${address} is not encrypted, which certferry accepts on a loopback address only; it is written with https, which Vault has to speak`,
   })
+}
+
+function coverAddress({ address }: PlainMap, server: Settings | undefined, { draft, tool }: Context): void {
+  if (address === undefined)
+    draft.cover({
+      what: 'vault.address',
+      line: server?.line ?? 1,
+      why: `is not given: certferry takes it from VAULT_ADDR, as ${tool} did; where that is not set, write it`,
+    })
 }
 
 const isPlainHttp = (address: string) =>

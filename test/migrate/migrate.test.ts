@@ -133,6 +133,15 @@ test('a login that certferry does not have is told, with what to do instead', ()
   assert.match(losses.find(({ what }) => what.includes('kerberos'))?.why ?? '', /no such method.*tokenFile/)
 })
 
+for (const tool of ['vault-agent', 'consul-template'])
+  test(`an address that the config of ${tool} leaves to the environment is taken from there, and that is told`, () => {
+    const auth = 'auto_auth { method "kubernetes" { config = { role = "app" } } }'
+    const migration = migrate(tool, `${tool === 'vault-agent' ? auth : ''}\n${template(PASSWORD)}`)
+    assert.match(written(migration), /# - line 1: vault\.address: is not given: certferry takes it from VAULT_ADDR/)
+    const { vault } = loaded(migration, { VAULT_ADDR: 'https://from.env:8200', VAULT_TOKEN: 'x' })
+    assert.equal(vault?.address, 'https://from.env:8200')
+  })
+
 test('a Vault without encryption, or unproven, is never connected to', () => {
   const migration = migrate(
     'vault-agent',
