@@ -69,13 +69,13 @@ function childOf(root: Settings, context: Context): { readonly exec: PlainMap; r
       line: env?.lineOf('custom') ?? exec.line,
       why: `${custom.map((pair) => pair.split('=')[0]).join(', ')}: give it to certferry in its own environment, which the command inherits`,
     })
+  if (env?.flag('pristine')) draft.lose({ what: 'exec.env.pristine', line: env.lineOf('pristine'), why: INHERITED })
   if (env)
     settleRest(
       env,
       'exec.env',
       {
         lost: {
-          pristine: INHERITED,
           allowlist: INHERITED,
           denylist: INHERITED,
           whitelist: INHERITED,
