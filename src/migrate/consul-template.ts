@@ -25,7 +25,11 @@ export function migrateConsulTemplate(text: string, file: string, surroundings: 
   const { certificates, secrets } = fromTemplates(root.blocks('template'), { delimiters, poll }, context)
   const child = childOf(root, context)
   const isOnce = root.flag('once') === true
-  const log = logOf(root)
+  const log = logOf(root, context)
+  for (const name of ['syslog', 'deduplicate']) {
+    const block = root.block(name)
+    if (block && block.flag('enabled') !== false) draft.lose({ what: name, line: block.line, why: LOST[name] ?? '' })
+  }
   settleRest(root, '', { lost: LOST, covered: COVERED }, context)
   const config = given({
     ...(Object.keys(vault).length > 0 && { vault }),
@@ -94,7 +98,7 @@ function childOf(root: Settings, context: Context): { readonly exec: PlainMap; r
   })
   draft.remark(map, 'onChange', 'When the command ends by itself, certferry ends as it did.')
   settleRest(exec, 'exec', { lost: { timeout: 'the command runs until it ends; put a limit into it' } }, context)
-  if (isOff || command.length === 0) return undefined
+  if (isOff || command.join('') === '') return undefined
   const [only = '', ...more] = command
   return {
     exec: map,

@@ -25,7 +25,7 @@ export function migrateVaultAgent(text: string, file: string, surroundings: Surr
   const env = envFrom(root.blocks('env_template'), { delimiters, poll }, context)
   const child = childFrom(root.block('exec'), env, context)
   const isOnce = root.flag('exit_after_auth') === true
-  const log = logOf(root)
+  const log = logOf(root, context)
   settleRest(root, '', { lost: LOST, covered: COVERED }, context)
   const config = given({
     ...(Object.keys(vault).length > 0 && { vault }),
@@ -82,8 +82,15 @@ const LEVELS: Readonly<Record<string, string>> = {
   error: 'error',
 }
 
-export function logOf(root: Settings): PlainMap | undefined {
-  const level = LEVELS[root.text('log_level')?.toLowerCase() ?? '']
+export function logOf(root: Settings, { draft, tool }: Context): PlainMap | undefined {
+  const named = root.text('log_level')?.toLowerCase() || undefined
+  const level = named === undefined ? undefined : LEVELS[named]
+  if (named !== undefined && level === undefined)
+    draft.lose({
+      what: 'log_level',
+      line: root.lineOf('log_level'),
+      why: `"${named}" is no level of ${tool} that is known here`,
+    })
   const format = root.text('log_format')
   const log = given({ level, ...(format !== undefined && { format: format === 'json' ? 'json' : 'pretty' }) })
   return Object.keys(log).length > 0 ? log : undefined

@@ -390,6 +390,23 @@ deduplicate { enabled = true }`,
   })
 })
 
+test('what is turned off is no loss, and an empty command is none', () => {
+  const off = 'syslog { enabled = false }\ndeduplicate { enabled = false }\nexec { command = "" }'
+  const migration = migrate(
+    'consul-template',
+    `vault { address = "https://v:8200" vault_agent_token_file = "/t" }\n${off}\n${template(PASSWORD)}`,
+  )
+  assert.deepEqual(lost(migration), [])
+  assert.equal(migration.command, 'certferry run -c FILE')
+  assert.equal(migration.config.exec, undefined)
+})
+
+test('a level of the log that nobody knows is told', () => {
+  const migration = migrate('vault-agent', agent(`${template(PASSWORD)}\nlog_level = "chatty"`))
+  assert.match(migration.losses.map(({ what, why }) => `${what}: ${why}`).join(), /^log_level: "chatty" is no level/)
+  assert.equal(migration.config.log, undefined)
+})
+
 test('spiffe-helper: all but the source, which is told to be missing', () => {
   const migration = migrate(
     'spiffe-helper',
