@@ -157,7 +157,7 @@ export function mismatchOf<C extends Content>(
   { source, assertUsable }: Pick<Managed<C>, 'source' | 'assertUsable'>,
   bundle: C,
 ): string | undefined {
-  if (bundle.origin !== source.origin) return `issued by ${bundle.origin}, wanted ${source.origin}`
+  if (bundle.origin !== source.origin) return source.otherwise ?? `issued by ${bundle.origin}, wanted ${source.origin}`
   try {
     assertUsable(bundle, bundle.receivedAt)
     return undefined

@@ -10,6 +10,8 @@ import type { Vault } from '../vault/client.ts'
 export interface Origin<C extends Content> {
   /** Identity of the issuer, such as `vault-pki https://vault:8200 pki`. A bundle on disk of another origin is due. */
   readonly origin: string
+  /** What is said of content of another origin, where an origin may hold what is confidential; else both are named. */
+  readonly otherwise?: string
   /** True when each fetch makes a new certificate, and so counts against the issue budget. */
   readonly issues: boolean
   /** Lifetime asked for in ms; undefined where the issuer decides. */

@@ -34,6 +34,8 @@ export function createSecretSource(
 
   return {
     origin,
+    // What is sent to Vault is a part of it.
+    otherwise: 'its values are asked for in another way now',
     issues: entries.some(([, source]) => source.issues),
     ttlMs: undefined,
     examine: (signal) => Promise.all(entries.map(([value, source]) => examined(value, source, signal))),

@@ -4,6 +4,7 @@ import { NEVER } from '../../src/core/content.ts'
 import { Secret } from '../../src/core/secret.ts'
 import type { Reading, Snapshot } from '../../src/core/snapshot.ts'
 import { SidecarError, toSidecarError } from '../../src/errors.ts'
+import { mismatchOf } from '../../src/keep-fresh.ts'
 import { createSecretSource } from '../../src/values/secret-source.ts'
 import type { ValueSource } from '../../src/values/value.ts'
 
@@ -234,6 +235,14 @@ describe('the values of a secret', () => {
     const source = createSecretSource('app', { a: leased().source, b: value().source }, clock)
     const { notAfter } = await source.fetch(forever)
     assert.equal(notAfter, clock.now() + 600_000)
+  })
+
+  test('what is sent to Vault for a value is not told when the config changes it', async () => {
+    const { clock, value } = setup()
+    const asking = (password: string) => createSecretSource('app', { a: value({ origin: password }).source }, clock)
+    const before = await asking('hush 1').fetch(forever)
+    const told = mismatchOf({ source: asking('hush 2'), assertUsable: () => {} }, before)
+    assert.equal(told, 'its values are asked for in another way now')
   })
 
   test('no value is in what is printed of it', async () => {
