@@ -9,7 +9,7 @@ import { launch } from './launch.ts'
 import type { Bench } from './row.ts'
 
 const ROLE = 'bench'
-const POLICY = `path "pki/issue/${ROLE}" { capabilities = ["update"] }\npath "pki/sign/${ROLE}" { capabilities = ["update"] }`
+const POLICY = `path "pki/issue/${ROLE}" { capabilities = ["update"] }\npath "pki/sign/${ROLE}" { capabilities = ["update"] }\npath "kv/data/bench/*" { capabilities = ["read"] }`
 
 export interface Stand extends Bench, AsyncDisposable {
   /** Contenders that could not be had, and why. */
