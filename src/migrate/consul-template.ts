@@ -97,7 +97,13 @@ function childOf(root: Settings, context: Context): { readonly exec: PlainMap; r
     splay: exec.duration('splay'),
   })
   draft.remark(map, 'onChange', 'When the command ends by itself, certferry ends as it did.')
-  settleRest(exec, 'exec', { lost: { timeout: 'the command runs until it ends; put a limit into it' } }, context)
+  if (!/^(?:0(?:h|ms|m|s))?$/.test(exec.duration('timeout') ?? ''))
+    draft.lose({
+      what: 'exec.timeout',
+      line: exec.lineOf('timeout'),
+      why: 'the command runs until it ends; put a limit into it',
+    })
+  settleRest(exec, 'exec', {}, context)
   if (isOff || command.join('') === '') return undefined
   const [only = '', ...more] = command
   return {

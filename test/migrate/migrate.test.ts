@@ -391,7 +391,7 @@ deduplicate { enabled = true }`,
 })
 
 test('what is turned off is no loss, and an empty command is none', () => {
-  const off = 'syslog { enabled = false }\ndeduplicate { enabled = false }\nexec { command = "" }'
+  const off = 'syslog { enabled = false }\ndeduplicate { enabled = false }\nexec { command = "" timeout = "0" }'
   const migration = migrate(
     'consul-template',
     `vault { address = "https://v:8200" vault_agent_token_file = "/t" }\n${off}\n${template(PASSWORD)}`,
