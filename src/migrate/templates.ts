@@ -26,7 +26,10 @@ export interface Deliveries {
  * rendered together, of one version of all they read, and swapped as one set.
  */
 export function fromTemplates(blocks: readonly Settings[], defaults: TemplateDefaults, context: Context): Deliveries {
-  const templates = blocks.flatMap((block) => readTemplate(block, defaults, context))
+  const templates = withoutRivals(
+    blocks.flatMap((block) => readTemplate(block, defaults, context)),
+    context,
+  )
   const [printed, plain] = [
     templates.filter(({ certificate }) => certificate),
     templates.filter(({ certificate }) => !certificate),
@@ -59,6 +62,24 @@ interface Template {
   readonly reload: PlainMap | undefined
   /** What is absent was an error already. */
   readonly isStrict: boolean
+}
+
+/** Of templates that write the same file, the first. */
+function withoutRivals(templates: readonly Template[], { draft }: Context): readonly Template[] {
+  const first = new Map<string, Template>()
+  for (const template of templates) {
+    const { destination, line, text } = template
+    const rival = first.get(destination)
+    if (rival)
+      draft.lose({
+        what: `template of ${destination}`,
+        line,
+        why: `the template on line ${rival.line} writes this file, too, which stays`,
+        template: text,
+      })
+    else first.set(destination, template)
+  }
+  return [...first.values()]
 }
 
 const COVERED: Notes = {
@@ -418,14 +439,14 @@ function settleApart(entries: readonly Entry[], { draft }: Context): void {
         other !== index && [...others].some((each) => each === directory || each.startsWith(`${directory}/`)),
     )
   entries.forEach(({ map, outputs, line }, index) => {
-    for (const output of outputs) {
-      const directory = String(output.directory)
+    for (const directory of wanted[index] ?? []) {
       if (!clash(index, directory)) continue
-      output.directory = join(directory, String(map.name))
+      const own = join(directory, String(map.name))
+      for (const output of outputs) if (output.directory === directory) output.directory = own
       draft.lose({
         what: `${directory} of ${String(map.name)}`,
         line,
-        why: `another set is there, or within; certferry swaps a set as a whole, so it is in ${String(output.directory)} now, and its readers have to be told`,
+        why: `another set is there, or within; certferry swaps a set as a whole, so it is in ${own} now, and its readers have to be told`,
       })
     }
   })

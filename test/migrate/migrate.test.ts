@@ -221,6 +221,20 @@ test('two certificates for one directory are put apart, and that is told', () =>
   )
 })
 
+test('of two templates that write one file the first is kept, and a set that moves is told once', () => {
+  const one = (path: string) =>
+    `template { destination = "${path}" perms = "0600" error_on_missing_key = true contents = "{{ with secret \\"kv/a\\" }}{{ .Data.x }}{{ end }}" }\n`
+  const migration = migrate('vault-agent', agent(['/s/a', '/s/b', '/s/a', '/s/more/c'].map(one).join('')))
+  assert.deepEqual(
+    migration.losses.map(({ what }) => what),
+    ['/s of s', 'template of /s/a'],
+  )
+  assert.deepEqual(
+    loaded(migration).secrets.map(({ outputs }) => outputs.length),
+    [2, 1],
+  )
+})
+
 test('the other templates of a directory become one secret, whose values are read once', () => {
   const migration = migrate(
     'vault-agent',
