@@ -94,9 +94,22 @@ function reloadOf(root: Settings, get: Get, context: Context): PlainMap {
       line: root.lineOf('cmd'),
       why: `certferry run starts no program: start ${[command, args].filter((word) => word !== '').join(' ')} beside it, or by certferry exec -c FILE -- …`,
     })
+  if (pidFile !== '' && signal === '')
+    draft.lose({
+      what: 'pid_file_name',
+      line: root.lineOf('pid_file_name'),
+      why: 'there is no renew_signal; with one, write reload: [{ kind: signal, pidFile: …, signal: SIGHUP }]',
+    })
   if (signal === '') return {}
   const name = signal.startsWith('SIG') ? signal : `SIG${signal}`
-  if (pidFile === '' && command === '') return {}
+  if (pidFile === '' && command === '') {
+    draft.lose({
+      what: 'renew_signal',
+      line: root.lineOf('renew_signal'),
+      why: 'neither cmd nor pid_file_name says to whom; write reload: [{ kind: signal, process: …, signal: … }]',
+    })
+    return {}
+  }
   const reload: PlainMap = given({
     kind: 'signal',
     pidFile: pidFile === '' ? undefined : absolute(pidFile, context),
@@ -144,5 +157,4 @@ const LOST: Notes = {
 
 const COVERED: Notes = {
   omit_expired: 'an expired certificate is never written',
-  pid_file_name: 'the pid file is read anew at each reload',
 }

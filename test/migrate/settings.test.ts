@@ -301,6 +301,8 @@ const DOCUMENTED: readonly (readonly [tool: string, where: string, Place, settin
     (more) => `cmd = ""\nagent_address = "/a.sock"\ncert_dir = "/certs"\n${more}`,
     [
       'cmd_args = "-x"\npid_file_name = "/run/x.pid"\nrenew_signal = "SIGHUP"',
+      'pid_file_name = "/run/x.pid"',
+      'renew_signal = "SIGHUP"',
       'daemon_mode = false',
       'add_intermediates_to_bundle = true',
       'svid_file_name = "svid.pem"',
