@@ -224,12 +224,25 @@ async function tellOnce(
   const { onChange } = options
   try {
     const env = environment()
+    assertPassable(env)
     emit('exec.told', { how: onChange === 'signal' ? 'signal' : 'restart', changed })
     if (onChange === 'signal') supervisor.signal(options.signal)
     else await supervisor.restart(env)
   } catch (thrown) {
-    // A field that is gone: the command keeps what it has until there is one again.
+    // A field that is gone, or of no use: the command keeps what it has until there is one again.
     const { code, message } = toSidecarError(thrown)
     emit('exec.failed', { code, message })
+  }
+}
+
+/** MAX_ARG_STRLEN of Linux: a variable with its name, `=` and the null byte at its end. */
+const LONGEST_VARIABLE = 131_072
+
+/** Known before the command that runs is stopped for it. */
+function assertPassable(env: Environment): void {
+  for (const [name, value] of Object.entries(env)) {
+    if (value.includes('\0')) throw new SidecarError('VALUE_UNWRITABLE', `the value of ${name} holds a null byte`)
+    if (Buffer.byteLength(`${name}=${value}`) >= LONGEST_VARIABLE)
+      throw new SidecarError('VALUE_UNWRITABLE', `the value of ${name} is too long for a variable`)
   }
 }

@@ -75,6 +75,23 @@ describe('certferry exec', { skip }, async () => {
     }
   }
 
+  for (const [what, bad] of [
+    ['holds a null byte', 'p2\0'],
+    ['is too long', 'p'.repeat(131_072)],
+  ])
+    test(`keeps the command that runs where the new value ${what}`, async () => {
+      await put('unfit', { password: 'p1' })
+      await using running = start({
+        secrets: { app: { db: { kind: 'vault-kv', mount: 'kv', path: 'unfit', poll: '1s' } } },
+        exec: { env: { PASSWORD: 'app.db.password' } },
+      })
+      await running.first()
+      await put('unfit', { password: bad })
+      await until('it is told', () => running.told('exec.failed'))
+      await put('unfit', { password: 'p3' })
+      await until('the next good one is taken', () => running.environments()[1]?.PASSWORD === 'p3')
+    })
+
   test('puts secrets into the environment, resolves references, keeps its own credentials, and ends as the command does', async () => {
     await put('app', { user: 'u', password: 'p1', port: 5432 })
     await put('app', { user: 'u', password: 'p2', port: 5432 })
