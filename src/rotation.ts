@@ -90,7 +90,8 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
       (await inHand(pass, assignment)) ??
       (await pollServing(pass, assignment.polled)) ??
       (await obtain(pass, assignment.forced))
-    if (bundle.fingerprint === assignment.polled?.fingerprint) return { kind: 'unchanged', bundle }
+    const isOver = bundle.notAfter <= deps.clock.now()
+    if (bundle.fingerprint === assignment.polled?.fingerprint && !isOver) return { kind: 'unchanged', bundle }
     pass.inHand = bundle
     await step('check', () => cert.assertUsable(bundle, deps.clock.now()))
     const change = await step('write', () =>

@@ -185,7 +185,9 @@ export function decide<C extends Content>(
   const { serving, renewAt, renewElapsed, pollAt, pollElapsed } = state
   if (!serving) return { kind: 'renew', why: 'missing' }
   if (mismatch) return { kind: 'renew', why: `config: ${mismatch}` }
-  if (now >= serving.notAfter) return { kind: 'renew', why: 'expired' }
+  // Of what is polled only a part may be over; the rest has to be kept alive meanwhile.
+  if (now >= serving.notAfter)
+    return pollAt === undefined ? { kind: 'renew', why: 'expired' } : { kind: 'poll', bundle: serving, why: 'expired' }
   const isDue = isReached(now, renewAt) || isReached(elapsed, renewElapsed)
   const isUnproven = state.verification === 'pending' || state.verification === 'failed'
   // What is not valid yet at half of its life, by our clock, may never be.

@@ -143,13 +143,17 @@ export function pendingOf<C extends Content>(
   )
 }
 
+/** So many are kept for slow readers at the most: values that change every second would fill memory and volume. */
+const MOST_KEPT = 20
+
 /** Removes generations that nothing names any more, once the one built after them is old enough that no slow reader is at them still. */
 export async function collect<C extends Content>(shelf: Shelf<C>, memory: Memory): Promise<void> {
   const named = [shelf.current, shelf.previous, pendingOf(shelf, memory)]
   const inOrder = shelf.generations.toSorted((a, b) => builtAt(a.name) - builtAt(b.name))
   for (const [index, generation] of inOrder.entries()) {
     const successor = inOrder[index + 1]
-    if (!successor || named.includes(generation) || mayBeRead(shelf, generation, successor)) continue
+    if (!successor || named.includes(generation)) continue
+    if (mayBeRead(shelf, generation, successor) && inOrder.length - index <= MOST_KEPT) continue
     await removeGeneration(shelf.root, generation.name)
     forget(shelf, generation)
   }

@@ -86,8 +86,9 @@ export function createSecretSource(
     const before = serving.readings
     for (const [value] of entries) {
       const reading = before[value]
+      const isOver = reading && reading.notAfter <= clock.now()
       const isOwn = [held, spare].some((own) => own.get(value)?.fields === reading?.fields)
-      if (!reading || (reading.lease && !isOwn)) spent.add(value)
+      if (!reading || isOver || (reading.lease && !isOwn)) spent.add(value)
       else if (reading.made && !isOwn) held.set(value, reading)
     }
     const due = entries.filter(([value]) => !spent.has(value) && (dueAt.get(value) ?? 0) <= clock.elapsed())
