@@ -113,7 +113,9 @@ const Name = z
   )
 
 /** As templates and `exec.env` say it, without quotes. */
-const ValueName = z.string().regex(/^[A-Za-z_]\w{0,62}$/, 'must be letters, digits and "_", and not begin with a digit')
+const ValueName = z
+  .string()
+  .regex(/^(?!__)[A-Za-z_]\w{0,62}$/, 'must be letters, digits and "_", and begin neither with a digit nor with "__"')
 
 export const CertificateOptions = z.strictObject({
   name: Name.describe('Names the certificate in logs, metrics and commands'),

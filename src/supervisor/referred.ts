@@ -20,7 +20,7 @@ export function referredIn(variables: ReadonlyMap<string, Parts>, { transit }: P
     const known = byPlace.get(place)
     if (known) return known.name
     // That of the first variable that wants it, where the config could call a value so.
-    const name = /^[A-Za-z_]\w{0,62}$/.test(variable) ? variable : `reference_${byPlace.size + 1}`
+    const name = /^(?!__)[A-Za-z_]\w{0,62}$/.test(variable) ? variable : `reference_${byPlace.size + 1}`
     byPlace.set(place, { name, options })
     return name
   }
