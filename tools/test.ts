@@ -119,7 +119,8 @@ function isForKubernetes(file: string): boolean {
 
 /** What Vault gives, by every way in. */
 function isForVault(file: string): boolean {
-  const named = /^test\/integration\/(?:vault-|migrate-|secrets|leas|known-defects|exec\.|supervisor|kubernetes-(?:auth|leases))/
+  const named =
+    /^test\/integration\/(?:vault-|migrate-|secrets|leas|known-defects|exec\.|supervisor|kubernetes-(?:auth|leases))/
   return named.test(file) || /^test\/(?:vault|values|text|migrate|supervisor)\//.test(file)
 }
 
