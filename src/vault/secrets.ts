@@ -92,15 +92,18 @@ export function createSecrets(call: Call): VaultSecrets {
   }
 
   /** Whoever may read something below a mount may ask what it is. A failure is not remembered. */
-  function engineOf({ mount, path, version }: KvPlace, signal: AbortSignal): Promise<1 | 2> {
-    if (version !== undefined) return Promise.resolve(2)
-    const known = engines.get(mount)
-    if (known) return known
+  async function engineOf({ mount, path, version }: KvPlace, signal: AbortSignal): Promise<1 | 2> {
+    if (version !== undefined) return 2
+    // Vault answers by path: the refusal of another one, or its end, says nothing of this one.
+    const known = await engines.get(mount)?.catch(() => undefined)
+    if (known !== undefined) return known
     const segments = ['sys', 'internal', 'ui', 'mounts', ...mount.split('/'), ...path.split('/')]
     const request = { operation: 'mount', method: 'GET', path: segments } as const
     const asked = call(request, MountReply, signal, (reply) => refusedMount(reply, mount, path))
     engines.set(mount, asked)
-    asked.catch(() => engines.delete(mount))
+    asked.catch(() => {
+      if (engines.get(mount) === asked) engines.delete(mount)
+    })
     return asked
   }
 }

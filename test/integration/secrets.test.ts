@@ -113,6 +113,25 @@ describe('secrets from a real Vault', { skip }, async () => {
     assert.equal(text('app.properties'), 'DB_PASS=p1\nDB_USER=u1\n')
   })
 
+  test('a path that is denied keeps no other one of the mount waiting, and is the one that is named', async () => {
+    await put('open', { n: 1 })
+    const token = await (vault ?? assert.fail()).createToken({
+      policy: 'path "kv/data/open" { capabilities = ["read"] }',
+    })
+    const file = join(mkdtempSync(join(root, 'f-')), 'c.yaml')
+    const secret = (name: string, path: string) => ({ name, values: { v: { kind: 'vault-kv', mount: 'kv', path } } })
+    const secrets = [secret('shut', 'closed'), secret('shut-too', 'closed-too'), secret('free', 'open')]
+    const vaultOptions = { address: vault?.address, auth: { kind: 'token', token } }
+    writeFileSync(file, JSON.stringify({ vault: vaultOptions, secrets }), { mode: 0o600 })
+    await using running = run(loadConfig(file, {}))
+    const [shut, too, free] = running.sidecar.secrets
+    await until('the other one is delivered', () => free?.report?.state.serving)
+    await until('both are refused', () => shut?.report?.state.failure && too?.report?.state.failure)
+    assert.equal(free?.report?.state.failures, 0)
+    assert.match(shut?.report?.state.failure?.message ?? '', /kv\/(?:data\/)?closed \(/)
+    assert.match(too?.report?.state.failure?.message ?? '', /kv\/(?:data\/)?closed-too \(/)
+  })
+
   test('a template in a file is a part of the config: loaded again, a change of it is delivered', async () => {
     await put('file', { n: 1 })
     const file = join(mkdtempSync(join(root, 't-')), 'a.tpl')
