@@ -230,8 +230,10 @@ async function startSandbox(): Promise<Sandbox> {
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
-const childOf = (pid: number) =>
+/** -1 once there is nothing left to have one: a container may be over before it is looked at. */
+const childOf = (pid: number, hasEnded = () => false) =>
   until(`process ${pid} has a child`, async () => {
+    if (hasEnded()) return -1
     const children = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')
     return Number(children.trim().split(' ')[0]) || undefined
   })
@@ -341,9 +343,9 @@ async function startContainer({ container, pod, cluster, images, sandbox }: Cont
   const isStarted = await Promise.race([child.stdio[3] && once(child.stdio[3], 'data'), ended.then(() => undefined)])
   if (!isStarted) throw new Error(`container ${name} could not be made: ${await ended}\n${log()}`)
   // nsenter waits for a process in the namespace; without a shared one that is unshare, which waits for the first process of another.
-  const first = await childOf(child.pid ?? 0)
-  const pid = isShared ? first : await childOf(first)
   const hasEnded = () => child.exitCode !== null || child.signalCode !== null
+  const first = await childOf(child.pid ?? 0, hasEnded)
+  const pid = isShared ? first : await childOf(first, hasEnded)
   return {
     name,
     pid,
