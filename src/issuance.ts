@@ -28,8 +28,8 @@ export async function request<C extends Content>(
   signal: AbortSignal,
 ): Promise<C> {
   const { source, store } = issuing
-  if (!source.issues) return source.fetch(signal)
-  const ask = async () => assertNew(await source.fetch(signal), store.current)
+  if (!source.issues) return source.fetch(signal, store.current)
+  const ask = async () => assertNew(await source.fetch(signal, store.current), store.current)
   return forced ? ask() : withinBudget(issuing, clock.now(), ask, signal)
 }
 

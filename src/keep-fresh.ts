@@ -105,7 +105,14 @@ export function policyOf<C extends Content>(
   { renewal, source: { polling } }: Pick<Managed<C>, 'renewal' | 'source'>,
   seed: string,
 ): Policy<C> {
-  return { renewal, seed, ...(polling && { pollAfterMs: (serving) => polling.afterMs(serving) }) }
+  if (!polling) return { renewal, seed }
+  const { renewAt } = polling
+  return {
+    renewal,
+    seed,
+    pollAfterMs: (serving) => polling.afterMs(serving),
+    ...(renewAt && { advice: (serving) => renewAt(serving) }),
+  }
 }
 
 /** The directory is another one now: what it lacks is delivered again from memory, and nothing is issued for it. */
@@ -157,7 +164,8 @@ export function mismatchOf<C extends Content>(
   { source, assertUsable }: Pick<Managed<C>, 'source' | 'assertUsable'>,
   bundle: C,
 ): string | undefined {
-  if (bundle.origin !== source.origin) return source.otherwise ?? `issued by ${bundle.origin}, wanted ${source.origin}`
+  if (bundle.origin !== source.origin && !source.alternatives?.includes(bundle.origin))
+    return source.otherwise ?? `issued by ${bundle.origin}, wanted ${source.origin}`
   try {
     assertUsable(bundle, bundle.receivedAt)
     return undefined

@@ -1,6 +1,6 @@
 import type { Clock } from './clock.ts'
 import type { Bundle } from './core/bundle.ts'
-import type { Content } from './core/content.ts'
+import { type Content, editionOf, isSameContent } from './core/content.ts'
 import { lifetimeOf, type RenewalPolicy } from './core/renewal.ts'
 import type { Outcome, Stage } from './core/state.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
@@ -91,7 +91,7 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
       (await pollServing(pass, assignment.polled)) ??
       (await obtain(pass, assignment.forced))
     const isOver = bundle.notAfter <= deps.clock.now()
-    if (bundle.fingerprint === assignment.polled?.fingerprint && !isOver) return { kind: 'unchanged', bundle }
+    if (isSameContent(bundle, assignment.polled) && !isOver) return { kind: 'unchanged', bundle }
     pass.inHand = bundle
     await step('check', () => cert.assertUsable(bundle, deps.clock.now()))
     const change = await step('write', () =>
@@ -247,9 +247,10 @@ async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Chan
 async function convince<C extends Content>(pass: Pass<C>, bundle: C, before: readonly Served[]): Promise<void> {
   const { cert, step, signal, known } = pass
   const isServed = before.length > 0 && before.every((served) => served.up && served.fingerprint === bundle.fingerprint)
-  const isTold = cert.store.memory.told === bundle.fingerprint
+  const isTold = cert.store.memory.told === editionOf(bundle)
   // Who reads a copy is not who is asked for proof.
-  const isDone = cert.verifiers.length === 0 ? isTold : isServed && (isTold || cert.remotes.length === 0)
+  const mayBeServed = isServed && bundle.edition === undefined && cert.remotes.length === 0
+  const isDone = cert.verifiers.length === 0 ? isTold : mayBeServed || (isServed && isTold)
   if (!isDone) await step('reload', () => reload(pass, bundle))
   else if (cert.remotes.length > 0) await step('reload', () => publish(pass, bundle))
   const previous = previousIn(before, bundle, known)
@@ -288,8 +289,8 @@ async function reload<C extends Content>(pass: Pass<C>, bundle: C): Promise<void
   await publish(pass, bundle)
   const ready = cert.reloaders.filter(({ readsCopies }) => !(readsCopies && pass.unpublished))
   await inOrder(ready, (reloader) => reloader.reload(context, late))
-  const isTold = !pass.unpublished && cert.store.memory.told !== bundle.fingerprint
-  if (isTold) await cert.store.remember({ told: bundle.fingerprint })
+  const isTold = !pass.unpublished && cert.store.memory.told !== editionOf(bundle)
+  if (isTold) await cert.store.remember({ told: editionOf(bundle) })
   signal.throwIfAborted()
 }
 

@@ -1,7 +1,7 @@
 import { type ErrorCode, type RetryClass, reasonOf, type SidecarError } from '../errors.ts'
 import { delayMs } from './backoff.ts'
 import type { Bundle } from './bundle.ts'
-import type { Content, Instant } from './content.ts'
+import { type Content, type Instant, isSameContent } from './content.ts'
 import { emergencyAt, lifetimeOf, type RenewalPolicy, renewAt, startOf } from './renewal.ts'
 
 /** Stages of a rotation, in order; `rollback` in place of success. */
@@ -28,8 +28,8 @@ export interface RotationState<C extends Content = Bundle> {
   /** The set on disk. */
   readonly serving: C | undefined
   /**
-   * When it is due by the wall clock, and by the monotonic clock, which a clock set back does not hold off. What is polled is renewed when
-   * the source has something new, and has neither.
+   * When it is due by the wall clock, and by the monotonic clock, which a clock set back does not hold off. What only the source renews,
+   * when it has something new, has neither.
    */
   readonly renewAt: Instant | undefined
   readonly renewElapsed: number | undefined
@@ -96,6 +96,8 @@ export interface Policy<C extends Content = Bundle> {
   readonly renewal: RenewalPolicy
   /** How long until the source is looked at again, ms; undefined where it issues by itself only when asked. */
   readonly pollAfterMs?: ((serving: C) => number) | undefined
+  /** When the source itself would have it renewed, in place of `renewal`; undefined where it does not say. Absent where only a look renews. */
+  readonly advice?: ((serving: C) => Instant | undefined) | undefined
   /** Random, made once per certificate and persisted. */
   readonly seed: string
 }
@@ -135,10 +137,11 @@ function dueTimes<C extends Content>(
   policy: Policy<C>,
   { now, elapsed }: Times,
 ): Pick<RotationState<C>, 'serving' | 'renewAt' | 'renewElapsed'> {
-  if (!serving || policy.pollAfterMs) return { serving, renewAt: undefined, renewElapsed: undefined }
-  if (state?.serving?.fingerprint === serving.fingerprint)
-    return { serving, renewAt: state.renewAt, renewElapsed: state.renewElapsed }
-  const at = renewAt(serving, policy.renewal, policy.seed)
+  if (!serving || (policy.pollAfterMs && !policy.advice))
+    return { serving, renewAt: undefined, renewElapsed: undefined }
+  const at = policy.advice?.(serving) ?? renewAt(serving, policy.renewal, policy.seed)
+  if (state?.serving?.fingerprint === serving.fingerprint && state.renewAt === at)
+    return { serving, renewAt: at, renewElapsed: state.renewElapsed }
   // A clock by which its life has not begun is behind, and must not put the renewal off by that.
   return { serving, renewAt: at, renewElapsed: elapsed + (at - Math.max(now, startOf(serving))) }
 }
@@ -187,20 +190,20 @@ export function decide<C extends Content>(
   if (mismatch) return { kind: 'renew', why: `config: ${mismatch}` }
   // Of what is polled only a part may be over; the rest has to be kept alive meanwhile.
   if (now >= serving.notAfter)
-    return pollAt === undefined ? { kind: 'renew', why: 'expired' } : { kind: 'poll', bundle: serving, why: 'expired' }
+    return renewAt !== undefined ? { kind: 'renew', why: 'expired' } : { kind: 'poll', bundle: serving, why: 'expired' }
   const isDue = isReached(now, renewAt) || isReached(elapsed, renewElapsed)
   const isUnproven = state.verification === 'pending' || state.verification === 'failed'
   // What is not valid yet at half of its life, by our clock, may never be.
   const isWaste = isDue && state.failure?.code === 'NOT_YET_VALID'
   if (isUnproven && !isWaste && isWorthServing(serving, now))
     return { kind: 'deliver', bundle: serving, why: state.failures > 0 ? 'retry' : 'verify' }
-  if (pollAt === undefined && now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
+  if (renewAt !== undefined && now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
   if (isDue) return { kind: 'renew', why: 'due' }
   if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
   if (isReached(now, pollAt) || isReached(elapsed, pollElapsed)) return { kind: 'poll', bundle: serving, why: 'poll' }
-  const [at = serving.notAfter, atElapsed = Number.POSITIVE_INFINITY] =
-    pollAt === undefined ? [renewAt, renewElapsed] : [pollAt, pollElapsed]
-  return { kind: 'wait', until: Math.min(at, serving.notAfter, Math.ceil(now + atElapsed - elapsed)) }
+  const at = Math.min(renewAt ?? serving.notAfter, pollAt ?? serving.notAfter, serving.notAfter)
+  const atElapsed = Math.min(renewElapsed ?? Number.POSITIVE_INFINITY, pollElapsed ?? Number.POSITIVE_INFINITY)
+  return { kind: 'wait', until: Math.min(at, Math.ceil(now + atElapsed - elapsed)) }
 }
 
 const isReached = (time: number, due: number | undefined) => due !== undefined && time >= due
@@ -224,7 +227,7 @@ export function evolve<C extends Content>(
   if (outcome.kind === 'served') return served(state, outcome, policy, times)
   const { error, stage, inHand, onDisk } = outcome
   const serving = onDisk ?? state.serving
-  const fresh = inHand && inHand.fingerprint !== serving?.fingerprint ? inHand : undefined
+  const fresh = isSameContent(inHand, serving) ? undefined : inHand
   const common = {
     ...state,
     targetSeen,
@@ -303,9 +306,7 @@ function served<C extends Content>(
     ...state,
     ...dueTimes(state, bundle, policy, times),
     // What was on disk is delivered first, and looked at then.
-    ...(bundle.fingerprint === state.serving?.fingerprint
-      ? {}
-      : polled(policy.pollAfterMs?.(bundle) ?? 0, policy, times)),
+    ...(isSameContent(bundle, state.serving) ? {} : polled(policy.pollAfterMs?.(bundle) ?? 0, policy, times)),
     pending: undefined,
     verification: verified ? 'verified' : 'none',
     verifiedAt: verified ? times.now : undefined,

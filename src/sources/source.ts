@@ -1,5 +1,5 @@
 import type { Bundle, Expectation } from '../core/bundle.ts'
-import type { Content } from '../core/content.ts'
+import type { Content, Instant } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
 import type { KeyAlgorithm } from '../core/key.ts'
 import type { Kubernetes } from '../kubernetes/client.ts'
@@ -10,6 +10,8 @@ import type { Vault } from '../vault/client.ts'
 export interface Origin<C extends Content> {
   /** Identity of the issuer, such as `vault-pki https://vault:8200 pki`. A bundle on disk of another origin is due. */
   readonly origin: string
+  /** Other origins whose content is as good. */
+  readonly alternatives?: readonly string[]
   /** What is said of content of another origin, where an origin may hold what is confidential; else both are named. */
   readonly otherwise?: string
   /** True when each fetch makes a new certificate, and so counts against the issue budget. */
@@ -18,10 +20,11 @@ export interface Origin<C extends Content> {
   readonly ttlMs: number | undefined
   /**
    * One bundle, fresh. Fails fast with a SidecarError: the loop retries, a source does not. Must stop when `signal` aborts.
-   * Where the source issues, each call makes a new private key.
+   * Where the source issues, each call makes a new private key. `current` is what it is to replace: for an issuer that is told so, and for
+   * whoever does otherwise the less of its life is left.
    */
-  fetch(signal: AbortSignal): Promise<C>
-  /** Present where somebody else decides when there is something new. */
+  fetch(signal: AbortSignal, current?: C): Promise<C>
+  /** Present where the source has something to say between rotations: somebody else decides when there is something new. */
   readonly polling?: Polling<C>
   /** What would keep `fetch` from working, found out without issuing anything. */
   examine(signal: AbortSignal): Promise<readonly Finding[]>
@@ -36,6 +39,11 @@ export interface Polling<C extends Content> {
    * nothing new; with the new one where there is; with undefined where a new one must be asked for by `fetch`. Throws as `fetch` does.
    */
   look(serving: C, signal: AbortSignal): Promise<C | undefined>
+  /**
+   * Present where it is renewed by time as well: when the source would have `serving` renewed, undefined where it does not say and the config
+   * decides. The answer is the same until a look changes it.
+   */
+  renewAt?(serving: C): Instant | undefined
   /** After a look that failed: `serving` (equal fingerprint) with what that look has prolonged of it. */
   prolonged?(serving: C): C
   /** `content` is in service now: what came before it is not needed any more. */
