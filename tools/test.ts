@@ -23,6 +23,7 @@ npm test -- --only PATTERN      only test files whose path holds PATTERN, or els
 npm test -- --faults            only what is named after a row of the fault catalogue, long tests too; writes docs/faults.md
 npm test -- --kubernetes        only the tests against a real Kubernetes, built when it is not there; without this they run where it is, and with CI set
 npm test -- --vault             only what Vault gives and how: logins, clusters, secrets, leases of real servers, exec, migrate; Consul is built when it is not there
+npm test -- --consumers         only the suites of sources and consumers, long tests too: rotations of every server under load, CA rollover, ACME
 npm test -- --jobs N            integration files at a time (default 2)`
 const UNIT_TIMEOUT_MS = 120_000
 const INTEGRATION_TIMEOUT_MS = 900_000
@@ -45,6 +46,7 @@ function readOptions() {
         faults: { type: 'boolean', default: false },
         kubernetes: { type: 'boolean', default: false },
         vault: { type: 'boolean', default: false },
+        consumers: { type: 'boolean', default: false },
         jobs: { type: 'string', default: '2' },
         help: { type: 'boolean', default: false },
       },
@@ -60,7 +62,8 @@ type Options = NonNullable<ReturnType<typeof readOptions>>
 async function main(options: Options) {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stopped.abort(signal))
   const { unit, integration, namePattern } = await select(options)
-  const isPart = options.only !== undefined || options.faults || options.kubernetes || options.vault
+  const isPart =
+    options.only !== undefined || options.faults || options.kubernetes || options.vault || options.consumers
   if (!isPart) {
     await Promise.all([check('lint', ['biome', 'check']), check('types', ['tsc'])])
   }
@@ -82,10 +85,12 @@ async function main(options: Options) {
 }
 
 async function select(options: Options) {
-  const { only, unit, faults } = options
+  const { only, unit, faults, consumers } = options
   const all = await withoutWhatIsNotThere(await candidates(options), options)
   const named = all.filter((file) => file.includes(only ?? ''))
-  const files = (named.length > 0 ? named : all).filter((file) => faults || named.length < all.length || !isLong(file))
+  const files = (named.length > 0 ? named : all).filter(
+    (file) => faults || consumers || named.length < all.length || !isLong(file),
+  )
   return {
     unit: files.filter((file) => !isIntegration(file)),
     integration: unit ? [] : files.filter(isIntegration),
@@ -93,9 +98,10 @@ async function select(options: Options) {
   }
 }
 
-async function candidates({ faults, kubernetes, vault }: Options): Promise<string[]> {
+async function candidates({ faults, kubernetes, vault, consumers }: Options): Promise<string[]> {
   const all = faults ? await filesWithFaults() : (await filesOf('test/**/*.test.ts')).sort()
   if (vault) return all.filter(isForVault)
+  if (consumers) return all.filter(isForConsumers)
   return kubernetes ? all.filter(isForKubernetes) : all
 }
 
@@ -124,13 +130,21 @@ function isForVault(file: string): boolean {
   return named.test(file) || /^test\/(?:vault|values|text|migrate|supervisor)\//.test(file)
 }
 
+/** Where certificates come from besides Vault, and what serves or trusts them. */
+function isForConsumers(file: string): boolean {
+  return (
+    file.startsWith('test/consumers/') ||
+    /^test\/integration\/(?:consumer|source|trust|revocation|form|client)-/.test(file)
+  )
+}
+
 function isIntegration(file: string): boolean {
   return file.startsWith('test/integration/') || isLong(file)
 }
 
-/** Too long for `npm test`: run with --faults, or when named. */
+/** Too long for `npm test`: run with --faults or --consumers, or when named. */
 function isLong(file: string): boolean {
-  return file.startsWith('test/long/')
+  return file.startsWith('test/long/') || file.startsWith('test/consumers/')
 }
 
 async function filesWithFaults(): Promise<string[]> {
