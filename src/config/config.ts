@@ -18,6 +18,7 @@ export type CertificateConfig = z.output<typeof CertificateOptions> & { readonly
 /** A secret of the config; `identity` as above. */
 export type SecretConfig = z.output<typeof SecretOptions> & { readonly identity: string }
 
+/** A whole, valid config, frozen. */
 export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets'> & {
   readonly file: string
   /** What is set in vain, in words. */

@@ -4,8 +4,8 @@ import { NEVER } from '../core/content.ts'
 import type { Lease, Reading } from '../core/snapshot.ts'
 import { Duration } from '../core/units.ts'
 import { Json } from '../core/values.ts'
-import { SidecarError } from '../errors.ts'
 import type { VaultSecret } from '../vault/client.ts'
+import { unlessDenied } from '../vault/failures.ts'
 import { jittered, poll, SecretPath, vaultName } from '../vault/paths.ts'
 import { examinePolicy } from '../vault/policy.ts'
 import { defineValue } from './value.ts'
@@ -48,7 +48,8 @@ export const vaultRead = defineValue({
     /** The same credentials for longer; undefined where their life cannot be prolonged, or not by much. */
     const prolong = async (reading: Reading, lease: Lease, signal: AbortSignal): Promise<Reading | undefined> => {
       if (!lease.renewable) return undefined
-      const ttlMs = await secrets.renewLease({ id: lease.id, ttlMs: lease.fullTtlMs }, signal).catch(unlessDenied)
+      // A policy that lets nobody renew is no reason to let the lease run out.
+      const ttlMs = await unlessDenied(secrets.renewLease({ id: lease.id, ttlMs: lease.fullTtlMs }, signal))
       if (ttlMs === undefined || ttlMs < lease.fullTtlMs * CAPPED) return undefined
       return plan({ ...reading, receivedAt: clock.now(), notAfter: clock.now() + ttlMs })
     }
@@ -58,9 +59,7 @@ export const vaultRead = defineValue({
       issues: true,
       read,
       examine: (signal) => examinePolicy(connection, { method: parameters ? 'POST' : 'GET', path }, signal),
-      afterMs: (reading) => {
-        return Math.min(jittered(poll, clock.random), untilRefresh(reading))
-      },
+      afterMs: (reading) => Math.min(jittered(poll, clock.random), untilRefresh(reading)),
       look: async (reading, signal) => {
         const { lease } = reading
         if (!lease) {
@@ -77,11 +76,6 @@ export const vaultRead = defineValue({
     }
   },
 })
-
-/** A policy that lets nobody renew is no reason to let the lease run out. */
-function unlessDenied(error: unknown): undefined {
-  if (!(error instanceof SidecarError && error.code === 'PERMISSION_DENIED')) throw error
-}
 
 const readingOf = ({ fields, lease }: VaultSecret, now: number): Reading => ({
   fields,

@@ -17,7 +17,7 @@ const REPLACE = 2 / 3
 /** One without an end, and a key that may have changed, are looked at this often. */
 const LOOK_MS = 3_600_000
 
-const Signed = z.object({ signed_key: z.string().min(1), serial_number: z.string().default('') })
+const Signed = z.object({ signed_key: z.string().min(1) })
 
 export const vaultSsh = defineValue({
   kind: 'vault-ssh',

@@ -43,7 +43,8 @@ export const vaultTransit = defineValue({
       const { fields } = await secrets.read(path, parameters, signal).catch((error) => {
         throw isRejected(error) ? toldOf(error, names) : error
       })
-      const { batch_results: results } = Decrypted.parse(fields.reveal())
+      const { data: { batch_results: results } = {} } = Decrypted.safeParse(fields.reveal())
+      if (!results) throw new SidecarError('BAD_RESPONSE', `POST ${path}: the answer holds no batch_results`)
       const decrypted = names.map((field, index) => {
         const { plaintext = '', error = 'no answer' } = results[index] ?? {}
         if (error !== '') throw new SidecarError('REQUEST_REJECTED', `POST ${path}: field "${field}": ${error}`)

@@ -5,7 +5,7 @@ import { type ErrorCode, mayHaveIssued, SidecarError, toSidecarError } from '../
 import { createReach } from './addresses.ts'
 import { type AuthDeps, loginFrom } from './auth/auth.ts'
 import { createAuth } from './auth/index.ts'
-import { mayHaveArrived } from './failures.ts'
+import { mayHaveArrived, unlessDenied } from './failures.ts'
 import type { VaultOptions } from './options.ts'
 import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
 import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
@@ -170,6 +170,7 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
     },
     lookupSelf: (signal) => {
       const request = { operation: 'lookup-self', method: 'GET', path: ['auth', 'token', 'lookup-self'] } as const
+      // What only a person wants to know no policy has to allow.
       return unlessDenied(call(request, Lookup, signal))
     },
     capabilities: (path, signal) => {
@@ -207,16 +208,6 @@ const isNews = (warning: string) => !/ field was provided but the role is set wi
 
 /** Those with which Vault refuses a login; anything else is trouble on the way. */
 const REFUSED: readonly number[] = [400, 403, 404, 405]
-
-/** For what only a person wants to know: no policy has to allow that. */
-async function unlessDenied<T>(answer: Promise<T>): Promise<T | undefined> {
-  try {
-    return await answer
-  } catch (error) {
-    if (error instanceof SidecarError && error.code === 'PERMISSION_DENIED') return undefined
-    throw error
-  }
-}
 
 const leased = ({ revokeOnExit }: VaultOptions) =>
   `the role leases its certificates (generate_lease=true), so Vault revokes each with the login that asked for it${revokeOnExit ? ', which vault.revokeOnExit ends at every stop' : ''}`

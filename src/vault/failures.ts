@@ -61,3 +61,13 @@ const BY_CODE = new Map<string, ErrorCode>([
   ['SELF_SIGNED_CERT_IN_CHAIN', 'VAULT_TLS'],
   ['HOSTNAME_MISMATCH', 'VAULT_TLS'],
 ])
+
+/** The answer, or undefined where the policy does not allow the question: for what nobody has to be allowed. */
+export async function unlessDenied<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer
+  } catch (error) {
+    if (error instanceof SidecarError && error.code === 'PERMISSION_DENIED') return undefined
+    throw error
+  }
+}

@@ -2,6 +2,7 @@ import * as z from 'zod'
 import { Secret } from '../core/secret.ts'
 import { Fields, type Json } from '../core/values.ts'
 import { type ErrorCode, SidecarError } from '../errors.ts'
+import { unlessDenied } from './failures.ts'
 import { type Answer, errorsOf } from './replies.ts'
 import { nameOf, type VaultRequest } from './requests.ts'
 
@@ -76,18 +77,12 @@ export function createSecrets(call: Call): VaultSecrets {
       const body = { lease_id: id, increment: Math.ceil(ttlMs / 1000) }
       return unlessGone(call(leaseRequest('renew', body), RenewReply, signal, gone))
     },
-    isLeased: async (id, signal) => {
-      try {
-        return (
-          (await unlessGone(call(leaseRequest('lookup', { lease_id: id }), z.unknown(), signal, gone))) !== undefined
-        )
-      } catch (error) {
-        if (error instanceof SidecarError && error.code === 'PERMISSION_DENIED') return undefined
-        throw error
-      }
+    isLeased: (id, signal) => {
+      const lookup = unlessGone(call(leaseRequest('lookup', { lease_id: id }), Anything, signal, gone))
+      return unlessDenied(lookup.then((found) => found !== undefined))
     },
     revokeLease: async (id, signal) => {
-      await unlessGone(call(leaseRequest('revoke', { lease_id: id, sync: true }), Nothing, signal, gone))
+      await unlessGone(call(leaseRequest('revoke', { lease_id: id, sync: true }), Anything, signal, gone))
     },
   }
 
@@ -156,8 +151,8 @@ const MountReply = z
 
 const RenewReply = z.object({ lease_duration: z.int().min(0) }).transform(({ lease_duration }) => lease_duration * 1000)
 
-/** 204 has no body. */
-const Nothing = z.unknown()
+/** Of an answer that is not read, or has no body. */
+const Anything = z.unknown()
 
 /** Of a version that was deleted Vault tells the metadata, with 404. */
 const Gone = z.object({
