@@ -166,6 +166,23 @@ export const ERRORS = {
     hint: 'The API server refused the request as it stands, or its answer is not as documented; check its version, and for a proxy in between.',
   },
 
+  // Asking an https address for a certificate
+  URL_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check source.url, the network path and the server, and that caFile holds the CA of its certificate.',
+  },
+  URL_REFUSED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check source.url, and that tokenFile, headerFiles or the client certificate may read what is there.',
+  },
+  URL_CREDENTIALS: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check caFile, clientCertFile, clientKeyFile, tokenFile and headerFiles of the source: readable, matching, not expired, accepted by the server.',
+  },
+
   // What was received
   KEY_MISMATCH: {
     retry: 'transient',

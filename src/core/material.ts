@@ -127,10 +127,13 @@ const ASN1_SEQUENCE = 0x30
 /** PFX ::= SEQUENCE { version INTEGER 3, … } (RFC 7292 §4). */
 const PFX_VERSION = Buffer.from([2, 1, 3])
 
+/** By how it begins. */
+export const isPkcs12 = ({ content }: Pick<Piece, 'content'>): boolean =>
+  content[0] === ASN1_SEQUENCE && content.subarray(2, 8).includes(PFX_VERSION)
+
 function notPem(place: string, content: Buffer, options: Read['options']): SidecarError {
-  const isPfx = content.subarray(2, 8).includes(PFX_VERSION)
   return invalid(
-    isPfx
+    isPkcs12({ content })
       ? `${place} is a PKCS#12 file, not PEM; give it as ${options.pkcs12}`
       : `${place} is DER, not PEM; convert it: openssl x509 (for a key: openssl pkey) -inform DER -in FILE -out FILE.pem`,
   )
