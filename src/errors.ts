@@ -166,11 +166,48 @@ export const ERRORS = {
     hint: 'The API server refused the request as it stands, or its answer is not as documented; check its version, and for a proxy in between.',
   },
 
+  // Asking an https address for a certificate
+  URL_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check source.url, the network path and the server, and that caFile holds the CA of its certificate.',
+  },
+  URL_REFUSED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check source.url, and that tokenFile, headerFiles or the client certificate may read what is there.',
+  },
+  URL_CREDENTIALS: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check caFile, clientCertFile, clientKeyFile, tokenFile and headerFiles of the source: readable, matching, not expired, accepted by the server.',
+  },
+
   // What was received
   KEY_MISMATCH: {
     retry: 'transient',
     exit: 69,
     hint: 'The certificate does not belong to the key that was sent; suspect a proxy or a cache that mixes answers.',
+  },
+  INPUT_MISSING: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check the path and who may read it; where somebody else is still to write it, it is taken up as soon as it is there.',
+  },
+  INPUT_INCOMPLETE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Whoever writes the certificate and its key may not be done yet: they are looked at again shortly, and what is in service stays. Where it lasts, put a certificate and the key that belongs to it there.',
+  },
+  INPUT_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Put there what the message names, or correct the options of the source; what is in service stays meanwhile.',
+  },
+  KEY_ENCRYPTED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Give passwordFile, a file whose first line is the password of the private key, or mend what is in it.',
   },
   PKCS12_INVALID: {
     retry: 'config',

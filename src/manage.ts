@@ -1,7 +1,7 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import type { CertificateConfig, SecretConfig } from './config/config.ts'
-import { assertUsable, type Expectation, parseCertificates } from './core/bundle.ts'
+import { assertUsable, type Bundle, type Expectation, parseCertificates } from './core/bundle.ts'
 import type { Snapshot } from './core/snapshot.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
@@ -17,7 +17,9 @@ import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
 import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
 import type { Managed, ManagedCertificate } from './rotation.ts'
+import { withFallback } from './sources/fallback.ts'
 import { sources } from './sources/index.ts'
+import type { Source, SourceDeps } from './sources/source.ts'
 import { values } from './values/index.ts'
 import { createSecretSource } from './values/secret-source.ts'
 import type { Vault } from './vault/client.ts'
@@ -31,6 +33,7 @@ export interface Parts {
   readonly clock: Clock
   readonly env: Readonly<Record<string, string | undefined>>
   readonly targets: Targets
+  readonly emit: Emit
 }
 
 /** A certificate of the config with all that serves it. Throws CONFIG_INVALID, such as for a trust file that cannot be used. */
@@ -51,9 +54,19 @@ function naming<T>(what: string, work: () => T): T {
   }
 }
 
-function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: Parts): ManagedCertificate {
+function make(config: CertificateConfig, { vault, clock, targets, kubernetes, emit }: Parts): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
-  const source = sources.create(config.source, { vault, key, kubernetes, now: clock.now })
+  const deps: SourceDeps = {
+    vault,
+    key,
+    kubernetes,
+    now: clock.now,
+    random: clock.random,
+    sleep: clock.sleep,
+    warn: (message) => emit('source.warning', { certificate: name, message }),
+  }
+  const first = sources.create(config.source, deps)
+  const others = config.fallback.map((options) => sources.create(options, deps))
   const made = config.outputs.map((options) =>
     outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
   )
@@ -61,24 +74,34 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
   const remotes = made.filter(isRemote)
   // Outside a cluster that is an error of the config, and not one of each pass.
   if (remotes.length > 0) kubernetes()
-  const expect = trusting(check.trustFile, {
-    ...(source.names && { names: source.names }),
-    ...(source.algorithm && { algorithm: source.algorithm }),
-    minTtlMs: check.minTtl,
-    chain: check.chain,
-    serverAuth: config.verify.length > 0,
+  const expectOf = ({ names, algorithm }: Source) =>
+    trusting(check.trustFile, {
+      ...(names && { names }),
+      ...(algorithm && { algorithm }),
+      minTtlMs: check.minTtl,
+      chain: check.chain,
+      serverAuth: config.verify.length > 0,
+    })
+  const [expect, expected] = [expectOf(first), new Map(others.map((one) => [one.origin, expectOf(one)]))]
+  const isUsable = (bundle: Bundle, at: number) => assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
+  const source = withFallback([first, ...others], {
+    now: clock.now,
+    assertUsable: isUsable,
+    tell: ({ origin, serial }, { code, message }) =>
+      emit('source.fallback', { certificate: name, origin, serial, instead: first.origin, code, message }),
   })
+  const serverName = [first, ...others].find(({ names }) => names?.dns[0] !== undefined)?.names?.dns[0]
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
   return {
     name,
     source,
-    assertUsable: (bundle, at) => assertUsable(bundle, expect, at),
+    assertUsable: isUsable,
     renewal: { after, beforeMs, cron, timezone, jitter },
     outputs: files,
     remotes,
     store: createStore({ certificate: name, outputs: files, now: clock.now }),
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
-    verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
+    verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName })),
     startupGraceMs: startupGrace,
   }
 }

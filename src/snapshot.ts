@@ -53,6 +53,8 @@ export function certificateStatus({ cert, report }: Loop, now: Instant): Certifi
     phase: state ? phase(state, now) : 'PENDING',
     reason: (state && reasonFor(state)) ?? null,
     lastError: state?.failure ?? state?.awaited ?? null,
+    origin: serving?.origin ?? null,
+    fallback: serving !== undefined && cert.source.alternatives?.includes(serving.origin) === true,
     serial: serving?.serial ?? null,
     fingerprint: serving?.fingerprint ?? null,
     notBefore: serving?.notBefore ?? null,

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
 import { fileURLToPath } from 'node:url'
+import { parseAllDocuments } from 'yaml'
 import * as z from 'zod'
 import { type Config, loadConfig } from '../src/config/config.ts'
 import { injectManifests } from '../src/injector/manifests.ts'
@@ -43,7 +44,7 @@ const Approle = z.object({ kind: z.literal('approle'), secretIdFile: z.string() 
 
 const certificateOf = ({ certificates }: Config) => z.tuple([Certificate]).parse(certificates)[0]
 
-for (const name of ['nginx/certferry.yaml', 'node-server/certferry.yaml']) {
+for (const name of ['nginx/certferry.yaml', 'node-server/certferry.yaml', 'cert-manager/certferry.yaml']) {
   test(`examples/${name} is valid with the variables of run.sh, and proves what it serves`, async () => {
     const { outputs, reload, verify } = certificateOf(load(await read(name), RUN_ENV))
     assert.ok(outputs.every(({ directory }) => directory.startsWith('/tmp/example/')))
@@ -89,6 +90,21 @@ test('the sidecar of the compose file shares process namespace and network of ng
     assert.equal(service?.read_only, true)
     assert.deepEqual(service?.cap_drop, ['ALL'])
   }
+})
+
+test('the config beside a Certificate of cert-manager is valid, and reads the volume that its comment mounts', async () => {
+  const text = await read('cert-manager/cluster.yaml')
+  const Manifest = z.object({ kind: z.string(), data: z.object({ 'config.yaml': z.string() }).optional() })
+  const documents = parseAllDocuments(text)
+  assert.ok(!('empty' in documents))
+  const manifests = documents.map((document) => Manifest.parse(document.toJS()))
+  assert.deepEqual(
+    manifests.map(({ kind }) => kind),
+    ['Certificate', 'ConfigMap'],
+  )
+  const { certificates } = load(manifests[1]?.data?.['config.yaml'] ?? '')
+  assert.match(JSON.stringify(certificates[0]?.source), /"certFile":"\/mounted\/tls\.crt"/)
+  assert.match(text, /secretName: web-tls\b[\s\S]*mountPath: \/mounted,[\s\S]*\n {2}secretName: web-tls\n/)
 })
 
 test('the ConfigMap of the pod is a valid config, whose paths are those of the volumes', async () => {
@@ -198,6 +214,7 @@ test('systemd does not restart certferry for what no restart mends, and lets no 
 test('the README of every example is short, and the files that it names are there', async () => {
   const names = await Array.fromAsync(glob('*/README.md', { cwd: examples }))
   assert.deepEqual(names.map((name) => dirname(name)).sort(), [
+    'cert-manager',
     'exec',
     'kubernetes',
     'nginx',

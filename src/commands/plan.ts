@@ -27,8 +27,9 @@ interface Plan {
   readonly action: 'renew now' | 'renew later' | 'look now' | 'look later'
   readonly why: string
   readonly at: string
-  readonly onDisk: { readonly serial: string; readonly notAfter: string | null } | null
-  readonly ask: string
+  readonly onDisk: { readonly serial: string; readonly notAfter: string | null; readonly origin: string } | null
+  /** The source, then those of `fallback`. */
+  readonly ask: readonly string[]
   readonly write: readonly string[]
   readonly tell: readonly string[]
   /** Null for a secret: nobody can be asked whether it is used. */
@@ -59,8 +60,8 @@ async function planFor<C extends Content>(cert: Managed<C>, codec: Codec<C>): Pr
     action: `${isLook ? 'look' : 'renew'} ${isLater ? 'later' : 'now'}`,
     why: isLater ? 'good until then' : task.why,
     at: new Date(at).toISOString(),
-    onDisk: current ? { serial: current.serial, notAfter: endOf(current) } : null,
-    ask: cert.source.origin,
+    onDisk: current ? { serial: current.serial, notAfter: endOf(current), origin: current.origin } : null,
+    ask: [cert.source.origin, ...(cert.source.alternatives ?? [])],
     write: [
       ...directoriesOf(cert).map((directory) => writes(cert, directory, current !== undefined)),
       ...(await Promise.all(cert.remotes.map(copies))),
@@ -124,10 +125,13 @@ function describe({ name, action, why, at, onDisk, ask, write, tell, verify }: P
     `${paint('bold', name)}  ${paint(isNow ? 'yellow' : 'green', headline)}`,
     ...row('on disk', [
       onDisk
-        ? `${onDisk.serial.includes(' ') ? '' : 'serial '}${onDisk.serial}${onDisk.notAfter ? `, until ${onDisk.notAfter}` : ''}`
+        ? `${onDisk.serial.includes(' ') ? '' : 'serial '}${onDisk.serial}${onDisk.notAfter ? `, until ${onDisk.notAfter}` : ''}${onDisk.origin === ask[0] ? '' : `, from ${onDisk.origin}`}`
         : 'nothing',
     ]),
-    ...row('ask', [ask]),
+    ...row(
+      'ask',
+      ask.map((one, index) => (index === 0 ? one : `else ${one}`)),
+    ),
     ...row('write', write),
     ...row('tell', tell.length > 0 ? tell : ['nobody']),
     ...row(

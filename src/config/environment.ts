@@ -53,7 +53,10 @@ export function asksOf({ certificates, secrets }: Record<string, unknown>): { pa
       : []
   const list = (value: unknown) => (Array.isArray(value) ? value : []).map((each) => (isRecord(each) ? each : {}))
   return [
-    ...list(certificates).flatMap(({ source }, index) => from(['certificates', index, 'source'], source)),
+    ...list(certificates).flatMap(({ source, fallback }, index) => [
+      ...from(['certificates', index, 'source'], source),
+      ...list(fallback).flatMap((one, position) => from(['certificates', index, 'fallback', position], one)),
+    ]),
     ...list(secrets).flatMap(({ values }, index) =>
       Object.entries(isRecord(values) ? values : {}).flatMap(([name, value]) =>
         from(['secrets', index, 'values', name], value),

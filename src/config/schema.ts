@@ -120,6 +120,12 @@ const ValueName = z
 export const CertificateOptions = z.strictObject({
   name: Name.describe('Names the certificate in logs, metrics and commands'),
   source: sources.schema.describe('Where it comes from'),
+  fallback: z
+    .array(sources.schema)
+    .default([])
+    .describe(
+      'Where else, in this order, when source cannot deliver and the certificate is in the last twentieth of its life, or there is none',
+    ),
   key: z
     .strictObject({ algorithm: z.enum(KEY_ALGORITHMS).default('ecdsa-p256').describe('Algorithm of the private key') })
     .prefault({})

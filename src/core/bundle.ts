@@ -1,4 +1,4 @@
-import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
+import { createHash, createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto'
 import { SidecarError } from '../errors.ts'
 import type { Content, Instant } from './content.ts'
 import { pem, pemBytes } from './csr.ts'
@@ -15,6 +15,8 @@ export interface Bundle extends Content {
   readonly intermediates: readonly X509Certificate[]
   /** Self-signed certificates that came along: the trust anchors a peer needs. */
   readonly roots: readonly X509Certificate[]
+  /** Subjects of certificates that came along and are no issuer of it: they are left out. */
+  readonly unrelated?: readonly string[]
   readonly key: KeyObject
   /** SHA-256 of the leaf's DER, lower-case hex. */
   readonly fingerprint: string
@@ -38,7 +40,7 @@ export interface Expectation {
 }
 
 export interface BundleParts {
-  /** PEM of the leaf, optionally followed by issuers. */
+  /** PEM of the leaf and of issuers, the leaf first or wherever the certificate of the key stands. */
   readonly certificate: string
   /** PEM of issuers, any order, duplicates allowed. */
   readonly issuers: readonly string[]
@@ -52,21 +54,18 @@ export interface BundleParts {
  * Throws BAD_RESPONSE when a part is no certificate or key, KEY_MISMATCH when the key belongs to another certificate.
  */
 export function toBundle({ certificate, issuers, key, origin, receivedAt }: BundleParts): Bundle {
-  const [first, ...rest] = blocksOf(certificate)
-  const leaf = first === undefined ? undefined : parseBlock(first)
-  if (!leaf) throw new SidecarError('BAD_RESPONSE', `the answer of ${origin} holds no certificate`)
+  const blocks = blocksOf(certificate)
+  const [first] = blocks
+  if (first === undefined) throw new SidecarError('BAD_RESPONSE', `the answer of ${origin} holds no certificate`)
   const privateKey = typeof key === 'string' ? parseKey(key, origin) : key
-  if (!leaf.checkPrivateKey(privateKey)) {
-    throw new SidecarError(
-      'KEY_MISMATCH',
-      `certificate ${serialOf(leaf)} from ${origin} does not belong to its private key`,
-    )
-  }
-  const { intermediates, roots } = orderChain(leaf, [...rest, ...issuers.flatMap(blocksOf)].map(issuerOf))
+  const [leaf, leafBlock] = leafOf(first, blocks, privateKey, origin)
+  const pool = [...blocks.filter((block) => block !== leafBlock), ...issuers.flatMap(blocksOf)]
+  const { intermediates, roots, unrelated } = orderChain(leaf, pool.map(issuerOf))
   return {
     leaf,
     intermediates,
     roots,
+    ...(unrelated.length > 0 && { unrelated: unrelated.map(({ subject }) => oneLine(subject)) }),
     key: privateKey,
     fingerprint: fingerprintOf(leaf),
     serial: serialOf(leaf),
@@ -76,6 +75,33 @@ export function toBundle({ certificate, issuers, key, origin, receivedAt }: Bund
     origin,
   }
 }
+
+/** The first certificate; of a chain in another order, the one that the key belongs to. */
+function leafOf(first: string, blocks: readonly string[], key: KeyObject, origin: string): [X509Certificate, string] {
+  const leaf = parseBlock(first)
+  if (leaf.checkPrivateKey(key)) return [leaf, first]
+  const block = blocks.find((block) => issuerOf(block).checkPrivateKey(key))
+  if (block !== undefined) return [issuerOf(block), block]
+  throw new SidecarError(
+    'KEY_MISMATCH',
+    `certificate ${serialOf(leaf)} from ${origin} does not belong to its private key`,
+  )
+}
+
+/**
+ * What somebody else keeps, looked at anew: `serving` where nothing is new, otherwise `found`, as another edition where only the chain beside
+ * the certificate is another one.
+ */
+export function newerOf(serving: Bundle, found: Bundle): Bundle {
+  if (found.fingerprint !== serving.fingerprint) return found
+  const chain = chainOf(found)
+  return chain === chainOf(serving) ? serving : { ...found, edition: `chain ${chain.slice(0, 16)}` }
+}
+
+const chainOf = ({ intermediates, roots }: Bundle): string =>
+  createHash('sha256')
+    .update([...intermediates.map(fingerprintOf), 'roots', ...roots.map(fingerprintOf).sort()].join(' '))
+    .digest('hex')
 
 /** All certificates in a PEM text. Throws BAD_RESPONSE on a block that does not parse. */
 export const parseCertificates = (text: string): X509Certificate[] => blocksOf(text).map(parseBlock)
@@ -94,15 +120,21 @@ function parseBlock(block: string): X509Certificate {
 /**
  * One certificate, PEM or DER, with all in it that is used later. Throws what OpenSSL says, and a RangeError for a date that is none.
  * Node parses the public key only when asked, and ends with a segmentation fault where `toLegacyObject` meets one that does not parse;
- * of a date such as the 31st of February it makes NaN, with which every comparison is false.
+ * of a date such as the 31st of February it makes NaN, with which every comparison is false, or whatever was in that memory before.
  */
 export function parseCertificate(content: string | Buffer): X509Certificate {
   const certificate = new X509Certificate(content)
   void certificate.publicKey
-  for (const date of [certificate.validFromDate, certificate.validToDate])
-    if (Number.isNaN(date.getTime())) throw new RangeError('a date of its validity is none')
+  for (const [date, text] of [
+    [certificate.validFromDate, certificate.validFrom],
+    [certificate.validToDate, certificate.validTo],
+  ] as const)
+    if (Number.isNaN(date.getTime()) || text === BAD_TIME) throw new RangeError('a date of its validity is none')
   return certificate
 }
+
+/** What ASN1_TIME_print(3) of OpenSSL writes. */
+const BAD_TIME = 'Bad time value'
 
 function parseKey(text: string, origin: string): KeyObject {
   // Of a string, Node makes a copy of its own and leaves it.
@@ -155,7 +187,9 @@ function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
     intermediates.push(issuer)
     current = issuer
   }
-  return { intermediates, roots }
+  // A certificate may come twice, once as its own issuer.
+  const unrelated = [...others].filter((one) => fingerprintOf(one) !== fingerprintOf(leaf))
+  return { intermediates, roots, unrelated }
 }
 
 export const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>

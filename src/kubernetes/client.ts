@@ -22,6 +22,11 @@ export interface Kubernetes extends AsyncDisposable {
    * signal. Every message names verb, resource, namespace and name, the status and the API server's own reason.
    */
   ask<T>(request: KubernetesRequest, schema: z.ZodType<T>, signal: AbortSignal): Promise<T>
+  /**
+   * The events of a watch (`query.watch`), as they come, until the API server ends it: `timeoutSeconds` of the query says when at the latest,
+   * and it must be less than five minutes. Throws as `ask` does, also in the middle.
+   */
+  watch<T>(request: KubernetesRequest, schema: z.ZodType<T>, signal: AbortSignal): AsyncIterable<T>
 }
 
 export interface KubernetesRequest {
@@ -83,12 +88,48 @@ export function createKubernetes(
     return accept(answer, schema, { request, secrets: [token, ...secretsIn(request.body)] })
   }
 
+  async function* watch<T>(request: KubernetesRequest, schema: z.ZodType<T>, signal: AbortSignal): AsyncGenerator<T> {
+    signal.throwIfAborted()
+    const name = nameOf(request)
+    const token = readToken(tokenFile, name)
+    const asked = { request, secrets: [token] }
+    const { accept } = await import('./replies.ts')
+    try {
+      const { stream } = await open()
+      const { status, body, retryAfter } = await abortable(
+        stream({ ...request, body: undefined, token, signal }),
+        signal,
+      )
+      if (status !== 200) accept({ status, text: await body.text(), retryAfter }, schema, asked)
+      for await (const text of linesOf(body)) yield accept({ status, text, retryAfter }, schema, asked)
+    } catch (error) {
+      signal.throwIfAborted()
+      throw unreachable(error, `cannot ${name}: ${address}`, token)
+    }
+  }
+
   return {
     address,
     namespace,
     pod,
     ask,
+    watch,
     [Symbol.asyncDispose]: async () => (await wire)?.close(),
+  }
+}
+
+/** No event is larger than an object may be, and what goes with it. */
+const MAX_LINE_BYTES = 4 * 1024 * 1024
+
+async function* linesOf(body: AsyncIterable<Buffer>): AsyncGenerator<string> {
+  let rest: Buffer = Buffer.alloc(0)
+  for await (const part of body) {
+    rest = Buffer.concat([rest, part])
+    for (let end = rest.indexOf(10); end >= 0; end = rest.indexOf(10)) {
+      yield rest.subarray(0, end).toString('utf8')
+      rest = rest.subarray(end + 1)
+    }
+    if (rest.length > MAX_LINE_BYTES) throw new Error(`an event larger than ${MAX_LINE_BYTES} bytes`)
   }
 }
 

@@ -11,18 +11,21 @@ export interface Subject {
   readonly name: string | undefined
 }
 
-type Called = Pick<KubernetesRequest, 'method' | 'path'>
+type Called = Pick<KubernetesRequest, 'method' | 'path' | 'query'>
 
 /** Of `/api/VERSION/…` or `/apis/GROUP/VERSION/…`, then `namespaces/NAMESPACE/` where there is one, `RESOURCE/NAME/SUBRESOURCE`. */
-export function subjectOf({ method, path }: Called): Subject {
+export function subjectOf({ method, path, query = {} }: Called): Subject {
   const [root, ...below] = path
   const group = root === 'apis' ? (below.shift() ?? '') : ''
   below.shift()
   const isNamespaced = below[0] === 'namespaces' && below.length > 2
   const namespace = isNamespaced ? below[1] : undefined
-  const [resource = '', name, subresource] = isNamespaced ? below.slice(2) : below
+  const [resource = '', named, subresource] = isNamespaced ? below.slice(2) : below
+  // A watch of one object is one of its collection, with its name as the only field asked for.
+  const isWatch = query.watch !== undefined
+  const name = named ?? /^metadata\.name=(.+)$/.exec(query.fieldSelector ?? '')?.[1]
   return {
-    verb: method === 'GET' ? (name === undefined ? 'list' : 'get') : VERBS[method],
+    verb: method === 'GET' ? (isWatch ? 'watch' : named === undefined ? 'list' : 'get') : VERBS[method],
     resource: subresource === undefined ? resource : `${resource}/${subresource}`,
     group,
     namespace,

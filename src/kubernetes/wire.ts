@@ -1,5 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { createSecureContext } from 'node:tls'
+import type { buildConnector } from 'undici'
 import sendRequest from 'undici/lib/api/api-request.js'
 import createConnector from 'undici/lib/core/connect.js'
 import Agent from 'undici/lib/dispatcher/agent.js'
@@ -19,7 +20,13 @@ const IDLE_MS = 10_000
 export interface Wire {
   /** Any status is an answer. Rejects with KUBERNETES_UNREACHABLE when the CA file is of no use, or with the error of the system. */
   send(request: Sent): Promise<Answer>
+  /** The same, with a body that is read as it comes. */
+  stream(request: Sent): Promise<Streamed>
   close(): Promise<void>
+}
+
+export interface Streamed extends Pick<Answer, 'status' | 'retryAfter'> {
+  readonly body: AsyncIterable<Buffer> & { text(): Promise<string> }
 }
 
 interface Sent extends Omit<KubernetesRequest, 'body'> {
@@ -31,43 +38,53 @@ interface Sent extends Omit<KubernetesRequest, 'body'> {
 
 /** HTTP/1.1 over a pool of its own. Follows no redirect; ignores proxies, and NODE_TLS_REJECT_UNAUTHORIZED. */
 export function openWire({ address, caFile }: { readonly address: string; readonly caFile: string }): Wire {
-  const agent = new Agent({
-    connect: (target, callback) => {
+  const settings = {
+    connect: (target: buildConnector.Options, callback: buildConnector.Callback) => {
       try {
         connector(caFile)(target, callback)
       } catch (error) {
         callback(error instanceof Error ? error : new Error(String(error)), null)
       }
     },
-    connections: 4,
     keepAliveTimeout: IDLE_MS,
     keepAliveMaxTimeout: IDLE_MS,
-    maxResponseSize: MAX_BODY_BYTES,
     allowH2: false,
-  })
+  } satisfies Agent.Options
+  const agent = new Agent({ ...settings, connections: 4, maxResponseSize: MAX_BODY_BYTES })
+  // What lasts must not take the connections of what does not.
+  const lasting = new Agent(settings)
+
+  async function stream(
+    on: Agent,
+    { method, path, query = {}, body, contentType = 'application/json', token, signal }: Sent,
+  ): Promise<Streamed> {
+    const search = new URLSearchParams(query).toString()
+    const response = await sendRequest.call(on, {
+      origin: address,
+      path: `/${encodePath(path, 'of the Kubernetes API')}${search && `?${search}`}`,
+      method,
+      headers: {
+        accept: 'application/json',
+        'user-agent': 'certferry',
+        authorization: `Bearer ${token.reveal()}`,
+        ...(body === undefined ? {} : { 'content-type': contentType }),
+      },
+      body: body ?? null,
+      signal,
+    })
+    const retryAfter = [response.headers['retry-after']].flat()[0]
+    return { status: response.statusCode, body: response.body, retryAfter }
+  }
+
   return {
-    send: async ({ method, path, query = {}, body, contentType = 'application/json', token, signal }) => {
-      const search = new URLSearchParams(query).toString()
-      const response = await sendRequest.call(agent, {
-        origin: address,
-        path: `/${encodePath(path, 'of the Kubernetes API')}${search && `?${search}`}`,
-        method,
-        headers: {
-          accept: 'application/json',
-          'user-agent': 'certferry',
-          authorization: `Bearer ${token.reveal()}`,
-          ...(body === undefined ? {} : { 'content-type': contentType }),
-        },
-        body: body ?? null,
-        signal,
-      })
-      return {
-        status: response.statusCode,
-        text: await response.body.text(),
-        retryAfter: [response.headers['retry-after']].flat()[0],
-      }
+    send: async (request) => {
+      const { status, body, retryAfter } = await stream(agent, request)
+      return { status, text: await body.text(), retryAfter }
     },
-    close: () => agent.destroy(),
+    stream: (request) => stream(lasting, request),
+    close: async () => {
+      await Promise.all([agent.destroy(), lasting.destroy()])
+    },
   }
 }
 

@@ -22,6 +22,7 @@ export function createEventMetrics(registry: Registry) {
   const reloads = new Counter(options('reload_total'))
   const reloadOk = new Gauge(options('last_reload_successful'))
   const issued = new Counter(options('issued_total'))
+  const fallbacks = new Counter(options('fallback_total'))
   const rollbacks = new Counter(options('rollback_total'))
   const deliveries = new Counter(options('secret_delivery_total'))
   const secretRollbacks = new Counter(options('secret_rollback_total'))
@@ -53,6 +54,7 @@ export function createEventMetrics(registry: Registry) {
     'rotation.failed': ({ certificate, code }) => countRotation(certificate, code),
     'rotation.stage': ({ stage, durationMs }) => stages.observe({ stage }, durationMs / 1000),
     'rotation.rolled-back': ({ certificate }) => rollbacks.inc({ certificate }),
+    'source.fallback': ({ certificate, origin }) => fallbacks.inc({ certificate, source: kindOf(origin) }),
     'certificate.issued': ({ certificate }) => issued.inc({ certificate }),
     'certificate.probed': ({ certificate, notAfter, matches }) =>
       probes.inc({ certificate, result: notAfter === undefined ? 'down' : matches ? 'match' : 'other' }),
@@ -85,7 +87,8 @@ export function createEventMetrics(registry: Registry) {
     }: Record<'certificate' | 'secret', ReadonlySet<string>>) {
       // Reloads and files are of both.
       const all = new Set([...certificates, ...secrets])
-      for (const metric of [rotations, issued, rollbacks, probes]) await limit(metric, 'certificate', certificates)
+      for (const metric of [rotations, issued, fallbacks, rollbacks, probes])
+        await limit(metric, 'certificate', certificates)
       for (const metric of [reloadOk, tampers]) await limit(metric, 'certificate', all)
       for (const metric of [deliveries, secretRollbacks]) await limit(metric, 'secret', secrets)
       // From zero, so that the first increase is seen as one.
@@ -117,5 +120,8 @@ function createLimit(most: number): (label: string) => string {
     return known.has(label) ? label : '_other'
   }
 }
+
+/** Its origin begins with it. */
+const kindOf = (origin: string) => origin.split(' ', 1)[0] ?? ''
 
 const resultOf = (ok: boolean) => (ok ? 'success' : 'error')

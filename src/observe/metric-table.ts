@@ -98,6 +98,11 @@ export const EVENT_METRICS = {
     'certificate',
   ),
   issued_total: counter('Certificates issued.', 'certificate'),
+  fallback_total: counter(
+    'Certificates that came from a fallback, by its kind, because the source could not deliver.',
+    'certificate',
+    'source',
+  ),
   rollback_total: counter(
     'Returns to the last verified certificate because the target refused a new one.',
     'certificate',

@@ -33,7 +33,7 @@ export function renderStatus(status: SidecarStatus, options: TableOptions): stri
   )
   const ofCertificates = tableOf(
     HEADS,
-    certificates.map((one) => ({ row: rowOf(one, now), trouble: troubleOf(one, now) })),
+    certificates.map((one) => ({ row: rowOf(one, now), trouble: [...fallbackOf(one), ...troubleOf(one, now)] })),
     options,
   )
   const ofSecrets = tableOf(
@@ -114,6 +114,9 @@ function rowOf(certificate: CertificateStatus, now: number): Cell[] {
     servedCell(certificate),
   ]
 }
+
+const fallbackOf = ({ fallback, origin }: CertificateStatus): Cell[] =>
+  fallback ? [{ text: `from a fallback: ${quote(origin ?? '')}`, style: 'yellow' }] : []
 
 const NOTHING: Cell = { text: '–', style: 'dim' }
 

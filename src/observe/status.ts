@@ -36,6 +36,10 @@ export const CertificateStatus = z.object({
   /** Why it is not ACTIVE: an error code in lower case. */
   reason: z.string().nullable(),
   lastError: LastError.nullable(),
+  /** Where the set on disk came from. */
+  origin: z.string().nullable(),
+  /** True where that is not `source` of the config but one of its `fallback`. */
+  fallback: z.boolean(),
   /** Of the set on disk, lower-case hex. */
   serial: z.string().nullable(),
   /** SHA-256 of the leaf on disk, lower-case hex. */

@@ -1,8 +1,11 @@
 import { registry } from '../registry.ts'
 import { devCa } from './dev-ca.ts'
+import { file } from './file.ts'
+import { http } from './http.ts'
+import { kubernetesSecret } from './kubernetes-secret.ts'
 import type { Source, SourceDeps } from './source.ts'
 import { vaultKv } from './vault-kv.ts'
 import { vaultPki } from './vault-pki.ts'
 
 /** All kinds of source. */
-export const sources = registry<SourceDeps, Source>(vaultPki, vaultKv, devCa)
+export const sources = registry<SourceDeps, Source>(vaultPki, vaultKv, file, http, kubernetesSecret, devCa)

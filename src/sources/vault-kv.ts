@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { type Bundle, toBundle } from '../core/bundle.ts'
+import { type Bundle, newerOf, toBundle } from '../core/bundle.ts'
 import { readPkcs12 } from '../core/pkcs12.ts'
 import { Secret } from '../core/secret.ts'
 import { type Json, textOf } from '../core/values.ts'
@@ -45,7 +45,7 @@ export const vaultKv = defineSource({
   summary:
     'A certificate and its key that somebody else keeps in a key-value engine of Vault; a new version is a rotation.',
   options: Options,
-  create: ({ vault: name, fields, poll, ...place }, { vault: getVault, now }) => {
+  create: ({ vault: name, fields, poll, ...place }, { vault: getVault, now, random }) => {
     const { address, secrets } = getVault(name)
     const where = `${place.mount}/${place.path}`
     const origin = `vault-kv ${address} ${where}${place.version === undefined ? '' : ` v${place.version}`}`
@@ -61,11 +61,8 @@ export const vaultKv = defineSource({
       algorithm: undefined,
       fetch,
       polling: {
-        afterMs: () => jittered(poll, Math.random),
-        look: async (serving, signal) => {
-          const found = await fetch(signal)
-          return found.fingerprint === serving.fingerprint ? serving : found
-        },
+        afterMs: () => jittered(poll, random),
+        look: async (serving, signal) => newerOf(serving, await fetch(signal)),
       },
       examine: async (signal) => {
         const { notAfter, serial } = await fetch(signal)

@@ -79,6 +79,9 @@ function apiServer(before: (request: KubernetesRequest) => void = () => {}) {
       }
       return schema.parse(structuredClone(configuration))
     },
+    watch: () => {
+      throw new Error('nothing is watched')
+    },
     [Symbol.asyncDispose]: async () => {},
   }
   return {

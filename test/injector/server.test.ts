@@ -246,6 +246,9 @@ describe('a new certificate', () => {
         if (method === 'PATCH') await changing()
         return schema.parse(configuration)
       },
+      watch: () => {
+        throw new Error('nothing is watched')
+      },
       [Symbol.asyncDispose]: async () => {},
     }
   }

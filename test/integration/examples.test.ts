@@ -13,6 +13,7 @@ import { startProgram, until } from '../support/program.ts'
 const examples = fileURLToPath(new URL('../../examples', import.meta.url))
 const skip = await skipReason('vault', 'nginx')
 const skipWithoutVault = await skipReason('vault')
+const skipWithoutOpenssl = await skipReason('openssl')
 
 const root = await mkdtemp(join(tmpdir(), 'certferry-test-'))
 after(() => rm(root, { recursive: true, force: true }))
@@ -23,7 +24,7 @@ const runScript = async (name: string, folder: string, ...args: string[]) =>
     PATH: process.env.PATH ?? '',
     HOME: folder,
     TMPDIR: folder,
-    ...(name === 'node-server' ? {} : { VAULT_BIN: await component('vault') }),
+    ...(name === 'node-server' || name === 'cert-manager' ? {} : { VAULT_BIN: await component('vault') }),
     ...(name === 'nginx' ? { NGINX_BIN: await component('nginx') } : {}),
   })
 
@@ -77,6 +78,23 @@ test('examples/node-server/run.sh rotates under proof until Ctrl-C, and leaves n
   process.kill(-(script.child.pid ?? 0), 'SIGINT')
   assert.equal(await script.ended, 130, script.output())
   assertRotated(script.output())
+  await assertNothingLeft(folder)
+})
+
+test('examples/cert-manager/run.sh serves what is renewed, not what does not fit, and leaves neither process nor file', {
+  skip: skipWithoutOpenssl,
+}, async () => {
+  const folder = await createFolder()
+  const script = await runScript('cert-manager', folder, '--seconds', '1')
+  assert.equal(await script.ended, 0, script.output())
+  const output = script.output()
+  assert.match(output, /^✓ web {2}obtained, .* target not there yet/m)
+  const served = [...output.matchAll(/^web +(?:ACTIVE|DEGRADED) +(\S+) .* ✓$/gm)].map(([, serial]) => serial)
+  assert.equal(served.length, 3, output)
+  assert.equal(served[0], served[1], 'the pair that does not fit changed nothing')
+  assert.notEqual(served[1], served[2])
+  assert.match(output, /"input_incomplete","detail":"the private key in \S+tls\.key belongs to no certificate/)
+  assert.equal(output.match(/^OK - 1 certificate/gm)?.length, 2, output)
   await assertNothingLeft(folder)
 })
 

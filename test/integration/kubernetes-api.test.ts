@@ -49,6 +49,9 @@ const RESTART: readonly Rule[] = [
 const SECRET: readonly Rule[] = [
   { apiGroups: [''], resources: ['secrets'], resourceNames: ['web-tls'], verbs: ['get', 'patch', 'create'] },
 ]
+const SOURCE: readonly Rule[] = [
+  { apiGroups: [''], resources: ['secrets'], resourceNames: ['web-tls'], verbs: ['get', 'watch'] },
+]
 const EVENTS: readonly Rule[] = [{ apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] }]
 
 interface Rule {
@@ -242,7 +245,7 @@ const restartedAt = async (shop: Shop) =>
 function sidecarIn(
   shop: Shop,
   pod: string,
-  { ttl = '24h', outputs: more = '', reload = '' } = {},
+  { ttl = '24h', outputs: more = '', reload = '', source = '' } = {},
 ): Running & { file: string } {
   const own = mkdtempSync(join(folder, 'pod-'))
   const file = join(own, 'c.yaml')
@@ -250,7 +253,7 @@ function sidecarIn(
 kubernetes: { apiServer: '${cluster().url}', caFile: ${cluster().caFile}, tokenFile: ${shop.tokenFile}, namespace: ${shop.namespace}, pod: ${pod} }
 certificates:
   - name: web
-    source: { kind: dev-ca, directory: ${own}/ca, commonName: web.example, ttl: ${ttl} }
+    source: ${source || `{ kind: dev-ca, directory: ${own}/ca, commonName: web.example, ttl: ${ttl} }`}
     outputs: [{ kind: pem, directory: ${own}/tls }${more}]
     renew: { jitter: 0 }
 ${reload}
@@ -762,4 +765,50 @@ certificates:
       })
       assert.equal(running.lines().includes('rotation.failed'), false)
     })
+})
+
+describe('a certificate in a Secret that somebody else writes', { skip }, () => {
+  const source = '{ kind: kubernetes-secret, name: web-tls, poll: 1h }'
+  const put = async (shop: Shop, method: 'POST' | 'PATCH') => {
+    const { certificatePem, chainPems, keyPem, bundle } = await ca.issue({ withIntermediate: true })
+    const stringData = { 'tls.crt': certificatePem + chainPems[0], 'tls.key': keyPem, 'ca.crt': ca.rootPem }
+    const secret = { metadata: { name: 'web-tls' }, type: 'kubernetes.io/tls', stringData }
+    await cluster().api(method, `${shop.core}/secrets${method === 'POST' ? '' : '/web-tls'}`, secret)
+    return bundle.serial
+  }
+
+  test('is waited for, and followed at once, with get and watch of that name alone', async () => {
+    const shop = await createShop({ rules: SOURCE })
+    await using running = sidecarIn(shop, 'web-0', { source })
+    const isMissing = () => running.loop('web').report?.state.failure?.code === 'KUBERNETES_NOT_FOUND'
+    await until('it is missed', isMissing)
+    const first = await put(shop, 'POST')
+    await running.once('web', 'is the first one', (loop) => serialOf(loop) === first)
+    for (let count = 0; count < 3; count++) {
+      const next = await put(shop, 'PATCH')
+      await running.once('web', 'is the next one', (loop) => serialOf(loop) === next)
+    }
+    await cluster().api('DELETE', `${shop.core}/secrets/web-tls`)
+    await until('it is missed again', isMissing)
+    const again = await put(shop, 'POST')
+    await running.once('web', 'is the one made anew', (loop) => serialOf(loop) === again)
+    assert.deepEqual(
+      running.events.filter(({ name }) => name === 'source.warning'),
+      [],
+    )
+  })
+
+  test('that may not be watched is read, and the rule that lacks is told', async () => {
+    const shop = await createShop({ rules: [{ ...(SOURCE[0] ?? assert.fail()), verbs: ['get'] }] })
+    const serial = await put(shop, 'POST')
+    await using running = sidecarIn(shop, 'web-0', { source })
+    await running.once('web', 'is read', (loop) => serialOf(loop) === serial)
+    const warning = () => running.events.find(({ name }) => name === 'source.warning')?.event
+    const told = await until('it is told', warning)
+    assert.ok('message' in told)
+    assert.match(
+      told.message,
+      /cannot watch secrets shop-\w+\/web-tls \(403 Forbidden\).*verbs: \["watch"\], resourceNames/,
+    )
+  })
 })

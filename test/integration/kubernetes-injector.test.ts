@@ -466,7 +466,8 @@ describe('a development CA in a Secret', needs, () => {
       vault,
       kubernetes: () => api,
       key: { algorithm: 'ecdsa-p256' },
-      now: Date.now,
+      ...systemClock,
+      warn: () => {},
     })
     return { ...made, [Symbol.asyncDispose]: () => api[Symbol.asyncDispose]() }
   }

@@ -32,6 +32,9 @@ function createPlace({ isKnown = true } = {}) {
       if (world.gone && request.method === 'PATCH') throw new SidecarError('KUBERNETES_NOT_FOUND', 'no such event')
       return schema.parse({ metadata: { name: 'web-0', uid: 'asked' } })
     },
+    watch: () => {
+      throw new Error('nothing is watched')
+    },
     [Symbol.asyncDispose]: async () => {},
   }
   const recorder = createRecorder(api, {

@@ -168,6 +168,14 @@ function everyEvent({ observe }: ReturnType<typeof createMetrics>) {
   })
   observe('rotation.failed', { certificate, stage: 'fetch', attempt: 1, nextAt: NOW, hint: '', ...failure })
   observe('rotation.stage', { certificate, stage: 'fetch', durationMs: 1500, ok: true })
+  observe('source.fallback', {
+    certificate,
+    origin: 'dev-ca /ca',
+    serial: '1',
+    instead: 'vault-pki',
+    code: 'VAULT_SEALED',
+    message: 'sealed',
+  })
   observe('rotation.rolled-back', { certificate, serial: '1', refused: '2' })
   observe('certificate.issued', { certificate, serial: '1', notAfter: NOW, forced: false })
   observe('certificate.probed', { certificate, notAfter: undefined, matches: false })

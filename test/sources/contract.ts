@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { systemClock } from '../../src/clock.ts'
 import { assertUsable, type Bundle } from '../../src/core/bundle.ts'
 import { KEY_ALGORITHMS, type KeyAlgorithm } from '../../src/core/key.ts'
 import { differences, namesOf } from '../../src/core/names.ts'
@@ -22,15 +23,18 @@ interface Suite {
 /** A source as the config would make it. */
 export function createSource(
   options: object,
-  { algorithm = 'ecdsa-p256', vault = noVault, kubernetes = noCluster }: Partial<Made> = {},
+  { algorithm = 'ecdsa-p256', vault = noVault, kubernetes = noCluster, warn = () => {} }: Partial<Made> = {},
 ): Source {
-  return sources.create(sources.schema.parse(options), { vault, kubernetes, key: { algorithm }, now: Date.now })
+  const { now, random, sleep } = systemClock
+  const deps = { vault, kubernetes, key: { algorithm }, now, random, sleep, warn }
+  return sources.create(sources.schema.parse(options), deps)
 }
 
 interface Made {
   readonly algorithm: KeyAlgorithm
   readonly vault: SourceDeps['vault']
   readonly kubernetes: SourceDeps['kubernetes']
+  readonly warn: SourceDeps['warn']
 }
 
 const noVault = () => {

@@ -190,11 +190,15 @@ function standard({ default: value, properties }: Shape, isRequired: boolean): s
   return code(String(value))
 }
 
+/** What takes the kinds of a family that stands elsewhere. */
+const SAME_FAMILY: Readonly<Record<string, string>> = {
+  'secrets[].reload': 'certificates[].reload',
+  'certificates[].fallback': 'certificates[].source',
+}
+
 function typeOf(key: string, shape: Shape, place = ''): string {
   const at = `${place}${place === 'vault' ? '' : '[]'}.${key}`
-  const family = FAMILIES.find(
-    ([, home]) => home.replace(/\[\]$/, '') === (at === 'secrets[].reload' ? 'certificates[].reload' : at),
-  )
+  const family = FAMILIES.find(([, home]) => home.replace(/\[\]$/, '') === (SAME_FAMILY[at] ?? at))
   if (family) {
     const link = `(#${family[0].toLowerCase().replaceAll(' ', '-')})`
     if (shape.type === 'object') return `map: [kind]${link}`

@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict'
+import { mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, test } from 'node:test'
+import { loadConfig } from '../../src/config/config.ts'
+import { createTestCa } from '../support/ca.ts'
+import { mountedSecret } from '../support/mounted.ts'
+import { place, type Running, run } from '../support/sidecar.ts'
+import { until } from '../support/until.ts'
+
+const ca = await createTestCa()
+const issue = async () => {
+  const { certificatePem, chainPems, keyPem, bundle } = await ca.issue({
+    commonName: 'web.test',
+    withIntermediate: true,
+  })
+  return { cert: certificatePem + chainPems[0], ca: chainPems[1] ?? '', key: keyPem, serial: bundle.serial }
+}
+type Pair = Awaited<ReturnType<typeof issue>>
+
+/** A sidecar with one certificate of source `file`; where `directory` is empty, nothing is there yet. */
+function begin(watch: 'inotify' | 'polling' | 'off', poll = '10m') {
+  const { folder } = place()
+  const [input, output, file] = [join(folder, 'in'), join(folder, 'out'), join(folder, 'c.yaml')]
+  mkdirSync(input)
+  const path = (name: string) => join(input, name)
+  const source = {
+    kind: 'file',
+    certFile: path('tls.crt'),
+    keyFile: path('tls.key'),
+    caFile: path('ca.crt'),
+    watch,
+    poll,
+  }
+  const certificates = [{ name: 'web', source, outputs: [{ kind: 'pem', directory: output }] }]
+  writeFileSync(file, JSON.stringify({ certificates }), { mode: 0o600 })
+  return {
+    input,
+    path,
+    served: () => readFileSync(join(output, 'tls.crt'), 'utf8'),
+    running: run(loadConfig(file, {})),
+    put: ({ cert, key, ca: root }: Pair) => {
+      writeFileSync(path('ca.crt'), root)
+      writeFileSync(path('tls.crt'), cert)
+      writeFileSync(path('tls.key'), key)
+    },
+  }
+}
+const isServing = (running: Running, { serial }: Pair) =>
+  until(`${serial} is delivered`, () => running.loop('web').report?.state.serving?.serial === serial)
+const failuresOf = ({ events }: Running, code: string) =>
+  events.filter(({ name, event }) => name === 'rotation.failed' && 'code' in event && event.code === code).length
+
+describe('certificates that somebody else writes', { concurrency: true }, () => {
+  for (const watch of ['inotify', 'polling'] as const) {
+    test(`follow each swap of a mounted Secret at once, by ${watch}`, async () => {
+      const at = begin(watch)
+      await using running = at.running
+      const volume = mountedSecret(at.input)
+      await until('it waits for the first one', () => failuresOf(running, 'INPUT_MISSING') > 0)
+      for (let count = 0; count < 4; count++) {
+        const pair = await issue()
+        volume.write({ 'tls.crt': pair.cert, 'tls.key': pair.key, 'ca.crt': pair.ca })
+        await isServing(running, pair)
+        assert.ok(at.served().startsWith(pair.cert.slice(0, 200)))
+      }
+    })
+
+    test(`are replaced only once both halves are there, by ${watch}`, async () => {
+      const at = begin(watch)
+      await using running = at.running
+      const [one, two, three] = [await issue(), await issue(), await issue()]
+      at.put(one)
+      await isServing(running, one)
+      // 1. The certificate first, cut off in the middle; then whole, without its key; then the key.
+      writeFileSync(at.path('tls.crt'), two.cert.slice(0, two.cert.length / 3))
+      await until('half a certificate is noticed', () => failuresOf(running, 'INPUT_INCOMPLETE') > 0)
+      assert.equal(running.loop('web').report?.state.serving?.serial, one.serial)
+      writeFileSync(at.path('tls.crt'), two.cert)
+      const error = () => running.loop('web').report?.state.failure?.message
+      await until('a pair that does not fit is noticed', () => /belongs to no certificate/.test(error() ?? ''))
+      assert.equal(running.loop('web').report?.state.serving?.serial, one.serial)
+      writeFileSync(at.path('tls.key'), two.key)
+      await isServing(running, two)
+      // 2. Emptied in place, and replaced by renames.
+      truncateSync(at.path('tls.crt'))
+      await until('an emptied file is noticed', () => /holds no certificate/.test(error() ?? ''))
+      assert.equal(running.loop('web').report?.state.serving?.serial, two.serial)
+      for (const [name, content] of [
+        ['tls.key', three.key],
+        ['tls.crt', three.cert],
+      ] as const) {
+        writeFileSync(at.path(`${name}.new`), content)
+        renameSync(at.path(`${name}.new`), at.path(name))
+      }
+      await isServing(running, three)
+      assert.equal(running.loop('web').report?.state.failures, 0)
+    })
+  }
+
+  test('are found by the slow look where nothing is watched', async () => {
+    const at = begin('off', '1s')
+    await using running = at.running
+    for (let count = 0; count < 2; count++) {
+      const pair = await issue()
+      at.put(pair)
+      await isServing(running, pair)
+    }
+  })
+
+  test('stay the last good ones while what is there is expired, and no storm comes of it', async () => {
+    const at = begin('inotify')
+    await using running = at.running
+    const good = await issue()
+    at.put(good)
+    await isServing(running, good)
+    const times = { notBefore: new Date(Date.now() - 7_200_000), notAfter: new Date(Date.now() - 3_600_000) }
+    const old = await ca.issue({ commonName: 'web.test', withIntermediate: true, ...times })
+    at.put({ ...good, cert: old.certificatePem + old.chainPems[0], key: old.keyPem })
+    await until('it is refused', () => failuresOf(running, 'CERTIFICATE_EXPIRED') > 0)
+    const { state } = running.loop('web').report ?? assert.fail()
+    assert.equal(state.serving?.serial, good.serial)
+    assert.ok(state.nextAt > Date.now(), 'the next attempt is scheduled')
+    assert.ok(at.served().startsWith(good.cert.slice(0, 200)))
+  })
+})
