@@ -8,6 +8,7 @@ import {
   hurried,
   initialState,
   isHeldOff,
+  noticed,
   type Outcome,
   type Policy,
   type RotationState,
@@ -57,6 +58,11 @@ export async function keepFresh<C extends Content>(
   const inspection = createInspection(cert, deps, signal)
 
   const held = await openStore(cert, deps, reporter)
+  let isRung = false
+  await using _watching = cert.source.polling?.watch?.(() => {
+    isRung = true
+    alarm.ring()
+  })
   let state = initialState(worthKeeping(held, mismatch), policy(), times(), cert.startupGraceMs)
   /** Why a rotation was asked for that could not be begun yet; tried again like any other, within the budget. */
   let wanted: string | undefined
@@ -65,6 +71,8 @@ export async function keepFresh<C extends Content>(
       state = hurried(state, times())
       return request.kind === 'rotate' ? [request] : []
     })
+    if (isRung) state = noticed(state, times())
+    isRung = false
     const [forced] = rotations
     wanted = forced?.reason ?? wanted
     const due = decide(state, times(), state.serving && mismatch(state.serving))

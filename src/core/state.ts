@@ -351,6 +351,12 @@ function retryDelay(
 export const doubted = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> =>
   state.verification === 'failed' ? state : { ...state, verification: 'pending', ...after(0, times) }
 
+/** The source says that there may be something new: it is looked at now, whatever was to be waited for. */
+export const noticed = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> => ({
+  ...hurried(state, times),
+  ...(state.pollAt !== undefined && { pollAt: times.now, pollElapsed: times.elapsed }),
+})
+
 /** Someone asked for a try now: backoff is put aside. */
 export const hurried = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> =>
   isHeldOff(state, times) ? { ...state, ...after(0, times) } : state

@@ -46,6 +46,12 @@ export interface Polling<C extends Content> {
   renewAt?(serving: C): Instant | undefined
   /** After a look that failed: `serving` (equal fingerprint) with what that look has prolonged of it. */
   prolonged?(serving: C): C
+  /**
+   * Present where the source can learn by itself that there may be something new: calls `ring` then, and the next look, or `fetch`, is made at
+   * once, even where a failure was to be waited for. So it must not call more often than twice a second, and not for nothing without end.
+   * Begins when it is called and ends when what it returns is disposed of. Never throws; what it misses, the next look finds.
+   */
+  watch?(ring: () => void): AsyncDisposable
   /** `content` is in service now: what came before it is not needed any more. */
   delivered?(content: C): void
 }
