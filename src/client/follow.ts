@@ -1,5 +1,6 @@
 import { type FSWatcher, watch } from 'node:fs'
 import { stat } from 'node:fs/promises'
+import { basename } from 'node:path'
 
 export interface FollowOptions {
   /** Every so often, whatever the watchers say. */
@@ -37,7 +38,11 @@ export function follow(
     drop(directory)
     if (id === undefined) return
     try {
-      const watcher = watch(directory, { persistent: false }, look)
+      const watcher = watch(directory, { persistent: false }, (_what, name) => {
+        // Its own name: it was moved or removed, and there is another one or will be (inotify(7): IN_DELETE_SELF, IN_MOVE_SELF).
+        if (name === basename(directory)) void tick()
+        else look()
+      })
       watcher.on('error', () => drop(directory))
       watched.set(directory, { watcher, id })
     } catch {
@@ -45,10 +50,12 @@ export function follow(
     }
   }
   const tick = async () => {
+    clearTimeout(timer)
     if (watches) await Promise.all(directories.map(attend))
     if (isOver) return
     look()
     const isWatched = directories.every((directory) => watched.has(directory))
+    clearTimeout(timer)
     timer = setTimeout(tick, pollMs ?? (isWatched ? NET_MS : POLL_MS))
     timer.unref()
   }

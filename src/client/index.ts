@@ -81,7 +81,7 @@ export async function tlsContext(options: TlsContextOptions): Promise<TlsContext
   let loaded = await first(options)
   let refused: string | undefined
   let looking: Promise<boolean> | undefined
-  let isAskedAgain = false
+  let [isAskedAgain, isAttending] = [false, false]
 
   const take = (next: Loaded) => {
     loaded = next
@@ -113,19 +113,22 @@ export async function tlsContext(options: TlsContextOptions): Promise<TlsContext
     if (emitter.listenerCount('error') > 0) emitter.emit('error', error)
     else process.emitWarning(`certferry keeps the certificate it has: ${message}`, { type: 'TlsContextWarning' })
   }
+  /** Whatever is noticed while one look goes on is looked at by another one after it. */
   const noticed = async () => {
-    if (looking) {
-      isAskedAgain = true
-      return
-    }
-    do {
+    isAskedAgain = true
+    if (isAttending) return
+    isAttending = true
+    while (isAskedAgain) {
+      await looking?.catch(() => {})
       isAskedAgain = false
       try {
-        if (await lookOnce()) refused = undefined
+        await lookOnce()
+        refused = undefined
       } catch (error) {
         complain(error)
       }
-    } while (isAskedAgain)
+    }
+    isAttending = false
   }
   const stop = follow(directoriesOf(options), () => void noticed(), {
     pollMs: options.pollMs,

@@ -25,7 +25,7 @@ await bundleCli(dist)
 for (const layout of LAYOUTS) {
   test(`4000 swaps under four readers, layout ${layout}: 0 mixed sets`, async (t) => {
     const run = await readWhileSwapping(t, { layout, readers: 4, swaps: 4000 })
-    console.log(JSON.stringify({ consumer: 'certferry/client readers', ...run }))
+    t.diagnostic(JSON.stringify({ consumer: 'certferry/client readers', ...run }))
     assert.deepEqual(run.errors, [])
     assert.equal(run.mixed, 0)
     assert.ok(
@@ -38,7 +38,7 @@ for (const layout of LAYOUTS) {
 
 test('20 rotations of both sides of mutual TLS under connection churn: 0 failed handshakes', async (t) => {
   const run = await rotateUnderChurn(t, join(dist, 'cli.cjs'), 20)
-  console.log(JSON.stringify({ consumer: 'node (certferry/client)', ...run }))
+  t.diagnostic(JSON.stringify({ consumer: 'node (certferry/client)', ...run }))
   assert.equal(run.failed, 0, run.failures.join('\n'))
   assert.equal(run.neverSeen, 0)
   assert.equal(run.rotations, 40)
