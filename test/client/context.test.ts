@@ -6,7 +6,7 @@ import { createSecureServer } from 'node:http2'
 import { type Agent, createServer, get } from 'node:https'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
-import { connect, createServer as createTlsServer, type Server, TLSSocket } from 'node:tls'
+import { connect, createServer as createTlsServer, type PeerCertificate, type Server, TLSSocket } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { Agent as UndiciAgent } from 'undici'
 import { type TlsContext, type TlsContextError, type TlsContextOptions, tlsContext } from '../../src/client/index.ts'
@@ -224,6 +224,25 @@ test('trust follows: after the change of the CA only its certificates are let in
       ({ code }) => code === 'UNABLE_TO_VERIFY_LEAF_SIGNATURE' || code === 'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
     ),
   )
+})
+
+test('servers may be told by their SPIFFE ID', async (t) => {
+  const id = 'spiffe://example.org/web'
+  const directory = makeVolume(t)
+  put(directory, await ca.issue({ commonName: 'web', altNames: [id] }))
+  const context = await open(t, directory)
+  const port = await startMutual(t, context)
+  const only =
+    (wanted: string) =>
+    (_host: string, { subjectaltname }: PeerCertificate) =>
+      subjectaltname === `URI:${wanted}` ? undefined : new Error(`not ${wanted} but ${subjectaltname}`)
+  const ask = (wanted: string) => byAgent(context.agent({ checkServerIdentity: only(wanted) }), port)
+  assert.equal((await ask(id))[0], inUse(context))
+  await assert.rejects(ask('spiffe://example.org/db'), /not spiffe:\/\/example\.org\/db but URI:/)
+  const dispatcher = new UndiciAgent({ connect: context.connector({ checkServerIdentity: only(id) }) })
+  t.after(() => dispatcher.destroy())
+  const { statusCode } = await dispatcher.request({ origin: `https://localhost:${port}`, path: '/', method: 'GET' })
+  assert.equal(statusCode, 200)
 })
 
 test('no process is kept alive by it', (t) => {
