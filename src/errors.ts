@@ -128,6 +128,21 @@ export const ERRORS = {
     exit: 69,
     hint: 'The lease was revoked, has ended or cannot be renewed; another one is asked for.',
   },
+  SPIFFE_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check that the agent runs, that source.socket is its socket, and that this process may connect to it.',
+  },
+  SPIFFE_DENIED: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Register an entry whose selectors match this process; with SPIRE: spire-server entry show. A new entry takes a few seconds to arrive.',
+  },
+  SPIFFE_SVID_MISSING: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Correct source.svid or source.hint, or register that identity for this process.',
+  },
   BUDGET_SPENT: {
     retry: 'local',
     exit: 69,

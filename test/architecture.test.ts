@@ -54,6 +54,8 @@ const RULES: Readonly<Record<string, Rule>> = {
   'version.ts': { values: ['../package.json'] },
   // node:net for isIP, node:url for domainToASCII: pure as well.
   'core/': { values: ['errors.ts'], node: ['node:crypto', 'node:util', 'node:net', 'node:url'] },
+  // It runs in programs of others: nothing but Node.
+  'client/': { values: [] },
   'text/': { values: ['core/', 'errors.ts'], node: ['node:crypto'] },
   'vault/': CLIENT,
   'kubernetes/': CLIENT,

@@ -5,7 +5,15 @@ import { parse } from 'yaml'
 import * as z from 'zod'
 import { load } from './config/support.ts'
 
-const PAGES = ['README.md', 'docs/secrets.md', 'docs/exec.md', 'docs/vault.md', 'docs/migrate.md']
+const PAGES = [
+  'README.md',
+  'docs/secrets.md',
+  'docs/exec.md',
+  'docs/vault.md',
+  'docs/migrate.md',
+  'docs/client.md',
+  'docs/spiffe.md',
+]
 
 const Mapping = z.record(z.string(), z.unknown())
 

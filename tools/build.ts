@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { build } from 'rolldown'
 import { leaveOut } from './left-out.ts'
 import { noticesOf } from './notices.ts'
@@ -32,11 +34,25 @@ export async function bundleCli(dir: string) {
   return output.filter((part) => part.type === 'chunk')
 }
 
-/** Makes `dist` what is published: the bundle, with the licences of all that went in. */
+/** Makes `certferry/client` in `dir`, for programs of others: one module, readable, with its types. Nothing of node_modules goes in. */
+export async function bundleClient(dir: string) {
+  const { output } = await build({
+    cwd: ROOT,
+    input: { index: 'src/client/index.ts' },
+    platform: 'node',
+    output: { dir, format: 'esm', entryFileNames: '[name].js' },
+  })
+  const compiler = join(ROOT, 'node_modules/.bin/tsc')
+  await promisify(execFile)(compiler, ['-p', join(ROOT, 'tools/client-types.json'), '--outDir', dir])
+  return output.filter((part) => part.type === 'chunk')
+}
+
+/** Makes `dist` what is published: the bundle, with the licences of all that went in, and the client for other programs. */
 export async function buildDist(dist: string) {
   await rm(dist, { recursive: true, force: true })
   const chunks = await bundleCli(dist)
   await writeFile(join(dist, 'THIRD-PARTY-NOTICES'), noticesOf(chunks.flatMap(({ moduleIds }) => moduleIds)))
+  await bundleClient(join(dist, 'client'))
   return chunks
 }
 

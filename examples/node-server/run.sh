@@ -13,8 +13,9 @@ show validate
 show once
 
 say "the server at https://localhost:$HTTPS_PORT, and the sidecar beside it"
-start server env TLS_DIR="$DIR/tls" PORT="$HTTPS_PORT" PID_FILE="$DIR/server.pid" "$node" "$here/server.mjs"
-until_works server test -s "$DIR/server.pid"
+# In this repository `certferry/client` is the source; an installed package has it built, and needs no condition.
+start server env TLS_DIR="$DIR/tls" PORT="$HTTPS_PORT" "$node" --conditions=certferry-source "$here/server.mjs"
+until_works server grep -q https "$DIR/server.log"
 start_certferry run
 show wait --timeout 30s
 

@@ -6,34 +6,26 @@ import {
   type Migration,
   type Notes,
   type PlainMap,
+  reference,
   type Surroundings,
   settleRest,
 } from './migration.ts'
 import { type Settings, settingsFrom } from './settings.ts'
 
-/**
- * A config of spiffe-helper: https://github.com/spiffe/spiffe-helper. Its source, the Workload API, is none of certferry yet: what the files are
- * called and who is told is written, the source is left to be filled in. Throws USAGE where it cannot be read.
- */
+/** A config of spiffe-helper: https://github.com/spiffe/spiffe-helper. Throws USAGE where it cannot be read. */
 export function migrateSpiffeHelper(text: string, file: string, surroundings: Surroundings): Migration {
   const root = settingsFrom(text, file)
   const draft = createDraft()
   const context: Context = { draft, surroundings, tool: 'spiffe-helper' }
   const get = (name: string) => root.text(name) ?? root.text(camel(name))
   const isOnce = root.flag('daemon_mode') === false
-  const certificate = given({ name: 'svid', outputs: [outputOf(root, get, context)], ...reloadOf(root, get, context) })
-  draft.remark(
-    certificate,
-    'name',
-    'source is to be filled in: certferry does not speak the Workload API of SPIFFE yet. With Vault: source: { kind: vault-pki, role: web, altNames: [spiffe://example.org/web] }',
-  )
-  draft.lose({
-    what: 'agent_address',
-    line: root.lineOf('agent_address'),
-    why: 'there is no source of kind spiffe yet; take the certificate from Vault PKI with a URI in its names, or keep spiffe-helper',
+  const certificate = given({
+    name: 'svid',
+    source: sourceOf(root, get, context),
+    outputs: [outputOf(root, get, context)],
+    ...reloadOf(root, get, context),
   })
   const admin = adminOf(root, context)
-  get('agent_address')
   settleRest(root, '', { lost: LOST, covered: COVERED }, context)
   return draft.finish(
     given({ ...(admin && { admin }), certificates: [certificate] }),
@@ -45,6 +37,25 @@ export function migrateSpiffeHelper(text: string, file: string, surroundings: Su
 const camel = (name: string): string => name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase())
 
 type Get = (name: string) => string | undefined
+
+/** Without an address spiffe-helper takes the one that SPIFFE gives to every workload. */
+function sourceOf(root: Settings, get: Get, context: Context): PlainMap {
+  const address = get('agent_address') ?? ''
+  const federated = root.flag('include_federated_domains') ?? root.flag('includeFederatedDomains')
+  const isUrl = /^(?:unix|tcp):/.test(address)
+  const source: PlainMap = given({
+    kind: 'spiffe',
+    socket: address === '' ? reference('SPIFFE_ENDPOINT_SOCKET') : isUrl ? address : absolute(address, context),
+    hint: get('hint') || undefined,
+    federated: federated || undefined,
+  })
+  context.draft.remark(
+    source,
+    'socket',
+    'The agent must know certferry: its selectors (user, path, pod) have to match certferry now, not spiffe-helper.',
+  )
+  return source
+}
 
 function outputOf(root: Settings, get: Get, { draft, surroundings }: Context): PlainMap {
   const directory = get('cert_dir') ?? '.'
@@ -151,8 +162,6 @@ const LOST: Notes = {
   jwt_bundle_file_name: JWT,
   jwt_svid_file_mode: JWT,
   jwt_bundle_file_mode: JWT,
-  include_federated_domains: 'there is one bundle, that of the issuer; have other roots in a file of their own',
-  hint: 'there is one certificate for each entry of certificates',
 }
 
 const COVERED: Notes = {

@@ -4,7 +4,7 @@ import type { Config } from '../../src/config/config.ts'
 import { TOOLS } from '../../src/migrate/index.ts'
 import type { Migration } from '../../src/migrate/migration.ts'
 import { renderMigration } from '../../src/migrate/render.ts'
-import { load, problemsOf } from '../config/support.ts'
+import { load } from '../config/support.ts'
 
 type Files = Readonly<Record<string, string>>
 
@@ -421,10 +421,12 @@ test('a level of the log that nobody knows is told', () => {
   assert.equal(migration.config.log, undefined)
 })
 
-test('spiffe-helper: all but the source, which is told to be missing', () => {
+test('spiffe-helper: the SVID, the files and who is told', () => {
   const migration = migrate(
     'spiffe-helper',
     `agent_address = "/run/agent.sock"
+hint = "public"
+include_federated_domains = true
 cmd = "/usr/sbin/nginx"
 cmd_args = "-g 'daemon off;'"
 cert_dir = "/certs"
@@ -439,16 +441,9 @@ health_checks { listener_enabled = true bind_port = "8081" liveness_path = "/liv
   )
   assert.deepEqual(
     migration.losses.map(({ what }) => what),
-    ['agent_address', 'cmd', 'jwt_svids'],
+    ['cmd', 'jwt_svids'],
   )
-  const text = written(migration)
-  assert.deepEqual(problemsOf(text).length, 1)
-  assert.match(problemsOf(text).join(), /certificates\[0\]\.source: /)
-  const filled = text.replace(
-    '    name: svid\n',
-    '    name: svid\n    source: { kind: dev-ca, directory: /ca, commonName: web.test }\n',
-  )
-  const { certificates, admin } = load(filled)
+  const { certificates, admin } = load(written(migration))
   assert.partialDeepStrictEqual(certificates[0], {
     outputs: [
       {
@@ -459,7 +454,14 @@ health_checks { listener_enabled = true bind_port = "8081" liveness_path = "/liv
         files: { certificate: 'svid.pem', key: 'svid.key', ca: 'bundle.pem' },
       },
     ],
+    source: { kind: 'spiffe', socket: { path: '/run/agent.sock' }, hint: 'public', federated: true },
     reload: [{ kind: 'signal', process: 'nginx', signal: 'SIGHUP' }],
   })
   assert.equal(admin.listen, '0.0.0.0:8081')
+})
+
+test('spiffe-helper: without an address the one of the environment', () => {
+  const text = written(migrate('spiffe-helper', 'cert_dir = "/certs"'))
+  const { certificates } = load(text, { SPIFFE_ENDPOINT_SOCKET: 'unix:///run/spire.sock' })
+  assert.partialDeepStrictEqual(certificates[0], { source: { kind: 'spiffe', socket: { path: '/run/spire.sock' } } })
 })

@@ -19,7 +19,7 @@ export interface TestCa {
 
 export interface IssueRequest {
   readonly commonName?: string
-  /** DNS names and IP addresses; by default the common name. */
+  /** DNS names, IP addresses and URIs; by default the common name. */
   readonly altNames?: readonly string[]
   /** By default 30 s ago, as Vault backdates. */
   readonly notBefore?: Date
@@ -135,9 +135,9 @@ async function createAuthority({ commonName, notAfter }: CaRequest, by?: Authori
 function namesOfRequest({ commonName = 'test.example.com', altNames = [commonName] }: IssueRequest) {
   return {
     commonName,
-    dns: altNames.filter((name) => !isIP(name)),
+    dns: altNames.filter((name) => !isIP(name) && !name.includes('://')),
     ip: altNames.filter((name) => isIP(name)),
-    uri: [],
+    uri: altNames.filter((name) => name.includes('://')),
     email: [],
   }
 }
