@@ -61,6 +61,9 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
         ...(volumes && !volumes.some((volume) => isWithin(output.directory, volume))
           ? [at('directory', `is outside volumes (${volumes.join(', ')})`)]
           : []),
+        ...setTroubles(output, outputs.slice(0, position).filter(writesFiles)).map((message) =>
+          at('oneSetWith', message),
+        ),
         ...withinDirectory(output, outputs.slice(0, position).filter(writesFiles)).map(({ key, message }) =>
           at(key, message),
         ),
@@ -102,6 +105,19 @@ function withoutPair(outputs: readonly AnyOutput<never>[]): number[] {
     const isBare = first?.layout === 'nginx-include' && !(served.includes('certificate') && served.includes('key'))
     return isBare ? [outputs.indexOf(first)] : []
   })
+}
+
+/** A set that an output is to be part of is that of a directory above it, and the same for all in its own directory. */
+function setTroubles({ directory, oneSetWith }: Output<never>, earlier: readonly Output<never>[]): string[] {
+  const mates = earlier.filter((mate) => mate.directory === directory)
+  if (mates.some((mate) => mate.oneSetWith !== oneSetWith))
+    return [`differs from that of another output in ${directory}`]
+  if (oneSetWith === undefined || mates.length > 0) return []
+  const homes = earlier.filter((one) => one.oneSetWith === undefined).map((one) => one.directory)
+  if (homes.includes(oneSetWith)) return []
+  return [
+    `names ${oneSetWith}, which is no directory of an output above with a set of its own; there are: ${[...new Set(homes)].join(', ') || 'none'}`,
+  ]
 }
 
 /** Outputs that share a directory are one set: one layout, and no file twice. */

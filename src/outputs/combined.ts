@@ -1,7 +1,7 @@
 import * as z from 'zod'
 import type { Bundle } from '../core/bundle.ts'
 import type { KeyFormat } from '../core/key-format.ts'
-import { FileName, fileOptions, hasPasswordFor, keyOptions, PASSWORD_RULE } from './options.ts'
+import { FileName, fileOptions, hasPasswordFor, isLinked, keyOptions, PASSWORD_RULE, SET_RULE } from './options.ts'
 import { defineOutput } from './output.ts'
 import { outputOf, writeKey } from './parts.ts'
 import { allPem, caPem } from './pem.ts'
@@ -31,7 +31,8 @@ export const combined = defineOutput({
         .describe('What stands in it, in this order: key, certificate, chain (the intermediates), ca (the roots)'),
       ...keyOptions,
     })
-    .refine(hasPasswordFor, PASSWORD_RULE),
+    .refine(hasPasswordFor, PASSWORD_RULE)
+    .refine(isLinked, SET_RULE),
   create: (options) => {
     const { file, order, uid, gid, acl, mode, keyFormat, passwordFile } = options
     const write = (bundle: Bundle) => {

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { CertificateFile, certificateMode, fileOptions, KeyFile } from './options.ts'
+import { CertificateFile, certificateMode, fileOptions, isLinked, KeyFile, SET_RULE } from './options.ts'
 import { defineOutput } from './output.ts'
 import { areDistinct, nameOf, outputOf, partOf } from './parts.ts'
 
@@ -21,13 +21,15 @@ const Files = z
 export const derFiles = defineOutput({
   kind: 'der',
   summary: 'Certificate and private key as DER files.',
-  options: z.strictObject({
-    ...fileOptions,
-    certificateMode,
-    files: Files.prefault({}).describe(
-      'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
-    ),
-  }),
+  options: z
+    .strictObject({
+      ...fileOptions,
+      certificateMode,
+      files: Files.prefault({}).describe(
+        'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
+      ),
+    })
+    .refine(isLinked, SET_RULE),
   create: (options) => {
     const { files, uid, gid, acl, mode, certificateMode = mode } = options
     const access = { uid, gid, acl, mode }

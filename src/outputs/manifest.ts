@@ -5,9 +5,11 @@ import { type DirectorySet, LAYOUTS, type OutputFile } from './output.ts'
 /** Names that start with `..` are certferry's own; no output may use one. */
 export const MANIFEST_FILE = '..manifest.json'
 
+const SEGMENT = /^(?!\.\.?$)[^/\0]+$/
+
 const ManifestFile = z.object({
   /** One segment, since paths are made of it. */
-  name: z.string().regex(/^(?!\.\.?$)[^/\0]+$/),
+  name: z.string().regex(SEGMENT),
   role: z.enum([
     'certificate',
     'key',
@@ -27,6 +29,8 @@ const ManifestFile = z.object({
   gid: z.int(),
   /** The whole of it as numbers, where there is one. */
   acl: z.array(z.string()).optional(),
+  /** Where readers find it, if not under its name in the directory of the set. */
+  shown: z.object({ directory: z.string(), name: z.string().regex(SEGMENT) }).optional(),
 })
 export type ManifestFile = z.output<typeof ManifestFile>
 
@@ -65,7 +69,7 @@ export const formatManifest = (manifest: Manifest): Buffer => Buffer.from(`${JSO
 export const identityOf = ({ layout, seenAs, files }: DirectorySet): string =>
   sha256(Buffer.from(JSON.stringify([layout, seenAs, files.map(facts)])))
 
-const facts = ({ name, role, mode, uid, gid, acl, content }: OutputFile) => [
+const facts = ({ name, role, mode, uid, gid, acl, shown, content }: OutputFile) => [
   name,
   role,
   mode,
@@ -74,6 +78,7 @@ const facts = ({ name, role, mode, uid, gid, acl, content }: OutputFile) => [
   sha256(content),
   // Not where there is none, so that a set from before there were any is the same still.
   ...(acl ? [acl] : []),
+  ...(shown ? [shown.directory, shown.name] : []),
 ]
 
 export const sha256 = (content: Buffer): string => createHash('sha256').update(content).digest('hex')

@@ -72,7 +72,18 @@ export const fileOptions = {
   seenAs: DirectoryPath.optional().describe(
     'The directory as the reader sees it, where the volume is mounted elsewhere there; for the paths inside tls.conf',
   ),
+  oneSetWith: DirectoryPath.optional().describe(
+    'Directory of an output above, to change with it by the same rename: the files become links into its set; see docs/outputs.md',
+  ),
 }
+
+/** Layouts whose names are links alone can lie elsewhere than their set. */
+export const SET_RULE = {
+  path: ['oneSetWith'],
+  error: 'goes with layout: generation; the files are links into the set of the other directory',
+}
+export const isLinked = ({ oneSetWith, layout }: { oneSetWith?: string | undefined; layout: string }) =>
+  oneSetWith === undefined || layout === 'generation'
 
 /** What every output of a secret has in common. */
 export const secretFileOptions = {

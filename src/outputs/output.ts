@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import type { Bundle } from '../core/bundle.ts'
 import type { Content, Instant } from '../core/content.ts'
 import type { KeyAlgorithm } from '../core/key.ts'
@@ -24,6 +25,8 @@ export interface OutputFile {
   readonly gid?: number | undefined
   /** Who may read it besides, such as `u:990:r`. */
   readonly acl?: readonly string[] | undefined
+  /** Where readers find it, if that is another directory: there it is a link into the set of this one. */
+  readonly shown?: Shown | undefined
   /**
    * What it holds; `certificate` and `key` are PEM that nginx-include names, `combined` serves as both, and what a secret becomes is `secret`.
    * `ca` and `chain` are neither. Other forms than PEM, with the key in it or without, are `key-form` and `certificate-form`.
@@ -31,11 +34,19 @@ export interface OutputFile {
   readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined' | 'secret' | 'key-form' | 'certificate-form'
 }
 
+/** A name in another directory than that of the set. */
+export interface Shown {
+  readonly directory: string
+  readonly name: string
+}
+
 /** Which files a bundle, or the values of a secret, become in one directory. */
 export interface Output<C extends Content = Bundle> {
   /** Absolute path. */
   readonly directory: string
   readonly layout: Layout
+  /** Directory of another output of the certificate, whose set these files are part of: one rename swaps both. */
+  readonly oneSetWith?: string | undefined
   /** The directory as the reader sees it, where the volume is mounted elsewhere there; for paths inside files. */
   readonly seenAs: string
   /** Names of the files `render` gives, known without a bundle, so that a clash is found in the config. */
@@ -95,16 +106,33 @@ export interface DirectorySet {
 
 /** Pure. The order of directories is the order of the config: the first one also keeps the state. */
 export function render<C extends Content>(outputs: readonly Output<C>[], bundle: C): FileSet<C> {
-  const byDirectory = Map.groupBy(outputs, (output) => output.directory)
   return {
     bundle,
-    directories: [...byDirectory].map(([directory, group]) => ({
+    directories: setsOf(outputs).map(({ directory, own, all }) => ({
       directory,
-      layout: group[0]?.layout ?? 'generation',
-      seenAs: group[0]?.seenAs ?? directory,
-      files: group.flatMap((output) => output.render(bundle)),
+      layout: own[0]?.layout ?? 'generation',
+      seenAs: own[0]?.seenAs ?? directory,
+      files: all.flatMap((output) => output.render(bundle).map((file) => placed(output, file))),
     })),
   }
+}
+
+/** Outputs by the directory that holds their set: `own` write into it, the others only show there what is in it. */
+export function setsOf<O extends Pick<Output<never>, 'directory' | 'oneSetWith'>>(
+  outputs: readonly O[],
+): { readonly directory: string; readonly own: readonly O[]; readonly all: readonly O[] }[] {
+  return [...Map.groupBy(outputs, ({ directory, oneSetWith }) => oneSetWith ?? directory)].map(([directory, all]) => ({
+    directory,
+    own: all.filter(({ oneSetWith }) => oneSetWith === undefined),
+    all,
+  }))
+}
+
+/** Under a name of its own in the set, where it is shown elsewhere. */
+function placed({ directory, oneSetWith }: Pick<Output, 'directory' | 'oneSetWith'>, file: OutputFile): OutputFile {
+  if (oneSetWith === undefined) return file
+  const mark = hash('sha256', directory).slice(0, 8)
+  return { ...file, name: `..at-${mark}-${file.name}`, shown: { directory, name: file.name } }
 }
 
 /** Names that readers find in the directory. */

@@ -17,6 +17,7 @@ interface Place {
   readonly directory: string
   readonly layout: Layout
   readonly seenAs?: string | undefined
+  readonly oneSetWith?: string | undefined
 }
 
 interface Needs {
@@ -27,7 +28,7 @@ interface Needs {
 
 /** An output of these files. */
 export function outputOf(
-  { directory, layout, seenAs = directory }: Place,
+  { directory, layout, seenAs = directory, oneSetWith }: Place,
   parts: readonly Part[],
   needs: Needs,
 ): Output {
@@ -37,6 +38,7 @@ export function outputOf(
     directory,
     layout,
     seenAs,
+    oneSetWith,
     names: parts.map(({ name }) => name),
     isShared: parts.some(({ uid, mode, acl }) => acl !== undefined || isShared(uid, mode)),
     serves: (['certificate', 'key'] as const).filter((role) => roles.includes(role) || roles.includes('combined')),

@@ -5,9 +5,11 @@ import {
   certificateMode,
   fileOptions,
   hasPasswordFor,
+  isLinked,
   KeyFile,
   keyOptions,
   PASSWORD_RULE,
+  SET_RULE,
 } from './options.ts'
 import { defineOutput } from './output.ts'
 import { areDistinct, nameOf, outputOf, partOf, writeKey } from './parts.ts'
@@ -62,7 +64,8 @@ export const pem = defineOutput({
         'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
       ),
     })
-    .refine(hasPasswordFor, PASSWORD_RULE),
+    .refine(hasPasswordFor, PASSWORD_RULE)
+    .refine(isLinked, SET_RULE),
   create: (options) => {
     const { files, uid, gid, acl, mode, certificateMode = mode, keyFormat, passwordFile } = options
     const closed = { uid, gid, acl, mode }

@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { keyStoreOf, trustStoreOf } from '../core/pkcs12-file.ts'
-import { CertificateFile, certificateMode, fileOptions, KeyFile } from './options.ts'
+import { CertificateFile, certificateMode, fileOptions, isLinked, KeyFile, SET_RULE } from './options.ts'
 import { defineOutput } from './output.ts'
 import { areDistinct, nameOf, outputOf, partOf } from './parts.ts'
 import { PasswordFile, withPassword } from './password.ts'
@@ -26,19 +26,21 @@ const Files = z
 export const pkcs12 = defineOutput({
   kind: 'pkcs12',
   summary: 'PKCS#12 key store, and trust store for Java: AES-256 and SHA-256, with the password from a file.',
-  options: z.strictObject({
-    ...fileOptions,
-    certificateMode,
-    passwordFile: PasswordFile,
-    alias: z
-      .string()
-      .regex(/^[\x20-\x7e]{1,64}$/, 'must be 1 to 64 characters of ASCII')
-      .optional()
-      .describe('Name of the key in the key store (friendlyName); the name of the certificate unless given'),
-    files: Files.prefault({}).describe(
-      'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
-    ),
-  }),
+  options: z
+    .strictObject({
+      ...fileOptions,
+      certificateMode,
+      passwordFile: PasswordFile,
+      alias: z
+        .string()
+        .regex(/^[\x20-\x7e]{1,64}$/, 'must be 1 to 64 characters of ASCII')
+        .optional()
+        .describe('Name of the key in the key store (friendlyName); the name of the certificate unless given'),
+      files: Files.prefault({}).describe(
+        'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
+      ),
+    })
+    .refine(isLinked, SET_RULE),
   create: (options, { certificate }) => {
     const { files, passwordFile, alias = certificate, uid, gid, acl, mode, certificateMode = mode } = options
     const access = { uid, gid, acl, mode }

@@ -1,7 +1,7 @@
 import { createPublicKey } from 'node:crypto'
 import * as z from 'zod'
 import { sshPrivateKey, sshPublicKey } from '../core/ssh.ts'
-import { CertificateFile, certificateMode, fileOptions, KeyFile } from './options.ts'
+import { CertificateFile, certificateMode, fileOptions, isLinked, KeyFile, SET_RULE } from './options.ts'
 import { defineOutput } from './output.ts'
 import { areDistinct, nameOf, outputOf, partOf } from './parts.ts'
 
@@ -23,13 +23,15 @@ const Files = z
 export const ssh = defineOutput({
   kind: 'ssh',
   summary: 'The key of the certificate for OpenSSH: private key and public key line.',
-  options: z.strictObject({
-    ...fileOptions,
-    certificateMode,
-    files: Files.prefault({}).describe(
-      'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
-    ),
-  }),
+  options: z
+    .strictObject({
+      ...fileOptions,
+      certificateMode,
+      files: Files.prefault({}).describe(
+        'Names of the files; or for each a map of name, mode, uid, gid and acl; or false to leave it out',
+      ),
+    })
+    .refine(isLinked, SET_RULE),
   create: (options, { certificate }) => {
     const { files, uid, gid, acl, mode, certificateMode = mode } = options
     const access = { uid, gid, acl, mode }

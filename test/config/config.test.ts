@@ -328,6 +328,28 @@ secrets: [{ name: a, values: { v: { kind: vault-kv, path: x } }, outputs: [{ kin
     path: 'certificates[0].outputs[1].layout',
     says: /^nginx-include needs the certificate and its key in PEM in this directory/,
   },
+  'one set with a directory of no output above': {
+    text: withOutputs('[{ kind: pem, directory: /tls }, { kind: der, directory: /der, oneSetWith: /tsl }]'),
+    at: '4:89',
+    path: 'certificates[0].outputs[1].oneSetWith',
+    says: /^names \/tsl, which is no directory of an output above with a set of its own; there are: \/tls/,
+  },
+  'one set for half of a directory': {
+    text: withOutputs(
+      '[{ kind: pem, directory: /a }, { kind: pem, directory: /b }, { kind: der, directory: /b, oneSetWith: /a }]',
+    ),
+    at: '4:115',
+    path: 'certificates[0].outputs[2].oneSetWith',
+    says: /^differs from that of another output in \/b/,
+  },
+  'one set in plain files': {
+    text: withOutputs(
+      '[{ kind: pem, directory: /tls }, { kind: der, directory: /der, layout: flat, oneSetWith: /tls }]',
+    ),
+    at: '4:103',
+    path: 'certificates[0].outputs[1].oneSetWith',
+    says: /^goes with layout: generation/,
+  },
   'nginx-include without a key': {
     text: withOutputs('[{ kind: pem, directory: /tls, layout: nginx-include, files: { key: false } }]'),
     at: '4:53',
