@@ -57,7 +57,7 @@ export interface Output<C extends Content = Bundle> {
   readonly serves?: readonly ('certificate' | 'key')[]
   /** Why a key of this algorithm cannot be written in the forms asked for. */
   misfit?(algorithm: KeyAlgorithm): string | undefined
-  /** Loads what `render` needs; awaited before the first. Throws CONFIG_INVALID and the like for options that cannot be used. */
+  /** Loads and checks what `render` needs; awaited before the first, and before each new content is asked for. Throws CONFIG_INVALID and the like for options that cannot be used. */
   prepare?(): Promise<void>
   /** Pure: same bundle, same files. */
   render(bundle: C): readonly OutputFile[]
@@ -106,14 +106,23 @@ export interface DirectorySet {
 
 /** Pure. The order of directories is the order of the config: the first one also keeps the state. */
 export function render<C extends Content>(outputs: readonly Output<C>[], bundle: C): FileSet<C> {
-  return {
-    bundle,
-    directories: setsOf(outputs).map(({ directory, own, all }) => ({
+  const rendered: OutputFile[] = []
+  const filesOf = (output: Output<C>) => {
+    const files = output.render(bundle).map((file) => placed(output, file))
+    rendered.push(...files)
+    return files
+  }
+  try {
+    const directories = setsOf(outputs).map(({ directory, own, all }) => ({
       directory,
       layout: own[0]?.layout ?? 'generation',
       seenAs: own[0]?.seenAs ?? directory,
-      files: all.flatMap((output) => output.render(bundle).map((file) => placed(output, file))),
-    })),
+      files: all.flatMap(filesOf),
+    }))
+    return { bundle, directories }
+  } catch (error) {
+    wipeKeys(rendered)
+    throw error
   }
 }
 

@@ -141,6 +141,32 @@ describe('every form', () => {
   })
 })
 
+test('what was rendered of a set is wiped when the rest of it cannot be', () => {
+  const rendered: Buffer[] = []
+  const first = make({ directory: '/a' })
+  const watched: Output = {
+    ...first,
+    render: (each) => {
+      const files = first.render(each)
+      rendered.push(...files.filter(({ role }) => role === 'key').map(({ content }) => content))
+      return files
+    },
+  }
+  assert.throws(() => render([watched, make({ directory: '/b', keyFormat: 'pkcs1' })], here()), { code: 'KEY_FORMAT' })
+  assert.equal(rendered.length, 1)
+  assert.ok(rendered[0]?.every((byte) => byte === 0))
+})
+
+test('a password that is gone is noticed before anything is asked for', async (t) => {
+  const volume = makeVolume(t)
+  const passwordFile = passwordIn(volume)
+  const output = make({ kind: 'pkcs12', directory: join(volume, 'tls'), passwordFile })
+  const { store } = await openStore(t, [output])
+  await store.preflight()
+  fs.rmSync(passwordFile)
+  await assert.rejects(store.preflight(), { code: 'PASSWORD_FILE' })
+})
+
 describe('a password file', () => {
   const rows: [why: string, text: string | undefined, mode: number, says: RegExp][] = [
     ['that is missing', undefined, 0, /cannot read .*password \(ENOENT\)/],
