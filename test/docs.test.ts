@@ -13,6 +13,8 @@ const PAGES = [
   'docs/migrate.md',
   'docs/client.md',
   'docs/spiffe.md',
+  'docs/outputs.md',
+  'docs/acme.md',
 ]
 
 const Mapping = z.record(z.string(), z.unknown())
@@ -34,8 +36,14 @@ for (const page of PAGES) {
   })
 }
 
-/** A config around a part of one: of a secret, or of its top level. */
+/** Kinds of outputs that a secret has not. */
+const ofCertificate = z.array(z.object({ kind: z.enum(['pem', 'combined', 'pkcs12', 'der', 'ssh']) }))
+const SOURCE = { kind: 'vault-pki', role: 'web', commonName: 'web.example.com' }
+
+/** A config around a part of one: of a certificate, of a secret, or of its top level. */
 function completed(part: Record<string, unknown>): object {
+  if (ofCertificate.safeParse(part.outputs).success)
+    return { vault: VAULT, certificates: [{ name: 'web', source: SOURCE, ...part }] }
   if ('values' in part || 'outputs' in part) return { vault: VAULT, secrets: [{ ...SECRET, ...part }] }
   const isWhole = 'secrets' in part || 'certificates' in part
   return { vault: VAULT, ...(isWhole ? {} : { secrets: [SECRET] }), ...part }

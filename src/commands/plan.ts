@@ -105,7 +105,9 @@ function writes<C extends Content>({ outputs }: Managed<C>, directory: string, i
     mates.flatMap((output) => output.names),
   )
   const foreign = isOurs ? [] : names.filter((name) => existsSync(join(directory, name)))
-  return `${directory} (${layout}): ${names.join(' ')}${foreign.length > 0 ? `; replaces the ${foreign.join(', ')} that is there` : ''}`
+  const home = mates[0]?.oneSetWith
+  const how = home === undefined ? layout : `one set with ${home}`
+  return `${directory} (${how}): ${names.join(' ')}${foreign.length > 0 ? `; replaces the ${foreign.join(', ')} that is there` : ''}`
 }
 
 const copies = ({ place, inspect }: Pick<RemoteOutput, 'place' | 'inspect'>): Promise<string> =>

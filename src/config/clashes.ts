@@ -61,11 +61,21 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
         ...(volumes && !volumes.some((volume) => isWithin(output.directory, volume))
           ? [at('directory', `is outside volumes (${volumes.join(', ')})`)]
           : []),
+        ...setTroubles(output, outputs.slice(0, position).filter(writesFiles)).map((message) =>
+          at('oneSetWith', message),
+        ),
         ...withinDirectory(output, outputs.slice(0, position).filter(writesFiles)).map(({ key, message }) =>
           at(key, message),
         ),
       ]
     })
+    clashes.push(
+      ...withoutPair(outputs).map((position) => ({
+        path: [...place, 'outputs', position, 'layout'],
+        message:
+          'nginx-include needs the certificate and its key in PEM in this directory: add an output of pem or combined, or leave both in files',
+      })),
+    )
     if (claim.kind === 'certificate' && outputs.every(isRemote))
       clashes.push({
         path: [...place, 'outputs'],
@@ -85,6 +95,30 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
 }
 
 const called = (claim: Claim | undefined) => `${claim?.kind} "${claim?.name}"`
+
+/** Positions of the first output of each directory whose tls.conf would have nothing to name. */
+function withoutPair(outputs: readonly AnyOutput<never>[]): number[] {
+  const byDirectory = Map.groupBy(outputs.filter(writesFiles), ({ directory }) => directory)
+  return [...byDirectory.values()].flatMap((mates) => {
+    const [first] = mates
+    const served = mates.flatMap(({ serves = ['certificate', 'key'] }) => serves)
+    const isBare = first?.layout === 'nginx-include' && !(served.includes('certificate') && served.includes('key'))
+    return isBare ? [outputs.indexOf(first)] : []
+  })
+}
+
+/** A set that an output is to be part of is that of a directory above it, and the same for all in its own directory. */
+function setTroubles({ directory, oneSetWith }: Output<never>, earlier: readonly Output<never>[]): string[] {
+  const mates = earlier.filter((mate) => mate.directory === directory)
+  if (mates.some((mate) => mate.oneSetWith !== oneSetWith))
+    return [`differs from that of another output in ${directory}`]
+  if (oneSetWith === undefined || mates.length > 0) return []
+  const homes = earlier.filter((one) => one.oneSetWith === undefined).map((one) => one.directory)
+  if (homes.includes(oneSetWith)) return []
+  return [
+    `names ${oneSetWith}, which is no directory of an output above with a set of its own; there are: ${[...new Set(homes)].join(', ') || 'none'}`,
+  ]
+}
 
 /** Outputs that share a directory are one set: one layout, and no file twice. */
 function withinDirectory(output: Output<never>, earlier: readonly Output<never>[]): { key: string; message: string }[] {

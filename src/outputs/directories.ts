@@ -1,7 +1,7 @@
 import type { Content } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import type { DirectoryOptions, DirectoryStore, Prepared } from './directory-store.ts'
-import { type FileSet, render, visibleNames } from './output.ts'
+import { type FileSet, type Output, render, setsOf, visibleNames } from './output.ts'
 import type { Codec, StoreOptions } from './store.ts'
 
 const KEEP_MS = 600_000
@@ -11,16 +11,22 @@ export function directoriesOf<C extends Content>(
   codec: Codec<C>,
   { certificate, outputs, now, keepMs = KEEP_MS }: StoreOptions<C>,
 ): DirectoryOptions<C>[] {
-  return [...Map.groupBy(outputs, ({ directory }) => directory)].map(([path, group]) => ({
+  return setsOf(outputs).map(({ directory: path, own, all }) => ({
     path,
     certificate,
-    mode: group.some(({ isShared }) => isShared) ? 0o711 : 0o700,
+    mode: modeFor(all),
     names: visibleNames(
-      group[0]?.layout ?? 'generation',
-      group.flatMap(({ names }) => names),
+      own[0]?.layout ?? 'generation',
+      own.flatMap(({ names }) => names),
     ),
+    views: [
+      ...Map.groupBy(
+        all.filter(({ oneSetWith }) => oneSetWith !== undefined),
+        ({ directory }) => directory,
+      ),
+    ].map(([view, group]) => ({ path: view, mode: modeFor(group), names: group.flatMap(({ names }) => names) })),
     render: (bundle) => {
-      const [set] = render(group, bundle).directories
+      const [set] = render(all, bundle).directories
       if (!set) throw new SidecarError('BUG', `no output renders to ${path}`)
       return set
     },
@@ -29,6 +35,9 @@ export function directoriesOf<C extends Content>(
     keepMs,
   }))
 }
+
+const modeFor = (group: readonly Pick<Output<never>, 'isShared'>[]) =>
+  group.some(({ isShared }) => isShared) ? 0o711 : 0o700
 
 /** Builds what is not in place yet in each directory; all or, when one fails, no visible trace. */
 export async function prepareAll<C extends Content>(

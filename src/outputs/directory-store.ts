@@ -21,7 +21,7 @@ import {
   sync,
 } from './shelf.ts'
 import type { Codec, Memory, Repair } from './store.ts'
-import { PREVIOUS_LINK, survey } from './survey.ts'
+import { PREVIOUS_LINK, survey, sweep } from './survey.ts'
 import { assertInPlace, assertNoMounts, assertReplaceable, assertWritable, openVolume } from './volume.ts'
 
 export interface DirectoryOptions<C extends Content> {
@@ -31,11 +31,21 @@ export interface DirectoryOptions<C extends Content> {
   readonly mode: number
   /** Names that readers find in it. */
   readonly names: readonly string[]
+  /** Directories that show files of its set. */
+  readonly views: readonly ViewOptions[]
   /** What a bundle becomes here, by the present config. */
   readonly render: (bundle: C) => DirectorySet
   readonly codec: Codec<C>
   readonly now: () => Instant
   readonly keepMs: number
+}
+
+/** A directory in which readers find links into the set of another one. Nothing else of it lies there. */
+export interface ViewOptions {
+  readonly path: string
+  /** Mode to make it with. */
+  readonly mode: number
+  readonly names: readonly string[]
 }
 
 /** A set that is complete on disk, but not yet what readers see. */
@@ -82,16 +92,15 @@ export interface DirectoryStore<C extends Content> extends AsyncDisposable {
 
 /** Pins and locks the directory. Throws VOLUME_*, LOCK_HELD. */
 export async function openDirectory<C extends Content>(options: DirectoryOptions<C>): Promise<DirectoryStore<C>> {
-  const { certificate, names, render, codec, now, keepMs } = options
-  const root = await openVolume(options.path, options.mode)
-  const lock = await assertNoMounts(root, names)
-    .then(() => takeLock(root))
-    .catch(async (error) => {
-      await root[Symbol.asyncDispose]()
-      throw error
-    })
+  const { certificate, render, codec, now, keepMs } = options
+  await using opening = new AsyncDisposableStack()
+  const root = await claim(opening, options)
+  const views = new Map<string, PinnedDir>()
+  for (const view of options.views) views.set(view.path, await claim(opening, view))
+  const held = opening.move()
   const shelf: Shelf<C> = {
     root,
+    views,
     certificate,
     render,
     codec,
@@ -113,18 +122,29 @@ export async function openDirectory<C extends Content>(options: DirectoryOptions
     },
     pending: (memory) => pendingOf(shelf, memory),
     recover: (memory) => recover(shelf, memory),
-    preflight: (memory) => preflight(shelf, names, memory),
+    preflight: (memory) => preflight(shelf, options, memory),
     prepare: (set, bundle) => prepare(shelf, set, bundle),
     goBack: (bundle, memory) => goBack(shelf, bundle, memory),
     repair: (memory) => repair(shelf, memory),
-    [Symbol.asyncDispose]: async () => {
-      await lock[Symbol.asyncDispose]()
-      await root[Symbol.asyncDispose]()
-    },
+    [Symbol.asyncDispose]: () => held.disposeAsync(),
   }
 }
 
+/** Pins and locks one directory, until `held` is disposed of. */
+async function claim(held: AsyncDisposableStack, { path, mode, names }: ViewOptions): Promise<PinnedDir> {
+  const dir = held.use(await openVolume(path, mode))
+  await assertNoMounts(dir, names)
+  held.use(await takeLock(dir))
+  return dir
+}
+
+/** Every directory is still the one that was opened. */
+async function assertAllInPlace({ root, views }: Pick<Shelf<Content>, 'root' | 'views'>): Promise<void> {
+  for (const dir of [root, ...views.values()]) await assertInPlace(dir)
+}
+
 async function recover<C extends Content>(shelf: Shelf<C>, memory: Memory): Promise<void> {
+  for (const view of shelf.views.values()) await sweep(view)
   const found = await survey(shelf.root, memory, shelf)
   shelf.generations = found.generations
   shelf.current = found.linked
@@ -139,12 +159,20 @@ async function recover<C extends Content>(shelf: Shelf<C>, memory: Memory): Prom
 /** Assumed of a first set, whose files are not known yet. */
 const MIN_FILES = 6
 
-async function preflight<C extends Content>(shelf: Shelf<C>, names: readonly string[], memory: Memory): Promise<void> {
+async function preflight<C extends Content>(
+  shelf: Shelf<C>,
+  { names, views }: Pick<DirectoryOptions<C>, 'names' | 'views'>,
+  memory: Memory,
+): Promise<void> {
   const { root, current } = shelf
-  await assertInPlace(root)
+  await assertAllInPlace(shelf)
   await clear(shelf)
   await collect(shelf, memory)
   await assertReplaceable(root, names)
+  for (const view of views) {
+    const dir = shelf.views.get(view.path)
+    if (dir) await assertReplaceable(dir, view.names)
+  }
   const files = current?.manifest.files ?? []
   const bytes = files.reduce((sum, { size }) => sum + size, 0)
   await assertWritable(root, { bytes, files: Math.max(files.length, MIN_FILES) })
@@ -156,11 +184,11 @@ async function prepare<C extends Content>(
   bundle: C,
 ): Promise<Prepared | undefined> {
   const { root } = shelf
-  await assertInPlace(root)
+  await assertAllInPlace(shelf)
   await clear(shelf)
   const names = visibleNames(
     set.layout,
-    set.files.map(({ name }) => name),
+    set.files.filter(({ shown }) => !shown).map(({ name }) => name),
   )
   await assertReplaceable(root, names)
   const next = (await find(shelf, set)) ?? (await build(shelf, bundle, set))
@@ -176,7 +204,7 @@ async function prepare<C extends Content>(
 
 async function goBack<C extends Content>(shelf: Shelf<C>, bundle: C, memory: Memory): Promise<void> {
   const { root, previous } = shelf
-  await assertInPlace(root)
+  await assertAllInPlace(shelf)
   if (!previous || previous.bundle.fingerprint !== bundle.fingerprint || !(await isAtHand(shelf, previous)))
     return goBackAnew(shelf, bundle, memory)
   // One rename over the other link, which takes neither space nor an inode: going back works on a full disk.
@@ -200,7 +228,7 @@ const isAtHand = async <C extends Content>(shelf: Shelf<C>, previous: Generation
 async function repair<C extends Content>(shelf: Shelf<C>, memory: Memory): Promise<readonly Repair[]> {
   const { root, current, previous } = shelf
   if (!current) return []
-  await assertInPlace(root)
+  await assertAllInPlace(shelf)
   const links = [await repairLink(root, DATA_LINK, current), await repairLink(root, PREVIOUS_LINK, previous)].flat()
   if (links.length > 0) await sync(shelf, current)
   const damage = await damageOf(root, current, shelf.seen)

@@ -24,6 +24,7 @@ export function createStoreOf<C extends Content>(codec: Codec<C>, options: Store
     remember: (change) => remember(state, change),
     preflight: async () => {
       primaryOf(state)
+      for (const output of options.outputs) await output.prepare?.()
       for (const directory of state.directories) await directory.preflight(state.memory)
     },
     apply: (set, beforeCommit) =>

@@ -5,7 +5,7 @@ export function includeFile(
   { layout, seenAs, files }: DirectorySet,
   name: string,
 ): (Omit<OutputFile, 'role'> & { readonly role: 'include' }) | undefined {
-  const find = (role: OutputFile['role']) => files.find((file) => file.role === role)
+  const find = (role: OutputFile['role']) => files.find((file) => file.role === role && file.shown === undefined)
   const [certificate, key] = [find('certificate') ?? find('combined'), find('key') ?? find('combined')]
   if (layout !== 'nginx-include' || !certificate || !key) return undefined
   const path = (file: OutputFile) => `"${seenAs}/${name}/${file.name}"`

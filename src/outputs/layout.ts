@@ -1,3 +1,4 @@
+import { relative } from 'node:path'
 import type { Content } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import { renameOver, temporaryName, writeNew } from './atomic-file.ts'
@@ -29,66 +30,95 @@ export interface Staged {
   discard(): Promise<void>
 }
 
+/** A name that readers use: in the directory of the set, or in one that only shows what is in it. */
+interface Spot {
+  readonly dir: PinnedDir
+  readonly name: string
+  readonly file: ManifestFile
+  /** What a link there holds. */
+  readonly target: string
+}
+
+/** Directories that show files of the set, by path. */
+export type Views = ReadonlyMap<string, PinnedDir>
+
+/** Where files of a set are seen; those of a directory that the config names no more are left out. */
+function spotsOf(root: PinnedDir, views: Views, { manifest }: Generation<Content>): Spot[] {
+  return visibleFiles(manifest).flatMap((file) => {
+    const { shown } = file
+    if (!shown) return [{ dir: root, name: file.name, file, target: `${DATA_LINK}/${file.name}` }]
+    const dir = views.get(shown.directory)
+    // Relative, so that it holds wherever a volume with both is mounted.
+    return dir
+      ? [{ dir, name: shown.name, file, target: `${relative(dir.path, root.path)}/${DATA_LINK}/${file.name}` }]
+      : []
+  })
+}
+
+const pathOf = ({ dir, name }: Pick<Spot, 'dir' | 'name'>) => `${dir.path}/${name}`
+/** Only in the directory of the set: others see it through `..data`, so that one rename is all. */
+const isCopy = (generation: Generation<Content>, { file }: Spot) =>
+  generation.manifest.layout === 'flat' && file.shown === undefined
+
 /** Prepares the visible names for `generation`, all that can fail for want of space included. `known`: whose former names may go. */
 export async function stageEntries(
-  root: PinnedDir,
+  { root, views, seen }: { readonly root: PinnedDir; readonly views: Views; readonly seen: Seen },
   generation: Generation<Content>,
   known: readonly Generation<Content>[],
-  seen: Seen,
 ): Promise<Staged> {
-  const renames: { temporary: string; name: string }[] = []
+  const renames: { dir: PinnedDir; temporary: string; name: string }[] = []
   const differences: Repair[] = []
   const discard = async () => {
-    for (const { temporary } of renames) await root.remove(temporary)
+    for (const { dir, temporary } of renames) await dir.remove(temporary)
   }
-  const stale = await staleNames(root, generation, known)
+  const spots = spotsOf(root, views, generation)
+  const stale = await staleSpots(
+    spots,
+    known.flatMap((one) => spotsOf(root, views, one)),
+  )
   try {
-    for (const file of visibleFiles(generation.manifest)) {
-      const what = await entryDifference(root, generation, file, seen)
+    for (const spot of spots) {
+      const what = await entryDifference(generation, spot, seen)
       if (!what) continue
-      differences.push({ path: `${root.path}/${file.name}`, what })
+      differences.push({ path: pathOf(spot), what })
       const temporary = temporaryName()
-      renames.push({ temporary, name: file.name })
-      await prepare(root, generation, file, temporary)
+      renames.push({ dir: spot.dir, temporary, name: spot.name })
+      await prepare(root, generation, spot, temporary)
     }
   } catch (error) {
     await discard().catch(() => {})
     throw error
   }
   return {
-    differences: [...differences, ...stale.map((name) => ({ path: `${root.path}/${name}`, what: 'stale' }))],
+    differences: [...differences, ...stale.map((spot) => ({ path: pathOf(spot), what: 'stale' }))],
     publish: async () => {
-      for (const { temporary, name } of renames) await renameOver(root, temporary, name)
-      for (const name of stale) await root.remove(name)
+      for (const { dir, temporary, name } of renames) await renameOver(dir, temporary, name)
+      for (const { dir, name } of stale) await dir.remove(name)
+      const touched = new Set([...renames, ...stale].map(({ dir }) => dir))
+      for (const view of views.values()) if (touched.has(view)) await view.sync()
     },
     discard,
   }
 }
 
-const linkTo = (name: string) => `${DATA_LINK}/${name}`
-
 async function entryDifference(
-  root: PinnedDir,
-  { manifest }: Generation<Content>,
-  file: ManifestFile,
+  generation: Generation<Content>,
+  spot: Spot,
   seen: Seen,
 ): Promise<Repair['what'] | undefined> {
-  const entry = await root.look(file.name)
+  const { dir, name, file, target } = spot
+  const entry = await dir.look(name)
   if (!entry) return 'missing'
   if (entry.type !== 'file' && entry.type !== 'link')
-    throw new SidecarError('FOREIGN_OBJECT', `${root.path}/${file.name} is neither a file nor a symbolic link`)
-  if (manifest.layout === 'flat') return differenceOf(root, file, seen)
+    throw new SidecarError('FOREIGN_OBJECT', `${pathOf(spot)} is neither a file nor a symbolic link`)
+  if (isCopy(generation, spot)) return differenceOf(dir, file, seen)
   if (entry.type !== 'link') return 'type'
-  return (await root.readLink(file.name)) === linkTo(file.name) ? undefined : 'content'
+  return (await dir.readLink(name)) === target ? undefined : 'content'
 }
 
-async function prepare(
-  root: PinnedDir,
-  generation: Generation<Content>,
-  file: ManifestFile,
-  temporary: string,
-): Promise<void> {
-  if (generation.manifest.layout !== 'flat') return root.makeLink(linkTo(file.name), temporary)
+async function prepare(root: PinnedDir, generation: Generation<Content>, spot: Spot, temporary: string): Promise<void> {
+  const { dir: at, file, target } = spot
+  if (!isCopy(generation, spot)) return at.makeLink(target, temporary)
   await using dir = await root.open(generation.name)
   const content = await dir.readFile(file.name)
   try {
@@ -101,23 +131,21 @@ async function prepare(
 }
 
 /** Names that earlier sets published and this one does not, as far as they still are what those sets put there. */
-async function staleNames(
-  root: PinnedDir,
-  generation: Generation<Content>,
-  known: readonly Generation<Content>[],
-): Promise<string[]> {
-  const present = new Set(visibleFiles(generation.manifest).map(({ name }) => name))
-  const former = known.flatMap(({ manifest }) => visibleFiles(manifest)).filter(({ name }) => !present.has(name))
-  const stale = new Set<string>()
-  for (const file of former) if (!stale.has(file.name) && (await isStillOurs(root, file))) stale.add(file.name)
-  return [...stale]
+async function staleSpots(present: readonly Spot[], former: readonly Spot[]): Promise<Spot[]> {
+  const known = new Set(present.map(pathOf))
+  const stale = new Map<string, Spot>()
+  for (const spot of former) {
+    const path = pathOf(spot)
+    if (!known.has(path) && !stale.has(path) && (await isStillOurs(spot))) stale.set(path, spot)
+  }
+  return [...stale.values()]
 }
 
-async function isStillOurs(root: PinnedDir, file: ManifestFile): Promise<boolean> {
-  const entry = await root.look(file.name)
-  if (entry?.type === 'link') return (await root.readLink(file.name)) === linkTo(file.name)
+async function isStillOurs({ dir, name, file, target }: Spot): Promise<boolean> {
+  const entry = await dir.look(name)
+  if (entry?.type === 'link') return (await dir.readLink(name)) === target
   if (entry?.type !== 'file' || entry.size !== file.size) return false
-  const content = await root.readFile(file.name)
+  const content = await dir.readFile(name)
   const isOurs = content !== undefined && sha256(content) === file.sha256
   content?.fill(0)
   return isOurs

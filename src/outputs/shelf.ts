@@ -11,7 +11,7 @@ import {
   nextName,
   removeGeneration,
 } from './generation.ts'
-import { DATA_LINK, type Staged, stageEntries } from './layout.ts'
+import { DATA_LINK, type Staged, stageEntries, type Views } from './layout.ts'
 import { identityOf } from './manifest.ts'
 import { type DirectorySet, wipeKeys } from './output.ts'
 import type { PinnedDir } from './pinned-dir.ts'
@@ -21,6 +21,7 @@ import { newerThan, PREVIOUS_LINK, sweep } from './survey.ts'
 /** The generations of one directory, and which of them is what. */
 export interface Shelf<C extends Content> {
   readonly root: PinnedDir
+  readonly views: Views
   readonly certificate: string
   /** What a bundle becomes here, by the present config. */
   readonly render: (bundle: C) => DirectorySet
@@ -70,10 +71,8 @@ export const isWhole = async <C extends Content>(
   generation: Generation<C>,
 ): Promise<boolean> => (await damageOf(root, generation, seen)).length === 0
 
-export const stage = <C extends Content>(
-  { root, generations, seen }: Shelf<C>,
-  generation: Generation<C>,
-): Promise<Staged> => stageEntries(root, generation, generations, seen)
+export const stage = <C extends Content>(shelf: Shelf<C>, generation: Generation<C>): Promise<Staged> =>
+  stageEntries(shelf, generation, shelf.generations)
 
 /**
  * Brings `next` into place. The steps, each of which leaves either the old or the new set in place:
@@ -127,7 +126,8 @@ export async function sync(
 }
 
 /** Removes what failed writes left behind. */
-export async function clear<C extends Content>({ root, generations }: Shelf<C>): Promise<void> {
+export async function clear<C extends Content>({ root, views, generations }: Shelf<C>): Promise<void> {
+  for (const view of views.values()) await sweep(view)
   const names = (await sweep(root)).filter(isGenerationName)
   for (const name of names) if (!generations.some((one) => one.name === name)) await removeGeneration(root, name)
 }
