@@ -261,6 +261,21 @@ export const ERRORS = {
     exit: 78,
     hint: 'Only root (CAP_CHOWN) gives files away, and a group must be one of its own: drop uid and gid from the output, or run certferry as that user.',
   },
+  ACL_DENIED: {
+    retry: 'local',
+    exit: 78,
+    hint: 'Install setfacl (package acl), give users and groups that exist, and a file system that holds POSIX ACLs; or drop acl from the output.',
+  },
+  PASSWORD_FILE: {
+    retry: 'local',
+    exit: 78,
+    hint: 'Put the password into the file in one line of ASCII, readable by certferry and not by everybody: chmod 0400, or 0440 with a group of its own.',
+  },
+  KEY_FORMAT: {
+    retry: 'config',
+    exit: 78,
+    hint: 'pkcs1 is for RSA keys, sec1 for elliptic curve keys: choose keyFormat: pkcs8, or another key.algorithm.',
+  },
   FOREIGN_OBJECT: {
     retry: 'local',
     exit: 69,

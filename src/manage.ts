@@ -2,6 +2,7 @@ import type { X509Certificate } from 'node:crypto'
 import type { Clock } from './clock.ts'
 import type { CertificateConfig, SecretConfig } from './config/config.ts'
 import { assertUsable, type Expectation, parseCertificates } from './core/bundle.ts'
+import type { KeyAlgorithm } from './core/key.ts'
 import type { Snapshot } from './core/snapshot.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
@@ -9,7 +10,7 @@ import type { Emit } from './observe/events.ts'
 import { createStore, createStoreOf } from './outputs/disk-store.ts'
 import { outputs } from './outputs/index.ts'
 import { createMemoryStore } from './outputs/memory-store.ts'
-import { isRemote, writesFiles } from './outputs/output.ts'
+import { isRemote, type Output, writesFiles } from './outputs/output.ts'
 import { readingsFile } from './outputs/readings-file.ts'
 import { secretOutputs } from './outputs/secrets.ts'
 import { readPlainFile } from './plain-file.ts'
@@ -68,6 +69,7 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
     chain: check.chain,
     serverAuth: config.verify.length > 0,
   })
+  assertForms(name, files, source.algorithm)
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
   return {
     name,
@@ -80,6 +82,15 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
     startupGraceMs: startupGrace,
+  }
+}
+
+/** Throws CONFIG_INVALID where the key that will be made cannot be written as an output wants it. */
+function assertForms(name: string, files: readonly Output[], algorithm: KeyAlgorithm | undefined): void {
+  if (algorithm === undefined) return
+  for (const { directory, misfit } of files) {
+    const why = misfit?.(algorithm)
+    if (why) throw new SidecarError('CONFIG_INVALID', `certificate "${name}", output in ${directory}: ${why}`)
   }
 }
 

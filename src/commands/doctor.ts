@@ -91,6 +91,8 @@ async function* examineTarget(cert: ManagedCertificate, limit: Limit): AsyncGene
 
 async function* examineCertificate(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
   yield* await cert.source.examine(limit()).catch((error: unknown) => [failed(error)])
+  // What they need besides their directory: a password, programs. Of the good it is not worth a line.
+  for (const { prepare } of cert.outputs) if (prepare) yield* onlyFailure(prepare)
   yield* examineVolumes(cert)
   for (const remote of cert.remotes) {
     yield* attempt(
@@ -108,11 +110,19 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
   }
 }
 
+async function* onlyFailure(work: () => Promise<void>): AsyncGenerator<Finding> {
+  try {
+    await work()
+  } catch (error) {
+    yield failed(error)
+  }
+}
+
 async function* examineSecret(secret: Managed<Snapshot>, limit: Limit): AsyncGenerator<Finding> {
   yield* await secret.source.examine(limit()).catch((error: unknown) => [failed(error)])
   for (const { directory, names, prepare } of secret.outputs) {
     if (!prepare) continue
-    yield* attempt(prepare, () => `the template of ${directory}/${names.join(', ')} is valid`)
+    yield* attempt(prepare, () => `${directory}/${names.join(', ')} can be written in this form`)
   }
   yield* examineVolumes(secret)
   yield* askReloaders(secret, limit)

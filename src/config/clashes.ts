@@ -66,6 +66,13 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
         ),
       ]
     })
+    clashes.push(
+      ...withoutPair(outputs).map((position) => ({
+        path: [...place, 'outputs', position, 'layout'],
+        message:
+          'nginx-include needs the certificate and its key in PEM in this directory: add an output of pem or combined, or leave both in files',
+      })),
+    )
     if (claim.kind === 'certificate' && outputs.every(isRemote))
       clashes.push({
         path: [...place, 'outputs'],
@@ -85,6 +92,17 @@ export function findClashes(claims: readonly Claim[], volumes: readonly string[]
 }
 
 const called = (claim: Claim | undefined) => `${claim?.kind} "${claim?.name}"`
+
+/** Positions of the first output of each directory whose tls.conf would have nothing to name. */
+function withoutPair(outputs: readonly AnyOutput<never>[]): number[] {
+  const byDirectory = Map.groupBy(outputs.filter(writesFiles), ({ directory }) => directory)
+  return [...byDirectory.values()].flatMap((mates) => {
+    const [first] = mates
+    const served = mates.flatMap(({ serves = ['certificate', 'key'] }) => serves)
+    const isBare = first?.layout === 'nginx-include' && !(served.includes('certificate') && served.includes('key'))
+    return isBare ? [outputs.indexOf(first)] : []
+  })
+}
 
 /** Outputs that share a directory are one set: one layout, and no file twice. */
 function withinDirectory(output: Output<never>, earlier: readonly Output<never>[]): { key: string; message: string }[] {

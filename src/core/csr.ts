@@ -1,6 +1,7 @@
 import { createPublicKey, type KeyObject, sign } from 'node:crypto'
 import { isIPv4 } from 'node:net'
 import { promisify } from 'node:util'
+import { der, TAG } from './der.ts'
 import type { Names } from './names.ts'
 
 /** Object identifiers as DER holds them, in hex. */
@@ -12,18 +13,6 @@ const OID = {
   ecdsaWithSha384: '2a8648ce3d040303',
   ed25519: '2b6570',
   sha256WithRsa: '2a864886f70d01010b',
-}
-
-/** Tags of X.690 §8.1.2, constructed where the type is. */
-const TAG = {
-  integer: 0x02,
-  bitString: 0x03,
-  octetString: 0x04,
-  null: 0x05,
-  oid: 0x06,
-  utf8String: 0x0c,
-  sequence: 0x30,
-  set: 0x31,
 }
 
 const signAsync = promisify(sign)
@@ -107,19 +96,6 @@ const contextual = (number: number) => 0x80 | number
 const ATTRIBUTES = 0xa0
 
 const oid = (hex: string) => der(TAG.oid, Buffer.from(hex, 'hex'))
-
-/** Tag, length, contents: X.690 §8.1 with the shortest form of the length (§10.1). */
-function der(tag: number, ...contents: readonly Buffer[]): Buffer {
-  const length = contents.reduce((sum, { byteLength }) => sum + byteLength, 0)
-  return Buffer.concat([Buffer.of(tag, ...lengthOctets(length)), ...contents])
-}
-
-function lengthOctets(length: number): number[] {
-  if (length < 0x80) return [length]
-  const octets: number[] = []
-  for (let rest = length; rest > 0; rest >>>= 8) octets.unshift(rest & 0xff)
-  return [0x80 | octets.length, ...octets]
-}
 
 /** 4 or 16 bytes of an address, as GeneralName iPAddress wants them. */
 function addressBytes(address: string): Buffer {

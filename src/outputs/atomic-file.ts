@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { formatMode } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
+import { modeOf, setAcl } from './acl.ts'
 import { diskError } from './disk-error.ts'
 import type { OpenFile, PinnedDir } from './pinned-dir.ts'
 
@@ -11,6 +12,8 @@ export interface NewFile {
   /** Those of this process unless given. */
   readonly uid?: number | undefined
   readonly gid?: number | undefined
+  /** Entries besides the mode, or a whole ACL as `setAcl` gave it. */
+  readonly acl?: readonly string[] | undefined
 }
 
 export const TEMPORARY = /^\.\.tmp-[0-9a-f]{16}$/
@@ -20,23 +23,24 @@ export const temporaryName = (): string => `..tmp-${randomUUID().replaceAll('-',
 /**
  * Writes a new file, complete and durable but for its name, which the directory's `sync` makes durable:
  * 1. exclusive creation with 0600, following no link: a planted file or link is an error, never written through;
- * 2. owner, then mode (by descriptor, since the umask narrows the mode given at creation, and chown may clear bits), before any content;
+ * 2. owner, then mode, then ACL (by descriptor, since the umask narrows the mode given at creation, and chown may clear bits), before any content;
  * 3. content, in a loop, since one write may be short without an error;
  * 4. fsync: after it fails the pages count as clean, so the file is given up and never synced again;
  * 5. size, mode and content read back as the file system has them.
- * What fails leaves nothing behind. Resolves with the owner it got. Throws OWNER_DENIED where the owner may not be set.
+ * What fails leaves nothing behind. Resolves with the owner, mode and ACL it got. Throws OWNER_DENIED or ACL_DENIED where they may not be set.
  */
-export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Promise<Owner> {
+export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Promise<Access> {
   const path = `${dir.path}/${name}`
   const handle = await dir.create(name)
   try {
     await setOwner(handle, file, path)
     await handle.setMode(file.mode)
+    const acl = file.acl && (await setAcl(handle.fd, file.mode, file.acl, path))
     await writeAll(handle, file.content)
     await handle.sync()
-    const owner = await readBack(handle, file, path)
+    const access = await readBack(handle, acl ? { ...file, mode: modeOf(acl) } : file, path)
     await handle.close()
-    return owner
+    return { ...access, ...(acl && { acl }) }
   } catch (cause) {
     await handle.close().catch(() => {})
     await dir.remove(name).catch(() => {})
@@ -44,9 +48,12 @@ export async function writeNew(dir: PinnedDir, name: string, file: NewFile): Pro
   }
 }
 
-export interface Owner {
+export interface Access {
   readonly uid: number
   readonly gid: number
+  /** Where there is an ACL, its mask stands in place of the group's bits (acl(5)). */
+  readonly mode: number
+  readonly acl?: string[]
 }
 
 async function setOwner(handle: OpenFile, { uid, gid }: NewFile, path: string): Promise<void> {
@@ -68,7 +75,7 @@ async function writeAll(handle: OpenFile, content: Buffer): Promise<void> {
   }
 }
 
-async function readBack(handle: OpenFile, { content, mode }: NewFile, path: string): Promise<Owner> {
+async function readBack(handle: OpenFile, { content, mode }: NewFile, path: string): Promise<Access> {
   const stat = await handle.stat()
   const found = Buffer.alloc(content.length)
   const bytesRead = await handle.read(found)
@@ -80,7 +87,7 @@ async function readBack(handle: OpenFile, { content, mode }: NewFile, path: stri
       'WRITE_FAILED',
       `${path} has mode ${formatMode(stat.mode)}, not the ${formatMode(mode)} it was given`,
     )
-  return { uid: stat.uid, gid: stat.gid }
+  return { uid: stat.uid, gid: stat.gid, mode }
 }
 
 /** Puts a file at `name` at once, whatever file or link stands there, and makes it durable. */

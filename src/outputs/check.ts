@@ -25,6 +25,7 @@ export async function differenceOf(dir: PinnedDir, file: FileFacts, seen: Seen):
   if (entry.size !== file.size) return 'content'
   const path = `${dir.path}/${file.name}`
   if (seen.signatures.get(path) === `${entry.signature}:${file.sha256}`) return undefined
+  if (file.acl && (await dir.readAcl(file.name))?.join() !== file.acl.join()) return 'acl'
   const content = await dir.readFile(file.name)
   const isRight = content !== undefined && sha256(content) === file.sha256
   content?.fill(0)

@@ -1,27 +1,64 @@
 import * as z from 'zod'
-import { keyPem } from '../core/bundle.ts'
-import { FileName, fileOptions, isShared } from './options.ts'
+import type { Bundle } from '../core/bundle.ts'
+import type { KeyFormat } from '../core/key-format.ts'
+import { FileName, fileOptions, hasPasswordFor, keyOptions, PASSWORD_RULE } from './options.ts'
 import { defineOutput } from './output.ts'
-import { servedPem } from './pem.ts'
+import { outputOf, writeKey } from './parts.ts'
+import { allPem, caPem } from './pem.ts'
+
+const PIECES = ['key', 'certificate', 'chain', 'ca'] as const
+type Piece = (typeof PIECES)[number]
 
 export const combined = defineOutput({
   kind: 'combined',
   summary: 'Private key, certificate and intermediates in one PEM file, as HAProxy reads it.',
-  options: z.strictObject({
-    ...fileOptions,
-    file: FileName.default('tls.pem').describe('Name of the file'),
-  }),
-  create: ({ directory, layout, seenAs, file, uid, gid, mode }) => ({
-    directory,
-    layout,
-    seenAs: seenAs ?? directory,
-    names: [file],
-    isShared: isShared(uid, mode),
-    render: (bundle) => {
-      const key = keyPem(bundle.key)
-      const content = Buffer.concat([key, servedPem(bundle)])
-      key.fill(0)
-      return [{ name: file, role: 'combined', content, mode, uid, gid }]
-    },
-  }),
+  options: z
+    .strictObject({
+      ...fileOptions,
+      file: FileName.default('tls.pem').describe('Name of the file'),
+      order: z
+        .array(z.enum(PIECES))
+        .refine((order) => new Set(order).size === order.length, 'names a piece twice')
+        .refine(
+          (order) => order.includes('key') && order.includes('certificate'),
+          'must hold key and certificate; a file without one of them is one of pem',
+        )
+        .refine(
+          (order) => !order.includes('chain') || order.indexOf('chain') > order.indexOf('certificate'),
+          'must have the chain after the certificate: TLS sends them as they stand (RFC 8446 §4.4.2)',
+        )
+        .default(['key', 'certificate', 'chain'])
+        .describe('What stands in it, in this order: key, certificate, chain (the intermediates), ca (the roots)'),
+      ...keyOptions,
+    })
+    .refine(hasPasswordFor, PASSWORD_RULE),
+  create: (options) => {
+    const { file, order, uid, gid, acl, mode, keyFormat, passwordFile } = options
+    const write = (bundle: Bundle) => {
+      const pieces = order.map((piece) => pieceOf(bundle, piece, { keyFormat, passwordFile }))
+      const content = Buffer.concat(pieces)
+      for (const piece of pieces) piece.fill(0)
+      return content
+    }
+    const part = { name: file, role: 'combined', mode, uid, gid, acl, write } as const
+    return outputOf(options, [part], { keyFormat, passwordFile })
+  },
 })
+
+interface KeyOptions {
+  readonly keyFormat: KeyFormat
+  readonly passwordFile: string | undefined
+}
+
+function pieceOf(bundle: Bundle, piece: Piece, { keyFormat, passwordFile }: KeyOptions): Buffer {
+  switch (piece) {
+    case 'key':
+      return writeKey(bundle.key, keyFormat, passwordFile)
+    case 'certificate':
+      return allPem([bundle.leaf])
+    case 'chain':
+      return allPem(bundle.intermediates)
+    case 'ca':
+      return caPem(bundle)
+  }
+}

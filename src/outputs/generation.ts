@@ -106,9 +106,9 @@ const factsOf = ({ fingerprint, serial, notBefore, notAfter, receivedAt, origin 
 
 type AnyFile = Omit<OutputFile, 'role'> & Pick<ManifestFile, 'role'>
 
-async function add(dir: PinnedDir, { name, role, content, mode, uid, gid }: AnyFile): Promise<ManifestFile> {
-  const owner = await writeNew(dir, name, { content, mode, uid, gid })
-  return { name, role, size: content.length, sha256: sha256(content), mode, ...owner }
+async function add(dir: PinnedDir, { name, role, ...file }: AnyFile): Promise<ManifestFile> {
+  const access = await writeNew(dir, name, file)
+  return { name, role, size: file.content.length, sha256: sha256(file.content), ...access }
 }
 
 async function addContent<C extends Content>(dir: PinnedDir, bundle: C, codec: Codec<C>): Promise<ManifestFile> {

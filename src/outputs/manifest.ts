@@ -8,12 +8,25 @@ export const MANIFEST_FILE = '..manifest.json'
 const ManifestFile = z.object({
   /** One segment, since paths are made of it. */
   name: z.string().regex(/^(?!\.\.?$)[^/\0]+$/),
-  role: z.enum(['certificate', 'key', 'ca', 'chain', 'combined', 'secret', 'include', 'bundle']),
+  role: z.enum([
+    'certificate',
+    'key',
+    'ca',
+    'chain',
+    'combined',
+    'secret',
+    'key-form',
+    'certificate-form',
+    'include',
+    'bundle',
+  ]),
   size: z.int().min(0),
   sha256: z.string(),
   mode: z.int(),
   uid: z.int(),
   gid: z.int(),
+  /** The whole of it as numbers, where there is one. */
+  acl: z.array(z.string()).optional(),
 })
 export type ManifestFile = z.output<typeof ManifestFile>
 
@@ -52,18 +65,31 @@ export const formatManifest = (manifest: Manifest): Buffer => Buffer.from(`${JSO
 export const identityOf = ({ layout, seenAs, files }: DirectorySet): string =>
   sha256(Buffer.from(JSON.stringify([layout, seenAs, files.map(facts)])))
 
-const facts = ({ name, role, mode, uid, gid, content }: OutputFile) => [
+const facts = ({ name, role, mode, uid, gid, acl, content }: OutputFile) => [
   name,
   role,
   mode,
   uid ?? null,
   gid ?? null,
   sha256(content),
+  // Not where there is none, so that a set from before there were any is the same still.
+  ...(acl ? [acl] : []),
 ]
 
 export const sha256 = (content: Buffer): string => createHash('sha256').update(content).digest('hex')
 
-const ORDER = { ca: 0, chain: 1, combined: 2, secret: 2, key: 3, certificate: 4, include: 5, bundle: 6 } as const
+const ORDER = {
+  ca: 0,
+  chain: 1,
+  combined: 2,
+  secret: 2,
+  'key-form': 2,
+  key: 3,
+  certificate: 4,
+  'certificate-form': 4,
+  include: 5,
+  bundle: 6,
+} as const
 
 /** What readers see, in the order of publication: whoever watches the certificate finds its key in place already. */
 export const visibleFiles = ({ files }: Manifest): ManifestFile[] =>

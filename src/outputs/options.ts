@@ -1,8 +1,11 @@
 import { normalize } from 'node:path'
 import * as z from 'zod'
+import { KEY_FORMATS } from '../core/key-format.ts'
 import { Mode } from '../core/units.ts'
 import { FieldPath } from '../core/values.ts'
+import { Acl } from './acl.ts'
 import { INCLUDE_FILE, LAYOUTS } from './output.ts'
+import { PasswordFile } from './password.ts'
 
 const MAX_NAME_BYTES = 200
 const MAX_PATH_BYTES = 3000
@@ -53,6 +56,7 @@ const placeOptions = {
   directory: DirectoryPath.describe('Absolute path; made if it is missing. One certificate or secret per directory'),
   uid: Id.optional().describe('Owner of the files, where it is not the user certferry runs as'),
   gid: Id.optional().describe('Group of the files'),
+  acl: Acl.optional(),
 }
 
 /** What every output of a certificate that writes files has in common. */
@@ -81,6 +85,28 @@ export const secretFileOptions = {
   mode: KeyMode.prefault('0600').describe('Mode of the file'),
 }
 
+/** A file by its name, or with access of its own. `false` leaves it out. */
+const fileOf = <M extends z.ZodType>(mode: M) =>
+  z.union(
+    [
+      FileName,
+      z.strictObject({
+        name: FileName.optional().describe('Its name'),
+        mode: mode.optional().describe('Its mode'),
+        uid: placeOptions.uid,
+        gid: placeOptions.gid,
+        acl: Acl.optional(),
+      }),
+      z.literal(false),
+    ],
+    { error: 'must be the name of a file, or a map of name, mode, uid, gid and acl, or false to leave it out' },
+  )
+/** One that holds the key. */
+export const KeyFile = fileOf(KeyMode)
+/** One that does not. */
+export const CertificateFile = fileOf(CertificateMode)
+export type FileChoice = z.output<typeof KeyFile> | z.output<typeof CertificateFile>
+
 /** Mode of the files without a key. */
 export const certificateMode = CertificateMode.optional().describe(
   'Mode of the files without the key; that of mode unless given',
@@ -91,6 +117,25 @@ export const entries = z
   .record(z.string().min(1), FieldPath)
   .optional()
   .describe('Which field each name stands for, such as DB_USER: db.username; all fields unless given')
+
+/** How the key is written in PEM, and the password for the one that is encrypted. */
+export const keyOptions = {
+  keyFormat: z
+    .enum(KEY_FORMATS)
+    .default('pkcs8')
+    .describe(
+      'Form of the key: pkcs8 (BEGIN PRIVATE KEY), pkcs1 (BEGIN RSA PRIVATE KEY), sec1 (BEGIN EC PRIVATE KEY), or pkcs8-encrypted (AES-256, with passwordFile)',
+    ),
+  passwordFile: PasswordFile.optional(),
+}
+
+/** A password is for an encrypted key, and that needs one. */
+export const hasPasswordFor = ({ keyFormat, passwordFile }: { keyFormat: string; passwordFile?: string | undefined }) =>
+  (keyFormat === 'pkcs8-encrypted') === (passwordFile !== undefined)
+export const PASSWORD_RULE = {
+  path: ['passwordFile'],
+  error: 'goes with keyFormat: pkcs8-encrypted, which needs it',
+}
 
 /** Does somebody else than this process's user get to read one of the files? */
 export const isShared = (uid: number | undefined, ...modes: readonly number[]): boolean =>

@@ -1,5 +1,6 @@
 import type { Bundle } from '../core/bundle.ts'
 import type { Content, Instant } from '../core/content.ts'
+import type { KeyAlgorithm } from '../core/key.ts'
 import type { Kubernetes } from '../kubernetes/client.ts'
 import { definer } from '../registry.ts'
 
@@ -21,8 +22,13 @@ export interface OutputFile {
   /** Owner to give it, where it is not this process's own. */
   readonly uid?: number | undefined
   readonly gid?: number | undefined
-  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both, and what a secret becomes is `secret`. `ca` and `chain` are neither. */
-  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined' | 'secret'
+  /** Who may read it besides, such as `u:990:r`. */
+  readonly acl?: readonly string[] | undefined
+  /**
+   * What it holds; `certificate` and `key` are PEM that nginx-include names, `combined` serves as both, and what a secret becomes is `secret`.
+   * `ca` and `chain` are neither. Other forms than PEM, with the key in it or without, are `key-form` and `certificate-form`.
+   */
+  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined' | 'secret' | 'key-form' | 'certificate-form'
 }
 
 /** Which files a bundle, or the values of a secret, become in one directory. */
@@ -36,6 +42,10 @@ export interface Output<C extends Content = Bundle> {
   readonly names: readonly string[]
   /** True where somebody else than this process's user may read a file: a directory made for it lets others pass through. */
   readonly isShared?: boolean
+  /** What of it a server of PEM can be given: layout nginx-include needs both in a directory. */
+  readonly serves?: readonly ('certificate' | 'key')[]
+  /** Why a key of this algorithm cannot be written in the forms asked for. */
+  misfit?(algorithm: KeyAlgorithm): string | undefined
   /** Loads what `render` needs; awaited before the first. Throws CONFIG_INVALID and the like for options that cannot be used. */
   prepare?(): Promise<void>
   /** Pure: same bundle, same files. */
@@ -101,7 +111,10 @@ export function render<C extends Content>(outputs: readonly Output<C>[], bundle:
 export const visibleNames = (layout: Layout, names: readonly string[]): string[] =>
   layout === 'nginx-include' ? [...names, INCLUDE_FILE] : [...names]
 
+/** Encrypted ones as well: their password lies on the same machine. */
+const KEY_ROLES: ReadonlySet<OutputFile['role']> = new Set(['key', 'combined', 'secret', 'key-form'])
+
 /** Overwrites the keys of rendered files, which are of no use once they are on disk. */
 export function wipeKeys(files: readonly OutputFile[]): void {
-  for (const { role, content } of files) if (role === 'key' || role === 'combined' || role === 'secret') content.fill(0)
+  for (const { role, content } of files) if (KEY_ROLES.has(role)) content.fill(0)
 }

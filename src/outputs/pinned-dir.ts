@@ -1,5 +1,6 @@
 import { type BigIntStats, constants } from 'node:fs'
 import { systemCode } from '../errors.ts'
+import { readAcl } from './acl.ts'
 import { diskError } from './disk-error.ts'
 import { type FileSystem, fileSystemAt, onThreads } from './file-system.ts'
 
@@ -37,6 +38,8 @@ export interface PinnedDir extends AsyncDisposable {
   readLink(name: string): Promise<string | undefined>
   /** Content of a regular file of at most 1 MiB; undefined where there is none. */
   readFile(name: string): Promise<Buffer | undefined>
+  /** ACL of a regular file as numbers; undefined where there is none. Throws ACL_DENIED. */
+  readAcl(name: string): Promise<string[] | undefined>
   /** A new file, 0600, open for reading and writing. Throws where something stands at the name. */
   create(name: string): Promise<OpenFile>
   makeDirectory(name: string): Promise<void>
@@ -57,6 +60,7 @@ export interface PinnedDir extends AsyncDisposable {
 
 /** A regular file, open for reading and writing. Errors are Node's; close it after use. */
 export interface OpenFile {
+  readonly fd: number
   stat(): Promise<Pick<Entry, 'mode' | 'uid' | 'gid' | 'size'>>
   setOwner(uid: number, gid: number): Promise<void>
   setMode(mode: number): Promise<void>
@@ -124,6 +128,7 @@ function pinned(path: string, fd: number, way: Way): PinnedDir {
     },
     readLink: (name) => call('read link', name, (at) => unless('ENOENT', unless('EINVAL', fs.readlink(at)))),
     readFile: (name) => call('read', name, (at) => readRegular(fs, at)),
+    readAcl: (name) => call('read the ACL of', name, (at) => aclOf(fs, at, within(path, name))),
     create: async (name) =>
       openFile(fs, await call('create', name, (at) => fs.open(at, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600))),
     makeDirectory: (name) => call('make directory', name, (at) => fs.mkdir(at, 0o700)),
@@ -146,6 +151,7 @@ function pinned(path: string, fd: number, way: Way): PinnedDir {
 }
 
 const openFile = (fs: FileSystem, fd: number): OpenFile => ({
+  fd,
   stat: async () => entryOf(await fs.fstat(fd)),
   setOwner: (uid, gid) => fs.fchown(fd, uid, gid),
   setMode: (mode) => fs.fchmod(fd, mode),
@@ -161,6 +167,16 @@ function closing(fs: FileSystem, fd: number): () => Promise<void> {
   return async () => {
     if (!isOpen) return
     isOpen = false
+    await fs.close(fd)
+  }
+}
+
+async function aclOf(fs: FileSystem, address: string, path: string): Promise<string[] | undefined> {
+  const fd = await unless('ENOENT', unless('ELOOP', fs.open(address, O_RDONLY | O_NOFOLLOW | O_NONBLOCK)))
+  if (fd === undefined) return undefined
+  try {
+    return await readAcl(fd, path)
+  } finally {
     await fs.close(fd)
   }
 }

@@ -2,6 +2,7 @@ import type { Instant } from '../core/content.ts'
 import { type Snapshot, valuesOf } from '../core/snapshot.ts'
 import type { Values } from '../core/values.ts'
 import { definer } from '../registry.ts'
+import { assertAclTools } from './acl.ts'
 import { isShared } from './options.ts'
 import type { Layout, Output } from './output.ts'
 
@@ -20,18 +21,22 @@ interface Place {
   readonly mode: number
   readonly uid?: number | undefined
   readonly gid?: number | undefined
+  readonly acl?: readonly string[] | undefined
 }
 
 /** One file whose text `write` makes of the values, and of the time they were read at. Throws what `write` throws: FIELD_MISSING, VALUE_UNWRITABLE, TEMPLATE_FAILED. */
 export const textFile = (
-  { directory, layout, file, mode, uid, gid }: Place,
+  { directory, layout, file, mode, uid, gid, acl }: Place,
   write: (values: Values, now: Instant) => string,
 ): Output<Snapshot> => ({
   directory,
   layout,
   seenAs: directory,
   names: [file],
-  isShared: isShared(uid, mode),
+  isShared: acl !== undefined || isShared(uid, mode),
+  prepare: async () => {
+    if (acl) await assertAclTools()
+  },
   render: (snapshot) => [
     {
       name: file,
@@ -40,6 +45,7 @@ export const textFile = (
       mode,
       uid,
       gid,
+      acl,
     },
   ],
 })

@@ -47,7 +47,7 @@ export interface Change<C extends Content = Bundle> {
 /** A file that was not as we left it, and was put right. */
 export interface Repair {
   readonly path: string
-  /** `missing`, `content`, `mode`, `owner`, `type` or `links`; `stale` for a name of an earlier set that was removed. */
+  /** `missing`, `content`, `mode`, `owner`, `acl`, `type` or `links`; `stale` for a name of an earlier set that was removed. */
   readonly what: string
 }
 

@@ -27,12 +27,14 @@ export const template = defineSecretOutput({
   create: (options, { values: known }) => {
     const { file, template: text, templateFile } = options
     let parsed: Template | undefined
+    const base = textFile(options, (values, now) => {
+      if (!parsed) throw new SidecarError('BUG', `the template of ${file} is not loaded`)
+      return parsed.render(values, { now })
+    })
     return {
-      ...textFile(options, (values, now) => {
-        if (!parsed) throw new SidecarError('BUG', `the template of ${file} is not loaded`)
-        return parsed.render(values, { now })
-      }),
+      ...base,
       prepare: async () => {
+        await base.prepare?.()
         if (parsed) return
         // 10 ms and 4 MiB, for those who have one.
         const { parseTemplate } = await import('../text/template.ts')

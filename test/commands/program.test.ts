@@ -117,6 +117,13 @@ describe('validate', () => {
       assert.equal((await run('validate', '-c', file)).failed, 'CONFIG_INVALID')
     }
   })
+  it('refuses a form that the key which will be made has not', async () => {
+    const text = certificate('web').replace('kind: pem,', 'kind: pem, keyFormat: pkcs1,')
+    const { failed, stderr } = await run('validate', '-c', config('form.yaml', text))
+    assert.equal(failed, 'CONFIG_INVALID', stderr)
+    const rsa = `${text}    key: { algorithm: rsa-2048 }\n`
+    assert.equal((await run('validate', '-c', config('form.yaml', rsa))).failed, undefined)
+  })
   it('refuses defaults of the injector that are no annotation', async () => {
     const text = `${certificate('web')}injector: { certificate: web, image: c, defaults: { vault-rule: web } }\n`
     assert.equal((await run('validate', '-c', config('defaults.yaml', text))).failed, 'CONFIG_INVALID')

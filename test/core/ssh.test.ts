@@ -5,7 +5,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
-import { readSshCertificate, sshPublicKey } from '../../src/core/ssh.ts'
+import { generateKey, KEY_ALGORITHMS } from '../../src/core/key.ts'
+import { readSshCertificate, sshPrivateKey, sshPublicKey } from '../../src/core/ssh.ts'
 import { skipReason } from '../support/components.ts'
 
 const skip = await skipReason('ssh-keygen')
@@ -65,5 +66,22 @@ describe('certificates of OpenSSH', { skip }, () => {
       sshPublicKey(createPublicKey(privateKey)),
       keygen('-y', '-f', file).trim().split(' ').slice(0, 2).join(' '),
     )
+  })
+})
+
+describe('a key as OpenSSH writes it', { skip, concurrency: true }, () => {
+  for (const algorithm of KEY_ALGORITHMS)
+    it(`${algorithm}: ssh-keygen reads the private key and prints the public one`, async () => {
+      const key = await generateKey(algorithm)
+      const content = sshPrivateKey(key, 'web of today')
+      assert.deepEqual(sshPrivateKey(key, 'web of today'), content, 'the same key gives the same bytes')
+      const file = join(folder, `private-${algorithm}`)
+      writeFileSync(file, content, { mode: 0o600 })
+      assert.equal(keygen('-y', '-f', file).trim(), `${sshPublicKey(createPublicKey(key))} web of today`)
+    })
+
+  it('refuses an algorithm that OpenSSH does not know', () => {
+    const { privateKey } = generateKeyPairSync('ed448')
+    assert.throws(() => sshPrivateKey(privateKey, ''), { code: 'KEY_FORMAT', message: /no form for an ed448 key/ })
   })
 })

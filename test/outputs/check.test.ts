@@ -21,7 +21,7 @@ test('a file is read again only when it changed since it was found right, or too
   }
   const content = Buffer.from('content')
   const owner = await writeNew(pinned, 'file', { content, mode: 0o600 })
-  const file = { name: 'file', size: content.length, sha256: sha256(content), mode: 0o600, ...owner }
+  const file = { name: 'file', size: content.length, sha256: sha256(content), ...owner }
   const clock = { now: Date.now() }
   const seen = { signatures: new Map<string, string>(), now: () => clock.now }
   const look = async () => {

@@ -173,6 +173,8 @@ const COMPONENTS = {
   strace: apt('strace', 'strace'),
   faketime: apt('faketime', 'faketime'),
   openssl: apt('openssl', 'openssl'),
+  keytool: apt('keytool', 'default-jre-headless'),
+  setfacl: apt('setfacl', 'acl'),
   slapd: apt('slapd', 'slapd'),
 } satisfies Record<string, Component>
 

@@ -21,6 +21,7 @@ const Shape = z.object({
   properties: z.record(z.string(), z.unknown()).optional(),
   items: z.unknown().optional(),
   prefixItems: z.unknown().optional(),
+  anyOf: z.array(z.object({ const: z.unknown().optional() })).optional(),
 })
 type Shape = z.output<typeof Shape>
 
@@ -186,6 +187,7 @@ function keysOf(place: string, { properties = {}, required }: Shape, prefix: str
 
 function standard({ default: value, properties }: Shape, isRequired: boolean): string {
   if (value === undefined || properties) return isRequired ? '**required**' : ''
+  if (Array.isArray(value) && value.length > 0) return code(value.join(', '))
   if (Array.isArray(value) || typeof value === 'object') return 'none'
   return code(String(value))
 }
@@ -200,6 +202,7 @@ function typeOf(key: string, shape: Shape, place = ''): string {
     if (shape.type === 'object') return `map: [kind]${link}`
     return `[${shape.type === 'array' ? 'list of kinds' : key === 'auth' ? 'kind, or list of kinds' : 'kind'}]${link}`
   }
+  if (shape.anyOf?.some((one) => one.const === false)) return 'name, map or `false`'
   if (shape.enum) return shape.enum.map(code).join(', ')
   if (shape.prefixItems) return 'command, a list'
   if (shape.type === 'array') return `list: ${typeOf(key, Shape.parse(shape.items), place)}`
