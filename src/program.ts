@@ -1,6 +1,7 @@
 import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import type { Io } from './commands/io.ts'
 import { parseDuration } from './core/units.ts'
+import type { StartTls } from './verifiers/start-tls.ts'
 import { version } from './version.ts'
 
 const DEFAULT_CONFIG = '/etc/certferry/config.yaml'
@@ -136,10 +137,17 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .addOption(durationOption('--critical <duration>', 'critical when less is left', '7d'))
     .option('--server-name <name>', 'name to ask for (SNI) and to expect')
     .option('--ca-file <path>', 'PEM roots to trust, instead of those of the system')
+    .addOption(
+      new Option('--start-tls <protocol>', 'ask hosts for TLS in this protocol first').choices([
+        'postgres',
+        'nats',
+        'ldap',
+      ] satisfies StartTls[]),
+    )
     .option('--json', 'for machines')
     .addHelpText(
       'after',
-      '\nExamples:\n  certferry check example.com 10.0.0.5:8443 /tls/tls.crt\n  certferry check web.internal:443 --ca-file ca.pem --warn 10d --critical 2d',
+      '\nExamples:\n  certferry check example.com 10.0.0.5:8443 /tls/tls.crt\n  certferry check web.internal:443 --ca-file ca.pem --warn 10d --critical 2d\n  certferry check db.internal --start-tls postgres',
     )
     .action(async (targets, options) => {
       exit(await (await import('./commands/check.ts')).check(targets, options, io))

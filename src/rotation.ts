@@ -230,7 +230,7 @@ async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Chan
   try {
     await convince(pass, bundle, before)
   } catch (thrown) {
-    const error = toSidecarError(thrown)
+    const error = await unlessDown(pass, toSidecarError(thrown), before)
     if (wasRefused(error, before) && change.previous && mayGoBack(pass, change.previous))
       await step('rollback', () => goBack(pass, bundle, change.previous, error))
     throw error
@@ -311,6 +311,20 @@ async function publish<C extends Content>(pass: Pass<C>, bundle: C): Promise<voi
 function wasRefused(error: SidecarError, before: readonly Served[]): boolean {
   if (error.code === 'RELOAD_NOT_EFFECTIVE' || error.code === 'RELOAD_FAILED') return true
   return error.code === 'TARGET_DOWN' && before.some((served) => served.up)
+}
+
+/** A command fails as well when there is nobody to be told: where nobody answers before and after, that is what there is to say. */
+async function unlessDown<C extends Content>(
+  pass: Pass<C>,
+  error: SidecarError,
+  before: readonly Served[],
+): Promise<SidecarError> {
+  const isTelling = error.code === 'RELOAD_FAILED' || error.code === 'RELOAD_TIMEOUT'
+  if (!isTelling || before.length === 0 || before.some(({ up }) => up)) return error
+  const [first, ...others] = await look(pass)
+  if (!first || first.up || others.some(({ up }) => up)) return error
+  const name = pass.cert.verifiers[0]?.description
+  return new SidecarError('TARGET_DOWN', `${name} does not answer: ${first.why}; ${error.message}`, { cause: error })
 }
 
 /** Only to a set with a future. For certificates that live minutes, five minutes would be too much to ask. */

@@ -122,6 +122,28 @@ test('a rotation of an unknown name asks nobody', async () => {
   assert.equal(serialOf(running.loop('web')), old)
 })
 
+test('R1 a command that fails because the target is not there has been refused by nobody: the new files stay', async () => {
+  const { config } = place()
+  // Nobody listens on port 1.
+  const target = 'verify: [{ kind: tls, address: "127.0.0.1:1" }]'
+  await using running = run(
+    config({ web: `${target}\n    reload: [{ kind: exec, command: [sh, -c, 'echo nobody there; exit 1'] }]` }),
+  )
+  const { report } = await running.once('web', 'waits', (loop) => loop.report?.state.awaited !== undefined)
+  assert.equal(report?.state.failures, 0)
+  const [{ outcome } = assert.fail()] = await running.sidecar.rotate(['web'], 'a test', never)
+  assert.ok(outcome.kind === 'failed' && outcome.error.code === 'TARGET_DOWN', JSON.stringify(outcome))
+  assert.match(
+    outcome.error.message,
+    /^TLS 127\.0\.0\.1:1 \(web\.example\) does not answer: connection refused; reload command .* nobody there$/,
+  )
+  assert.equal(outcome.onDisk, outcome.inHand)
+  assert.deepEqual(
+    running.events.filter(({ name }) => name === 'rotation.rolled-back' || name === 'rotation.failed'),
+    [],
+  )
+})
+
 /** The system clock, with no wait longer than a moment. */
 const hasty = {
   ...systemClock,

@@ -5,6 +5,7 @@ import { parseCertificates } from '../core/bundle.ts'
 import { formatDuration } from '../core/units.ts'
 import { systemCode, toSidecarError } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
+import type { StartTls } from '../verifiers/start-tls.ts'
 import { examine, type Finding } from './examine.ts'
 import { count, type Io, print } from './io.ts'
 import type { Expectations, State } from './judge.ts'
@@ -18,6 +19,8 @@ export interface CheckOptions {
   readonly serverName?: string | undefined
   /** PEM roots to trust instead of those of the system. */
   readonly caFile?: string | undefined
+  /** Protocol in which hosts are asked for TLS first. */
+  readonly startTls?: StartTls | undefined
   readonly json?: boolean | undefined
 }
 

@@ -5,6 +5,7 @@ import { isIP } from '../core/ip.ts'
 import { systemCode } from '../errors.ts'
 import { type Address, formatAddress, parseAddress } from '../verifiers/address.ts'
 import { type Chain, handshake } from '../verifiers/handshake.ts'
+import { defaultPort } from '../verifiers/start-tls.ts'
 import { type Expectations, type Judgement, judge, judgeAuthorities } from './judge.ts'
 
 /** What was found out about one target. */
@@ -24,21 +25,22 @@ export function examine(target: string, expect: Expectations, signal: AbortSigna
 const TIMEOUT_MS = 10_000
 
 async function examineHost(text: string, expect: Expectations, signal: AbortSignal): Promise<Finding> {
-  const address = tryAddress(text)
+  const { startTls } = expect
+  const address = tryAddress(text, defaultPort(startTls))
   if (!address) return { target: text, kind: 'host', ...unknown('is neither a file nor host:port') }
   const target = formatAddress(address)
   const name = expect.serverName ?? address.host
   const serverName = isIP(name) ? undefined : name
   const ca = expect.roots.map(String)
-  const look = await handshake({ ...address, serverName, ca, timeoutMs: TIMEOUT_MS }, signal)
+  const look = await handshake({ ...address, serverName, startTls, ca, timeoutMs: TIMEOUT_MS }, signal)
   if (!look.up) return { target, kind: 'host', ...critical(look.why) }
   const { chain, protocol, distrust } = look
   return { target, kind: 'host', protocol, ...judge(chain, expect, { name, distrust }) }
 }
 
-function tryAddress(text: string): Address | undefined {
+function tryAddress(text: string, port: number): Address | undefined {
   try {
-    return parseAddress(text, 443)
+    return parseAddress(text, port)
   } catch {
     return undefined
   }

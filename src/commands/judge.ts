@@ -5,6 +5,7 @@ import { namesOf } from '../core/names.ts'
 import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import type { Chain } from '../verifiers/handshake.ts'
+import type { StartTls } from '../verifiers/start-tls.ts'
 
 export type State = 'OK' | 'WARNING' | 'CRITICAL' | 'UNKNOWN'
 
@@ -15,6 +16,7 @@ export interface Expectations {
   readonly critical: number
   /** Name to ask for and to expect, instead of that of the target. */
   readonly serverName?: string | undefined
+  readonly startTls?: StartTls | undefined
   readonly roots: readonly X509Certificate[]
   readonly now: Instant
 }

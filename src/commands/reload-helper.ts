@@ -1,7 +1,5 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
-import { constants } from 'node:os'
 import * as z from 'zod'
 import { systemClock } from '../clock.ts'
 import { quote } from '../core/secret.ts'
@@ -12,7 +10,7 @@ import type { Emit } from '../observe/events.ts'
 import { CONTROL_LIMITS, createServer } from '../observe/http-server.ts'
 import { type Handler, text } from '../observe/router.ts'
 import { locate } from '../reloaders/command.ts'
-import { type ProcessInfo, processById } from '../reloaders/process.ts'
+import { type ProcessInfo, processById, takes } from '../reloaders/process.ts'
 import { findTarget, signal as signalReloader, signalTo } from '../reloaders/signal.ts'
 import { type Io, print } from './io.ts'
 
@@ -137,7 +135,7 @@ function teller(options: ReloadHelperOptions): (abort: AbortSignal) => Promise<s
     const pause = () => systemClock.sleep(100, abort)
     const found = byName ? await findTarget(target, pause) : await parentProcess(parent)
     const who = quote(found.names.at(-1) ?? '', 40)
-    if (!takes(found.pid, target.signal))
+    if (!(await takes(found.pid, target.signal)))
       throw new SidecarError(
         'RELOAD_TARGET_MISSING',
         `${who}, pid ${found.pid}, does not take ${target.signal}, or not yet`,
@@ -151,15 +149,4 @@ async function parentProcess(parent: number | undefined): Promise<ProcessInfo> {
   const found = parent === process.ppid ? await processById(parent) : undefined
   if (!found) throw new SidecarError('RELOAD_TARGET_MISSING', 'the command has ended')
   return found
-}
-
-/** These are there to end a process, which may be what is wanted. */
-const ENDING: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT']
-
-/** Any other that a process neither catches nor waits for would end it, or be lost: it is about to start, or takes no such signal (proc_pid_status(5)). */
-function takes(pid: number, signal: NodeJS.Signals): boolean {
-  if (ENDING.includes(signal)) return true
-  const masks = readFileSync(`/proc/${pid}/status`, 'utf8').matchAll(/^Sig(?:Cgt|Blk):\t([0-9a-f]+)$/gm)
-  const bit = 1n << BigInt(constants.signals[signal] - 1)
-  return masks.some(([, mask = '']) => (BigInt(`0x${mask}`) & bit) !== 0n)
 }

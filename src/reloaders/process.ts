@@ -1,4 +1,5 @@
 import { readdir, readFile, readlink } from 'node:fs/promises'
+import { constants } from 'node:os'
 import { basename } from 'node:path'
 import type { Instant } from '../core/bundle.ts'
 
@@ -58,4 +59,21 @@ const TICKS_PER_SECOND = 100
 async function bootTime(): Promise<Instant> {
   const seconds = /^btime (\d+)$/m.exec(await readFile('/proc/stat', 'utf8'))?.[1]
   return Number(seconds) * 1000
+}
+
+/** These are there to end a process, which may be what is wanted. */
+const ENDING: readonly NodeJS.Signals[] = ['SIGTERM', 'SIGINT', 'SIGQUIT']
+
+/**
+ * Whether a signal reaches a process as a request. One that a process neither catches nor waits for would end it, or be lost: it is about to
+ * start, or takes no such signal (proc_pid_status(5)).
+ */
+export async function takes(pid: number, signal: NodeJS.Signals): Promise<boolean> {
+  if (ENDING.includes(signal)) return true
+  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => undefined)
+  // Gone in this moment: whoever signals it finds out.
+  if (status === undefined) return true
+  const masks = status.matchAll(/^Sig(?:Cgt|Blk):\t([0-9a-f]+)$/gm)
+  const bit = 1n << BigInt(constants.signals[signal] - 1)
+  return masks.some(([, mask = '']) => (BigInt(`0x${mask}`) & bit) !== 0n)
 }

@@ -5,7 +5,7 @@ import { SidecarError, systemCode } from '../errors.ts'
 import { testOptions, withTest } from './config-test.ts'
 import { AbsolutePath } from './options.ts'
 import { readPid } from './pid-file.ts'
-import { isNamed, mastersNamed, type ProcessInfo, processById } from './process.ts'
+import { isNamed, mastersNamed, type ProcessInfo, processById, takes } from './process.ts'
 import { defineReloader } from './reloader.ts'
 
 const Options = z
@@ -48,11 +48,25 @@ export const signal = defineReloader({
       },
       reload: async (_context, abort) => {
         const pause = () => deps.clock.sleep(100, abort)
-        send(await findTarget(options, pause), options.signal)
+        send(await findReady(options, pause), options.signal)
       },
     })
   },
 })
+
+/** A server writes its pid file before it is ready for signals, which would end it then. */
+async function findReady(options: z.output<typeof Options>, pause: Pause): Promise<ProcessInfo> {
+  for (let attempt = 1; ; attempt += 1) {
+    const found = await findTarget(options, pause)
+    if (await takes(found.pid, options.signal)) return found
+    if (attempt === ATTEMPTS)
+      throw new SidecarError(
+        'RELOAD_TARGET_MISSING',
+        `${quote(found.names.at(-1) ?? '', 40)}, pid ${found.pid}, does not take ${options.signal}, or not yet; nothing was signalled`,
+      )
+    await pause()
+  }
+}
 
 type Target = Pick<z.output<typeof Options>, 'pidFile' | 'process'>
 

@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto'
+import { connect as connectTcp, type Socket } from 'node:net'
 import {
   connect,
   createSecureContext,
@@ -10,11 +11,14 @@ import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
 import { systemCode } from '../errors.ts'
 import type { Address } from './address.ts'
+import { askForTls, type StartTls } from './start-tls.ts'
 
 export interface Endpoint extends Address {
   /** Server name to ask for (SNI, RFC 6066 §3); undefined sends none, as clients do that connect to an IP address. */
   readonly serverName: string | undefined
   readonly alpn?: readonly string[] | undefined
+  /** The protocol in which TLS is asked for first; undefined where a connection begins with TLS. */
+  readonly startTls?: StartTls | undefined
   /**
    * PEM roots to judge the chain by, for `distrust`. The judgement changes nothing about the handshake. With them a look costs memory for
    * good (see `wayUp`), so they are for commands that end.
@@ -44,19 +48,18 @@ export type Look =
  * an answer. Rejects only with the reason of `signal`.
  */
 export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look> {
-  const { host, port, serverName, alpn, ca = [], timeoutMs } = endpoint
+  const { host, port, serverName, alpn, startTls, ca = [], timeoutMs } = endpoint
   const [secureContext, chainOf] =
     ca.length > 0 ? [createSecureContext({ ca: [...ca] }), allSent] : [trustingNobody(), wayUp]
   return new Promise((resolve, reject) => {
     if (signal.aborted) return reject(signal.reason)
-    const socket = connect({
-      host,
-      port,
+    const options = {
       rejectUnauthorized: false,
       ...(serverName === undefined ? {} : { servername: serverName }),
       ...(alpn && { ALPNProtocols: [...alpn] }),
       secureContext,
-    })
+    }
+    let socket: Socket
     const settle = () => {
       clearTimeout(timer)
       signal.removeEventListener('abort', stop)
@@ -66,22 +69,33 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
       socket.destroy()
       reject(signal.reason)
     }
-    const timer = setTimeout(() => {
+    const fail = (why: string) => {
       settle()
       socket.destroy()
-      resolve({ up: false, why: `no TLS handshake within ${formatDuration(timeoutMs)}` })
-    }, timeoutMs)
+      resolve({ up: false, why })
+    }
+    const timer = setTimeout(() => fail(`no TLS handshake within ${formatDuration(timeoutMs)}`), timeoutMs)
     signal.addEventListener('abort', stop, { once: true })
-    socket.once('secureConnect', () => {
-      settle()
-      resolve(lookAt(socket, chainOf) ?? { up: false, why: 'the server presented no certificate' })
-      socket.destroySoon()
-    })
-    // Stays attached: an error may follow after we have seen enough.
-    socket.on('error', (error) => {
-      settle()
-      resolve(lookAt(socket, chainOf) ?? { up: false, why: explain(error) })
-    })
+    const lookOver = (secured: TLSSocket) => {
+      socket = secured
+      secured.once('secureConnect', () => {
+        settle()
+        resolve(lookAt(secured, chainOf) ?? { up: false, why: 'the server presented no certificate' })
+        secured.destroySoon()
+      })
+      // Stays attached: an error may follow after we have seen enough.
+      secured.on('error', (error) => {
+        settle()
+        resolve(lookAt(secured, chainOf) ?? { up: false, why: explain(error) })
+      })
+    }
+    if (startTls === undefined) return lookOver(connect({ host, port, ...options }))
+    const plain = connectTcp({ host, port })
+    socket = plain
+    askForTls(plain, startTls).then(
+      (refusal) => (refusal === undefined ? lookOver(connect({ socket: plain, ...options })) : fail(refusal)),
+      (error) => fail(explain(error)),
+    )
   })
 }
 

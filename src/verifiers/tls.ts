@@ -6,6 +6,7 @@ import { formatDuration, Timeout } from '../core/units.ts'
 import { SidecarError } from '../errors.ts'
 import { Address, formatAddress } from './address.ts'
 import type { Chain, Endpoint, Look } from './handshake.ts'
+import { StartTls } from './start-tls.ts'
 import { defineVerifier } from './verifier.ts'
 
 const Options = z.strictObject({
@@ -20,6 +21,10 @@ const Options = z.strictObject({
         'Name to ask the target for (SNI); by default the first DNS name of the certificate, or else the host of the address',
     }),
   alpn: z.array(z.string().min(1).max(255)).min(1).optional().meta({ description: 'Protocols to offer (ALPN)' }),
+  startTls: StartTls.optional().meta({
+    description:
+      'Protocol in which TLS is asked for first: the SSLRequest of PostgreSQL, the INFO line of NATS, StartTLS of LDAP. Without it a connection begins with TLS',
+  }),
   workers: z
     .int()
     .min(1)
@@ -52,7 +57,13 @@ export const tls = defineVerifier({
   options: Options,
   create: (options, { clock, serverName: knownName }) => {
     const serverName = options.serverName ?? knownName?.replace(/^\*/, 'www') ?? nameIn(options.address)
-    const endpoint: Endpoint = { ...options.address, serverName, alpn: options.alpn, timeoutMs: options.timeout }
+    const endpoint: Endpoint = {
+      ...options.address,
+      serverName,
+      alpn: options.alpn,
+      startTls: options.startTls,
+      timeoutMs: options.timeout,
+    }
     const name = `TLS ${formatAddress(options.address)} (${serverName})`
     const needed = Math.max(options.probes, 3 * (options.workers ?? 0))
     return {

@@ -45,6 +45,32 @@ test('R2 waits for a pid file that is just being written', async () => {
   assert.equal(await target.next(), 'HUP')
 })
 
+test('R2 waits for a target that does not take the signal yet, which would end it', async () => {
+  await using folder = await temporaryFolder()
+  // It has a pid file, and catches nothing before it is told to go on.
+  const go = join(folder.path, 'go')
+  await using target = runShell('/bin/sh', `echo early; until [ -e ${go} ]; do sleep 0.05; done; ${COUNTS_HUPS}`)
+  assert.equal(await target.next(), 'early')
+  const pidFile = join(folder.path, 'a.pid')
+  await writeFile(pidFile, `${target.pid}\n`)
+  const pauses: number[] = []
+  const hasty = { ...systemClock, sleep: async (ms: number) => void pauses.push(ms) }
+  const impatient = reloaders.create(reloaders.schema.parse({ kind: 'signal', pidFile }), {
+    ...deps,
+    clock: hasty,
+    env: {},
+  })
+  await assert.rejects(
+    impatient.reload(context, never),
+    failure('RELOAD_TARGET_MISSING', /, pid \d+, does not take SIGHUP, or not yet; nothing was signalled$/),
+  )
+  assert.equal(pauses.length, 9)
+  await writeFile(go, '')
+  assert.equal(await target.next(), 'ready')
+  await make({ kind: 'signal', pidFile }).reload(context, never)
+  assert.equal(await target.next(), 'HUP')
+})
+
 const NO_PIDS = ['', '0', '-1', '-0', '007', '1.5', 'nginx', '\u001b[2J', '0x10', '99999999999']
 for (const content of NO_PIDS) {
   test(`R2 signals nobody when the pid file holds ${JSON.stringify(content)}`, async () => {
