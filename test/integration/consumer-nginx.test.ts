@@ -1,0 +1,25 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { skipReason } from '../support/components.ts'
+import { nginxConsumer } from '../support/consumer-nginx.ts'
+import { assertConsumer, runConsumer } from '../support/consumer-rig.ts'
+
+const skip = await skipReason('nginx')
+
+test('nginx takes three certificates while clients connect: no handshake fails, no pair is mixed', { skip }, () =>
+  assertConsumer(nginxConsumer('nginx-include'), { rotations: 3 }),
+)
+
+test('the rig sees a server that is away for a moment, and one that does not take a certificate', {
+  skip,
+}, async () => {
+  const away = nginxConsumer('generation', {
+    between: async (done, _place, { pid = 0 }) => {
+      if (done === 0) process.kill(pid, 'SIGQUIT')
+    },
+  })
+  const { failed, served, mismatched, complaints } = await runConsumer(away, { rotations: 1 })
+  assert.ok(failed > 0)
+  assert.deepEqual([served, mismatched > 0], [0, true])
+  assert.match(complaints.join('\n'), /a handshake failed: .*ECONNREFUSED/)
+})
