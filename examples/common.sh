@@ -112,13 +112,25 @@ vault() {
   as_root "$VAULT_BIN" "$@" >/dev/null
 }
 
+# Sets the variable to the first of the programs that is there, unless it is set already. find_program VARIABLE NAME…
+find_program() {
+  local variable=$1 name path
+  shift
+  [ -z "${!variable:-}" ] || return 0
+  for name in "$@"; do
+    path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$name" || true)
+    if [ -n "$path" ]; then printf -v "$variable" %s "$path"; return; fi
+  done
+  echo "$1 is missing: install it, or set $variable" >&2
+  exit 69
+}
+
 # A file of an example, ${NAME} replaced by what is exported under that name; for servers that know no variables.
 fill() {
   local name script=
-  for name in DIR HTTPS_PORT ADMIN_PORT "${filled[@]}"; do script+="s|\${$name}|${!name}|g;"; done
+  for name in DIR HTTPS_PORT ADMIN_PORT; do script+="s|\${$name}|${!name}|g;"; done
   sed "$script" "$1"
 }
-filled=()
 
 # For the examples without Vault: free ports, the files of the example in $DIR, and the first certificate. prepare FOLDER FILE…
 prepare() {

@@ -5,8 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-haproxy=${HAPROXY_BIN:-$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v haproxy || true)}
-[ -n "$haproxy" ] || { echo 'haproxy is missing; on Debian: apt-get install haproxy' >&2; exit 69; }
+find_program HAPROXY_BIN haproxy
 prepare "$here" haproxy.cfg
-start haproxy "$haproxy" -W -db -f "$DIR/haproxy.cfg"
+start haproxy "$HAPROXY_BIN" -W -db -f "$DIR/haproxy.cfg"
 serve_and_rotate haproxy

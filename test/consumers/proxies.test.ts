@@ -1,7 +1,7 @@
 import { describe, test } from 'node:test'
 import { component, skipReason } from '../support/components.ts'
 import { haproxyConsumer } from '../support/consumer-haproxy.ts'
-import { nginxConsumer } from '../support/consumer-nginx.ts'
+import { nginxConsumer, upgradedNginx } from '../support/consumer-nginx.ts'
 import { assertConsumer, type Consumer, startServer } from '../support/consumer-rig.ts'
 
 const twenty = (consumer: Consumer) => assertConsumer(consumer, { rotations: 20 })
@@ -18,6 +18,10 @@ describe('twenty rotations while clients connect, none fails and none sees a mix
 
   for (const layout of ['nginx-include', 'generation', 'flat', 'combined'] as const)
     test(`nginx, ${layout}`, { skip: skip.nginx }, () => twenty(nginxConsumer(layout)))
+
+  test('nginx, upgraded to another binary meanwhile', { skip: skip.nginx }, () =>
+    twenty(upgradedNginx('nginx-include')),
+  )
 
   for (const via of ['runtime', 'master'] as const)
     test(`HAProxy, ${via}`, { skip: skip.haproxy }, () => twenty(haproxyConsumer(via)))
