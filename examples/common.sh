@@ -150,6 +150,7 @@ serve_and_rotate() {
   start_certferry run
   show wait --timeout 30s || { tail -n 20 "$DIR/$1.log" >&2; return 1; }
   local check=(check "127.0.0.1:$HTTPS_PORT" --server-name web.example.com --ca-file "$DIR/ca/ca.crt" --warn 30s --critical 5s)
+  show status
   show "${check[@]}"
   say 'rotate now, and wait until fresh connections have shown only the new certificate'
   show rotate web --wait

@@ -8,6 +8,6 @@ here=$(cd "$(dirname "$0")" && pwd)
 find_program CADDY_BIN caddy
 find_program ACTIVATE_BIN systemd-socket-activate
 prepare "$here" Caddyfile
-# The socket is there before Caddy, which starts at the first connection.
-start caddy "$ACTIVATE_BIN" -l "127.0.0.1:$HTTPS_PORT" -E HOME "$CADDY_BIN" run --adapter caddyfile --config "$DIR/Caddyfile"
+# The socket is there before Caddy, which starts at the first connection. It keeps a folder in its HOME.
+start caddy env HOME="$DIR" "$ACTIVATE_BIN" -l "127.0.0.1:$HTTPS_PORT" -E HOME "$CADDY_BIN" run --adapter caddyfile --config "$DIR/Caddyfile"
 serve_and_rotate caddy
