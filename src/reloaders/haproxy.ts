@@ -58,8 +58,10 @@ export const haproxy = defineReloader({
       description,
       inspect: async () => {
         const talk = conversation(options, AbortSignal.timeout(options.timeout))
-        if (via === 'master')
-          return `reload HAProxy, ${said(await talk('show proc')).replace(/^.*# workers/, 'workers')}`
+        if (via === 'master') {
+          if (!countsIn(await talk('show proc'))) throw noMaster(options)
+          return `${description}: it answers`
+        }
         const answer = await talk(`show ssl cert ${name}`)
         if (fingerprintIn(answer) === undefined) throw unknown(options, answer)
         return `${description}: it knows this file`
@@ -184,7 +186,7 @@ const said = (answer: string) => quote(answer.trim().replace(/\s+/g, ' ').slice(
 async function reloadMaster(options: Options, { clock }: ReloaderDeps, signal: AbortSignal): Promise<void> {
   const talk = conversation(options, signal)
   const before = countsIn(await talk('show proc'))
-  if (!before) throw new SidecarError('RELOAD_FAILED', `what answers at ${options.socket} is no master of HAProxy`)
+  if (!before) throw noMaster(options)
   // Some versions hang up in the middle of it.
   const answer = await talk('reload').catch(() => '')
   if (/^Success=1/m.test(answer)) return
@@ -199,6 +201,9 @@ async function reloadMaster(options: Options, { clock }: ReloaderDeps, signal: A
     await clock.sleep(SPACING_MS, signal)
   }
 }
+
+const noMaster = ({ socket }: Options) =>
+  new SidecarError('RELOAD_FAILED', `what answers at ${socket} is no master of HAProxy`)
 
 const notReloaded = ({ socket }: Options, why: string) =>
   new SidecarError('RELOAD_FAILED', `HAProxy at ${socket} did not load its configuration: ${why}`)

@@ -105,6 +105,17 @@ describe('the reloader haproxy', { skip }, async () => {
     await until('so it does after another one', async () => (await served(port)) === serial)
   })
 
+  test('a look says whom it would tell, and tells nobody', async () => {
+    const before = await haproxy.ask('show info')
+    const [byRuntime, byMaster] = [
+      { socket: place.socket, file },
+      { socket: place.master, via: 'master' },
+    ]
+    assert.match(await make({ kind: 'haproxy', ...byRuntime }).inspect(), /commit of .*\/tls\.pem: it knows this file$/)
+    assert.match(await make({ kind: 'haproxy', ...byMaster }).inspect(), /reload by its master: it answers$/)
+    assert.equal(/^Pid: .*$/m.exec(await haproxy.ask('show info'))?.[0], /^Pid: .*$/m.exec(before)?.[0])
+  })
+
   test('a configuration that the master cannot load is a refused reload, the old worker goes on', async () => {
     const before = await served(port)
     const config = await readFile(haproxy.configFile, 'utf8')
