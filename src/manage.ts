@@ -31,6 +31,7 @@ export interface Parts {
   readonly clock: Clock
   readonly env: Readonly<Record<string, string | undefined>>
   readonly targets: Targets
+  readonly emit: Emit
 }
 
 /** A certificate of the config with all that serves it. Throws CONFIG_INVALID, such as for a trust file that cannot be used. */
@@ -51,9 +52,17 @@ function naming<T>(what: string, work: () => T): T {
   }
 }
 
-function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: Parts): ManagedCertificate {
+function make(config: CertificateConfig, { vault, clock, env, targets, kubernetes, emit }: Parts): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
-  const source = sources.create(config.source, { vault, key, kubernetes, now: clock.now })
+  const source = sources.create(config.source, {
+    vault,
+    key,
+    kubernetes,
+    now: clock.now,
+    clock,
+    env,
+    warn: (message) => emit('source.warning', { certificate: name, message }),
+  })
   const made = config.outputs.map((options) =>
     outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
   )
@@ -63,6 +72,7 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
   if (remotes.length > 0) kubernetes()
   const expect = trusting(check.trustFile, {
     ...(source.names && { names: source.names }),
+    ...(source.isCommonNameFree && { isCommonNameFree: true }),
     ...(source.algorithm && { algorithm: source.algorithm }),
     minTtlMs: check.minTtl,
     chain: check.chain,

@@ -60,7 +60,12 @@ const RULES: Readonly<Record<string, Rule>> = {
     values: ['core/', 'vault/', 'registry.ts', 'errors.ts', 'plain-file.ts'],
     types: ['clock.ts', 'sources/source.ts'],
   },
-  'sources/': { values: ['core/', 'vault/', 'kubernetes/', 'registry.ts', 'errors.ts'] },
+  // A DNS hook is a command like one that reloads something.
+  'acme/': {
+    values: ['core/', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'reloaders/command.ts'],
+    types: ['clock.ts'],
+  },
+  'sources/': { values: ['core/', 'acme/', 'vault/', 'kubernetes/', 'registry.ts', 'errors.ts'], types: ['clock.ts'] },
   'outputs/': { ...CLUSTER_FAMILY, values: [...CLUSTER_FAMILY.values, 'text/'] },
   'reloaders/': CLUSTER_FAMILY,
   'verifiers/': FAMILY,

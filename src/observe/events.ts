@@ -53,6 +53,7 @@ export interface EventMap {
   'certificate.resumed': { certificate: string; serial: string; notAfter: number; renewAt: number }
   'certificate.issued': { certificate: string; serial: string; notAfter: number; forced: boolean }
   'certificate.written': { certificate: string; serial: string; directories: readonly string[] }
+  'source.warning': { certificate: string; message: string }
   'certificate.published': { certificate: string; serial: string; place: string }
   'certificate.served': { certificate: string; serial: string; notAfter: number }
   'certificate.phase': { certificate: string; from: string; to: string; reason?: string | undefined }
@@ -164,6 +165,7 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   'certificate.resumed': { level: 'info', message: 'certificate on disk is good, nothing issued', audit: false },
   'certificate.issued': { level: 'info', message: 'certificate issued', audit: true },
   'certificate.written': { level: 'info', message: 'certificate written', audit: true },
+  'source.warning': { level: 'warn', message: 'what the source holds was mended', audit: false },
   'certificate.published': { level: 'info', message: 'certificate copied', audit: true },
   'certificate.served': { level: 'info', message: 'certificate proven to be served', audit: true },
   'certificate.phase': {

@@ -467,6 +467,9 @@ describe('a development CA in a Secret', needs, () => {
       kubernetes: () => api,
       key: { algorithm: 'ecdsa-p256' },
       now: Date.now,
+      clock: systemClock,
+      env: {},
+      warn: () => {},
     })
     return { ...made, [Symbol.asyncDispose]: () => api[Symbol.asyncDispose]() }
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
+import { systemClock } from '../../src/clock.ts'
 import { assertUsable, type Bundle } from '../../src/core/bundle.ts'
 import { KEY_ALGORITHMS, type KeyAlgorithm } from '../../src/core/key.ts'
 import { differences, namesOf } from '../../src/core/names.ts'
@@ -24,7 +25,15 @@ export function createSource(
   options: object,
   { algorithm = 'ecdsa-p256', vault = noVault, kubernetes = noCluster }: Partial<Made> = {},
 ): Source {
-  return sources.create(sources.schema.parse(options), { vault, kubernetes, key: { algorithm }, now: Date.now })
+  return sources.create(sources.schema.parse(options), {
+    vault,
+    kubernetes,
+    key: { algorithm },
+    now: Date.now,
+    clock: systemClock,
+    env: process.env,
+    warn: () => {},
+  })
 }
 
 interface Made {
