@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util'
 import type { Client } from 'acme-client'
 import * as z from 'zod'
 import { keyPem } from '../core/bundle.ts'
@@ -49,18 +50,17 @@ export async function openAcme({ directory, caFile, account }: Place, signal: Ab
       throw refusal(`${directory} refuses ${what}`, code, problem, error)
     }
   }
-  const { termsOfServiceAgreed, contact } = account
-  await step(
-    'the account',
-    () =>
-      client.createAccount({
-        ...(termsOfServiceAgreed && { termsOfServiceAgreed }),
-        ...(contact.length > 0 && { contact: [...contact] }),
-      }),
-    'ACME_ACCOUNT',
-  )
+  await step('the account', () => openAccount(client, account), 'ACME_ACCOUNT')
   const held = opened.move()
   return { client, transport, step, [Symbol.asyncDispose]: () => held.disposeAsync() }
+}
+
+/** The account of the key, made where there is none (RFC 8555 §7.3.1), with the contacts of the config. */
+async function openAccount(client: Client, { termsOfServiceAgreed, contact }: Place['account']): Promise<void> {
+  const found = await client.createAccount({ onlyReturnExisting: true }).catch(() => undefined)
+  const wanted = contact.length > 0 ? { contact: [...contact] } : {}
+  if (!found) await client.createAccount({ ...wanted, ...(termsOfServiceAgreed && { termsOfServiceAgreed }) })
+  else if (contact.length > 0 && !isDeepStrictEqual(found.contact, contact)) await client.updateAccount(wanted)
 }
 
 const Sent = z.object({ headers: z.record(z.string(), z.string()).default({}), data: z.unknown().optional() })

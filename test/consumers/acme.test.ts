@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFile, spawn } from 'node:child_process'
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
@@ -10,6 +10,7 @@ import { createUpdates } from '../../src/acme/dns-update.ts'
 import { SidecarError } from '../../src/errors.ts'
 import { createSource } from '../sources/contract.ts'
 import { startBind } from '../support/bind.ts'
+import { createTestCa } from '../support/ca.ts'
 import { commandLine } from '../support/certferry.ts'
 import { keepNoOrphan, logOf } from '../support/child.ts'
 import { component, skipReason } from '../support/components.ts'
@@ -38,7 +39,7 @@ const failure = (promise: Promise<unknown>) =>
   )
 
 describe('Pebble', { skip: await skipReason('pebble', 'pebble-challtestsrv') }, () => {
-  test(`gives ${ORDERS} of ${ORDERS} certificates though it refuses good nonces at random, and looks at each challenge`, async () => {
+  test(`gives ${ORDERS} of ${ORDERS} certificates though it refuses good nonces at random, and looks at each challenge`, async (t) => {
     await using pebble = await startPebble({ env: { PEBBLE_VA_ALWAYS_VALID: '0', PEBBLE_WFE_NONCEREJECT: '5' } })
     const tookMs: number[] = []
     for (let index = 0; index < ORDERS; index += 1) {
@@ -49,7 +50,7 @@ describe('Pebble', { skip: await skipReason('pebble', 'pebble-challtestsrv') }, 
     }
     tookMs.sort((a, b) => a - b)
     const seconds = (at: number) => Math.round(tookMs[Math.floor(at * (tookMs.length - 1))] ?? 0) / 1000
-    console.log(
+    t.diagnostic(
       JSON.stringify({
         server: 'Pebble',
         orders: ORDERS,
@@ -190,10 +191,13 @@ describe('step-ca', { skip: await skipReason('step-ca', 'step') }, () => {
         'admin',
         '--password-file',
         join(folder, 'password'),
-        '--acme',
       ],
       { env },
     )
+    const configFile = join(folder, 'config/ca.json')
+    const config = JSON.parse(await readFile(configFile, 'utf8'))
+    config.authority.provisioners.push({ type: 'ACME', name: 'acme' })
+    await writeFile(configFile, JSON.stringify(config))
     const child = spawn(stepCa, [join(folder, 'config/ca.json'), '--password-file', join(folder, 'password')], {
       env,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -227,7 +231,9 @@ describe('step-ca', { skip: await skipReason('step-ca', 'step') }, () => {
 
 describe("Vault's own ACME directory", { skip: await skipReason('vault') }, () => {
   test('gives a certificate by http-01', async () => {
-    await using vault = await startVault({ tls: true })
+    const ca = await createTestCa({ commonName: 'Vault server' })
+    const { certificatePem, keyPem } = await ca.issue({ commonName: 'localhost', altNames: ['localhost', '127.0.0.1'] })
+    await using vault = await startVault({ tls: { caPem: ca.rootPem, certPem: certificatePem, keyPem } })
     const folder = await mkdtemp(join(tmpdir(), 'certferry-vault-acme-'))
     try {
       await vault.setupPki({ roles: { web: { allow_any_name: true, enforce_hostnames: false, max_ttl: '1h' } } })
