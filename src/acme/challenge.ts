@@ -28,14 +28,9 @@ export interface ResponderDeps {
 
 /** Loads only the kind that is asked for. */
 export async function openResponder(options: ChallengeOptions, deps: ResponderDeps): Promise<Responder> {
-  if (options.kind === 'tls-alpn-01') {
-    const { openTlsAlpn01 } = await import('./tls-alpn-01.ts')
-    return openTlsAlpn01(options.listen)
-  }
-  if (options.kind === 'http-01') {
-    const { openHttp01, openWebroot } = await import('./http-01.ts')
-    return options.listen === undefined ? openWebroot(options.webroot ?? '') : openHttp01(options.listen)
-  }
-  const { openDns01 } = await import('./dns-01.ts')
-  return openDns01(options, deps)
+  const { kind, listen = '', webroot } = options
+  if (kind === 'dns-01') return (await import('./dns-01.ts')).openDns01(options, deps)
+  if (kind === 'tls-alpn-01') return (await import('./tls-alpn-01.ts')).openTlsAlpn01(listen)
+  const { openHttp01, openWebroot } = await import('./http-01.ts')
+  return webroot === undefined ? openHttp01(listen) : openWebroot(webroot)
 }

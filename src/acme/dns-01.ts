@@ -5,8 +5,6 @@ import type { Responder, ResponderDeps, Wanted } from './challenge.ts'
 import { createUpdates } from './dns-update.ts'
 import type { ChallengeOptions, HookOptions } from './options.ts'
 
-type Dns01 = Extract<ChallengeOptions, { kind: 'dns-01' }>
-
 /** Makes and removes a TXT record (RFC 8555 §8.4). */
 interface Records {
   add(name: string, text: string, domain: string, signal: AbortSignal): Promise<void>
@@ -16,7 +14,7 @@ interface Records {
 /** To take a record away, also when all else has to stop, ms. */
 const CLEANUP_MS = 10_000
 
-export function openDns01({ exec, rfc2136, propagation }: Dns01, deps: ResponderDeps): Responder {
+export function openDns01({ exec, rfc2136, propagation }: ChallengeOptions, deps: ResponderDeps): Responder {
   const records = rfc2136 ? createUpdates(rfc2136, readSecret(rfc2136.keyFile)) : hooks(exec, deps)
   return {
     present: async ({ name, proof }, signal) => {

@@ -9,12 +9,15 @@ export const DIRECTORIES = {
   'letsencrypt-staging': 'https://acme-staging-v02.api.letsencrypt.org/directory',
 } as const
 
-const Path = z.string().refine((path) => isAbsolute(path) && !path.includes('\0') && !path.split('/').includes('..'), {
-  error: 'must be an absolute path without ".."',
-})
+const AbsolutePath = z
+  .string()
+  .refine((path) => isAbsolute(path) && !path.includes('\0') && !path.split('/').includes('..'), {
+    error: 'must be an absolute path without ".."',
+  })
 
 const DirectoryUrl = z
   .string()
+  .meta({ examples: ['https://acme.example.com/directory'] })
   .refine((text) => text in DIRECTORIES || isHttps(text), {
     error: `must be ${Object.keys(DIRECTORIES).join(', ')}, or the https URL of a directory`,
   })
@@ -26,27 +29,6 @@ function isHttps(text: string): boolean {
 
 const Argv = z.tuple([z.string().min(1)]).rest(z.string())
 
-const Http01 = z
-  .strictObject({
-    kind: z.literal('http-01'),
-    listen: ListenAddress.optional().describe(
-      'Answers the challenge here while it lasts: port 80 of the name, or an address to which the server there passes /.well-known/acme-challenge/ on',
-    ),
-    webroot: Path.optional().describe(
-      'Instead of listen: the folder that the server at port 80 serves; the answer is put below .well-known/acme-challenge',
-    ),
-  })
-  .refine(({ listen, webroot }) => (listen === undefined) !== (webroot === undefined), {
-    error: 'needs either listen or webroot',
-  })
-
-const TlsAlpn01 = z.strictObject({
-  kind: z.literal('tls-alpn-01'),
-  listen: ListenAddress.describe(
-    'Answers the challenge here while it lasts: what port 443 of the name leads to (RFC 8737)',
-  ),
-})
-
 /** RFC 2136, with TSIG (RFC 8945). */
 const Rfc2136 = z.strictObject({
   server: z
@@ -55,7 +37,7 @@ const Rfc2136 = z.strictObject({
     .describe('The name server that takes updates, host or host:port'),
   zone: z.string().min(1).describe('The zone that is updated, such as example.com'),
   keyName: z.string().min(1).describe('Name of the TSIG key'),
-  keyFile: Path.describe('File with its secret in base64'),
+  keyFile: AbsolutePath.describe('File with its secret in base64'),
   algorithm: z
     .enum(['hmac-sha256', 'hmac-sha384', 'hmac-sha512'])
     .default('hmac-sha256')
@@ -69,17 +51,40 @@ const Hook = z.strictObject({
   timeout: Duration.prefault('2m').describe('For one run of either; then it is killed with all that it started'),
 })
 
-const Dns01 = z
+/** What of the options each kind takes: exactly one of these. */
+const ANSWERED_BY = {
+  'http-01': ['listen', 'webroot'],
+  'tls-alpn-01': ['listen'],
+  'dns-01': ['exec', 'rfc2136'],
+} as const
+const ALL = ['listen', 'webroot', 'exec', 'rfc2136'] as const
+
+const Challenge = z
   .strictObject({
-    kind: z.literal('dns-01'),
-    exec: Hook.optional().describe('Commands that make and remove the TXT record'),
-    rfc2136: Rfc2136.optional().describe('Instead of exec: dynamic updates of the zone'),
+    kind: z
+      .enum(['http-01', 'tls-alpn-01', 'dns-01'])
+      .describe('http-01 answers at port 80, tls-alpn-01 at port 443 of each name, dns-01 by a TXT record'),
+    listen: ListenAddress.optional().describe(
+      'Of http-01 and tls-alpn-01: certferry answers here while the order lasts; what the port leads to, or what the server there passes /.well-known/acme-challenge/ on to',
+    ),
+    webroot: AbsolutePath.optional().describe(
+      'Of http-01, instead of listen: the folder that the server at port 80 serves; the answer is put below .well-known/acme-challenge',
+    ),
+    exec: Hook.optional().describe('Of dns-01: commands that make and remove the TXT record'),
+    rfc2136: Rfc2136.optional().describe('Of dns-01, instead of exec: dynamic updates of the zone'),
     propagation: Duration.optional().describe(
-      'How long to wait between the record and the challenge; not at all unless given',
+      'Of dns-01: how long to wait between the record and the challenge; not at all unless given',
     ),
   })
-  .refine(({ exec, rfc2136 }) => (exec === undefined) !== (rfc2136 === undefined), {
-    error: 'needs either exec or rfc2136',
+  .superRefine((challenge, context) => {
+    const { kind, propagation } = challenge
+    const [wanted, given] = [ANSWERED_BY[kind], ALL.filter((name) => challenge[name] !== undefined)]
+    const refuse = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message })
+    const isWanted = (name: string) => wanted.some((one) => one === name)
+    for (const name of given) if (!isWanted(name)) refuse(name, `has no meaning with ${kind}`)
+    if (given.filter(isWanted).length !== 1)
+      refuse('kind', `${kind} needs ${wanted.length > 1 ? 'either ' : ''}${wanted.join(' or ')}`)
+    if (propagation !== undefined && kind !== 'dns-01') refuse('propagation', `has no meaning with ${kind}`)
   })
 
 export const AcmeOptions = {
@@ -89,10 +94,10 @@ export const AcmeOptions = {
   stagingDirectory: DirectoryUrl.optional().describe(
     'Where certferry once --dry-run rehearses; that of letsencrypt is known',
   ),
-  caFile: Path.optional().describe('PEM file of the CAs of the ACME server itself, where it is a private one'),
+  caFile: AbsolutePath.optional().describe('PEM file of the CAs of the ACME server itself, where it is a private one'),
   account: z
     .strictObject({
-      keyFile: Path.describe(
+      keyFile: AbsolutePath.describe(
         'The key of the account, made at first use (0600) in a folder that is there; one account may serve many certificates',
       ),
       contact: z
@@ -106,13 +111,13 @@ export const AcmeOptions = {
       externalAccountBinding: z
         .strictObject({
           kid: z.string().min(1).describe('Key identifier, from the CA'),
-          hmacKeyFile: Path.describe('File with the HMAC key in base64url, from the CA'),
+          hmacKeyFile: AbsolutePath.describe('File with the HMAC key in base64url, from the CA'),
         })
         .optional()
         .describe('Ties the account to one at the CA (RFC 8555 §7.3.4)'),
     })
     .describe('The account at the CA'),
-  challenge: z.discriminatedUnion('kind', [Http01, TlsAlpn01, Dns01]).describe('How control over the names is shown'),
+  challenge: Challenge.describe('How control over the names is shown'),
   profile: z.string().min(1).optional().describe('Certificate profile of the CA, such as shortlived'),
   preferredChain: z
     .string()
