@@ -143,6 +143,52 @@ export const ERRORS = {
     exit: 69,
     hint: 'Correct source.svid or source.hint, or register that identity for this process.',
   },
+  // Asking an ACME server
+  ACME_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check source.directory, the network path to it, and the status page of the CA.',
+  },
+  ACME_TLS: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check source.caFile: it names the CAs of a private ACME server itself.',
+  },
+  ACME_TIMEOUT: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The CA or its look at the challenge took longer than source.timeout; raise it, or see what the CA says of the order.',
+  },
+  ACME_RATE_LIMITED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The CA sets a limit; it is asked again when it says so. Rehearse with "certferry once --dry-run", which uses its staging directory.',
+  },
+  ACME_ACCOUNT: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check source.account: the key file, termsOfServiceAgreed, contact, and externalAccountBinding where the CA asks for it.',
+  },
+  ACME_ORDER_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The CA refuses these names, this profile or this key; the message has its reason.',
+  },
+  ACME_CHALLENGE_FAILED: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The CA must reach what answers the challenge: port 80 or 443 of each name, or its TXT record. "certferry once --dry-run" tries again at no cost.',
+  },
+  ACME_CHALLENGE_SETUP: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The answer to the challenge could not be put in place; nothing was asked of the CA. See docs/acme.md.',
+  },
+  ACME_HOOK_TIMEOUT: {
+    retry: 'config',
+    exit: 69,
+    hint: 'The DNS hook hung and was killed with all it started; run it by hand, or raise challenge.exec.timeout.',
+  },
   BUDGET_SPENT: {
     retry: 'local',
     exit: 69,

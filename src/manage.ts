@@ -55,15 +55,14 @@ function naming<T>(what: string, work: () => T): T {
   }
 }
 
-function make(config: CertificateConfig, { vault, clock, targets, kubernetes, emit }: Parts): ManagedCertificate {
+function make(config: CertificateConfig, { vault, clock, env, targets, kubernetes, emit }: Parts): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
   const deps: SourceDeps = {
     vault,
     key,
     kubernetes,
-    now: clock.now,
-    random: clock.random,
-    sleep: clock.sleep,
+    clock,
+    env,
     warn: (message) => emit('source.warning', { certificate: name, message }),
   }
   const first = sources.create(config.source, deps)
@@ -75,9 +74,10 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes, em
   const remotes = made.filter(isRemote)
   // Outside a cluster that is an error of the config, and not one of each pass.
   if (remotes.length > 0) kubernetes()
-  const expectOf = ({ names, algorithm }: Source) =>
+  const expectOf = ({ names, isCommonNameFree, algorithm }: Source) =>
     trusting(check.trustFile, {
       ...(names && { names }),
+      ...(isCommonNameFree && { isCommonNameFree }),
       ...(algorithm && { algorithm }),
       minTtlMs: check.minTtl,
       chain: check.chain,

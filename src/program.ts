@@ -48,8 +48,15 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .description('obtain what is missing or due, deliver it, and exit: for an init container or cron')
     .addOption(configOption())
     .addOption(durationOption('--timeout <duration>', 'give up after this long', '2m'))
-    .addHelpText('after', '\nExample:\n  certferry once -c certferry.yaml --timeout 2m')
-    .action(async ({ config, timeout }) => (await import('./commands/once.ts')).once(config, timeout, io))
+    .option('--dry-run', 'obtain for a trial, from the staging directory of an ACME server; write nothing, tell nobody')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  certferry once -c certferry.yaml --timeout 2m\n  certferry once -c certferry.yaml --dry-run',
+    )
+    .action(async ({ config, timeout, dryRun }) => {
+      if (dryRun === true) exit(await (await import('./commands/rehearse.ts')).rehearse(config, timeout, io))
+      else await (await import('./commands/once.ts')).once(config, timeout, io)
+    })
 
   root
     .command('validate')

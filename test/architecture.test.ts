@@ -63,9 +63,15 @@ const RULES: Readonly<Record<string, Rule>> = {
     values: ['core/', 'vault/', 'registry.ts', 'errors.ts', 'plain-file.ts'],
     types: ['clock.ts', 'sources/source.ts'],
   },
+  // A DNS hook is a command like one that reloads something.
+  'acme/': {
+    values: ['core/', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'reloaders/command.ts'],
+    types: ['clock.ts'],
+  },
   'sources/': {
     values: [
       'core/',
+      'acme/',
       'vault/',
       'kubernetes/',
       'registry.ts',
@@ -74,6 +80,7 @@ const RULES: Readonly<Record<string, Rule>> = {
       'abortable.ts',
       'watching.ts',
     ],
+    types: ['clock.ts'],
   },
   'outputs/': { ...CLUSTER_FAMILY, values: [...CLUSTER_FAMILY.values, 'text/'] },
   'reloaders/': CLUSTER_FAMILY,

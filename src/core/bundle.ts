@@ -28,6 +28,8 @@ export interface Bundle extends Content {
 export interface Expectation {
   /** Names asked for; undefined where the source decides. */
   readonly names?: Names
+  /** The subject common name is left to the issuer. */
+  readonly isCommonNameFree?: true
   readonly algorithm?: KeyAlgorithm
   /** Less is refused: it would be renewed without end. */
   readonly minTtlMs: number
@@ -238,9 +240,11 @@ const CLOCK_TOLERANCE_MS = 30_000
 /** What differs between the bundle and what the config asks for now: such a certificate on disk is due. */
 export function configMismatch(
   bundle: Bundle,
-  expect: Pick<Expectation, 'names' | 'algorithm'>,
+  expect: Pick<Expectation, 'names' | 'isCommonNameFree' | 'algorithm'>,
 ): { code: 'NAMES_MISMATCH' | 'POLICY_REJECT'; message: string } | undefined {
-  const found = expect.names ? differences(expect.names, namesOf(bundle.leaf)) : []
+  const got = namesOf(bundle.leaf)
+  const wanted = expect.names && { ...expect.names, ...(expect.isCommonNameFree && { commonName: got.commonName }) }
+  const found = wanted ? differences(wanted, got) : []
   if (found.length > 0) return { code: 'NAMES_MISMATCH', message: found.join('; ') }
   const algorithm = describeKey(bundle.key)
   if (expect.algorithm && algorithm !== expect.algorithm)

@@ -132,15 +132,18 @@ function collectOutput(child: ChildProcess, secrets: readonly Secret[]): () => s
 
 const INHERITED = ['PATH', 'LANG', 'LC_ALL', 'TZ']
 
+/** What every command sees of our own environment. */
+export const inherited = (env: ReloaderDeps['env']): Record<string, string> =>
+  Object.fromEntries(INHERITED.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])))
+
 /** What a command sees: little of our own environment, what the config gives it, and names of what was renewed. */
 export function environment(
   env: ReloaderDeps['env'],
   given: Readonly<Record<string, string>>,
   context: ReloadContext,
 ): Record<string, string> {
-  const inherited = INHERITED.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]]))
   return {
-    ...Object.fromEntries(inherited),
+    ...inherited(env),
     ...given,
     CERTFERRY_CERTIFICATES: context.certificates.join(','),
     CERTFERRY_SERIAL: context.serial,

@@ -34,9 +34,9 @@ export const devCa = defineSource({
   summary:
     'A CA in a local directory or a Secret, for development and tests, and for the webhook of the injector, which only the API server trusts: its key lies beside it, and anybody who trusts it trusts that.',
   options: Options,
-  create: (options, { key: { algorithm }, now, kubernetes }) => {
+  create: (options, { key: { algorithm }, clock, kubernetes }) => {
     const names = namesFrom(options)
-    const { place, open } = homeOf(options, { now, kubernetes })
+    const { place, open } = homeOf(options, { clock, kubernetes })
     const origin = `dev-ca ${place}`
     return {
       origin,
@@ -55,9 +55,9 @@ export const devCa = defineSource({
         signal.throwIfAborted()
         const { issue, chain } = await open(signal)
         const key = await generateKey(algorithm)
-        const certificate = await issue({ names, key, notBefore: now(), ttlMs: options.ttl })
+        const certificate = await issue({ names, key, notBefore: clock.now(), ttlMs: options.ttl })
         signal.throwIfAborted()
-        return toBundle({ certificate, issuers: chain, key, origin, receivedAt: now() })
+        return toBundle({ certificate, issuers: chain, key, origin, receivedAt: clock.now() })
       },
     }
   },
@@ -71,7 +71,7 @@ interface Home {
 /** A Secret is read for each certificate: when another CA is put there, all replicas go over to it. */
 function homeOf(
   { directory = '', secret }: z.output<typeof Options>,
-  { now, kubernetes }: Pick<SourceDeps, 'now' | 'kubernetes'>,
+  { clock: { now }, kubernetes }: Pick<SourceDeps, 'clock' | 'kubernetes'>,
 ): Home {
   if (secret !== undefined) {
     const api = kubernetes()

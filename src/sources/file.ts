@@ -46,7 +46,7 @@ export const file = defineSource({
   summary:
     "A certificate and its key that somebody else writes: cert-manager's mounted Secret, certbot's live/, a copy. A change is a rotation, once the pair fits.",
   options: Options,
-  create: (options, { now, random, sleep, warn }) => {
+  create: (options, { clock: { now, random, sleep }, warn }) => {
     const place = options.certFile ?? options.pkcs12File ?? ''
     const origin = `file ${place}`
     /** What was read last, by the digest of the files: keys need not be parsed each minute. */
@@ -107,7 +107,7 @@ const STEADY_MS = 50
 const TRIES = 10
 
 /** All files as they are at one moment: read until two readings in a row are the same, or INPUT_INCOMPLETE. */
-async function readSteadily(options: Options, sleep: SourceDeps['sleep'], signal: AbortSignal) {
+async function readSteadily(options: Options, sleep: SourceDeps['clock']['sleep'], signal: AbortSignal) {
   const files = filesOf(options)
   let before: string | undefined
   for (let attempt = 0; attempt < TRIES; attempt++) {

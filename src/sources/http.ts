@@ -44,7 +44,7 @@ export const http = defineSource({
   summary:
     'A certificate and its key from an https address, PEM or PKCS#12, asked for again with ETag or If-Modified-Since.',
   options: Options,
-  create: ({ url, passwordFile, poll, ...more }, { now, random, warn }) => {
+  create: ({ url, passwordFile, poll, ...more }, { clock: { now, random }, warn }) => {
     const { origin: server, pathname } = new URL(url)
     const place = `${server}${pathname}`
     const origin = `http ${place}`

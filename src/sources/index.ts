@@ -1,4 +1,5 @@
 import { registry } from '../registry.ts'
+import { acme } from './acme.ts'
 import { devCa } from './dev-ca.ts'
 import { file } from './file.ts'
 import { http } from './http.ts'
@@ -9,4 +10,13 @@ import { vaultKv } from './vault-kv.ts'
 import { vaultPki } from './vault-pki.ts'
 
 /** All kinds of source. */
-export const sources = registry<SourceDeps, Source>(vaultPki, vaultKv, file, http, kubernetesSecret, spiffe, devCa)
+export const sources = registry<SourceDeps, Source>(
+  vaultPki,
+  vaultKv,
+  acme,
+  file,
+  http,
+  kubernetesSecret,
+  spiffe,
+  devCa,
+)

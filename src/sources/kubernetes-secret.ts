@@ -22,7 +22,7 @@ export const kubernetesSecret = defineSource({
       .describe('Has the API server tell of each change at once; takes the verb watch besides get'),
     poll,
   }),
-  create: ({ name, namespace: given, watch, poll }, { kubernetes, now, random, sleep, warn }) => {
+  create: ({ name, namespace: given, watch, poll }, { kubernetes, clock, warn }) => {
     const api = kubernetes()
     const namespace = given ?? api.namespace
     const place = `Secret ${namespace}/${name}`
@@ -43,7 +43,7 @@ export const kubernetesSecret = defineSource({
         throw new SidecarError('INPUT_INCOMPLETE', `${place} lacks tls.crt or tls.key; it has ${there}`)
       }
       try {
-        const read = { origin, receivedAt: now(), options: WORDS }
+        const read = { origin, receivedAt: clock.now(), options: WORDS }
         const bundle = await bundleOf({ certificate, key, issuers, password: undefined }, read)
         warnOfUnrelated(bundle, place, warn)
         last = { version, bundle }
@@ -60,9 +60,9 @@ export const kubernetesSecret = defineSource({
       algorithm: undefined,
       fetch,
       polling: {
-        afterMs: () => jittered(poll, random),
+        afterMs: () => jittered(poll, clock.random),
         look: async (serving, signal) => newerOf(serving, await fetch(signal)),
-        ...(watch && { watch: (ring) => watchSecret(api, watchOf(path, name), ring, { random, sleep, warn }) }),
+        ...(watch && { watch: (ring) => watchSecret(api, watchOf(path, name), ring, { clock, warn }) }),
       },
       examine: async (signal) => {
         const { notAfter, serial } = await fetch(signal)
@@ -106,7 +106,7 @@ function watchSecret(
   api: Kubernetes,
   request: KubernetesRequest,
   ring: () => void,
-  { random, sleep, warn }: Pick<SourceDeps, 'random' | 'sleep' | 'warn'>,
+  { clock: { random, sleep }, warn }: Pick<SourceDeps, 'clock' | 'warn'>,
 ): AsyncDisposable {
   const stop = new AbortController()
   let version: string | undefined

@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.ts'
 import type { Bundle, Expectation } from '../core/bundle.ts'
 import type { Content, Instant } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
@@ -62,6 +63,10 @@ export interface Source extends Origin<Bundle> {
   readonly names: Expectation['names']
   /** Key algorithm that a bundle must have; undefined where the source decides. */
   readonly algorithm: Expectation['algorithm']
+  /** True where the issuer puts what it likes into the subject common name. */
+  readonly isCommonNameFree?: true
+  /** All that `fetch` does, at a place where nothing counts, for a certificate that is thrown away. Resolves with a sentence; throws as `fetch` does, and CONFIG_INVALID where no such place is known. */
+  rehearse?(signal: AbortSignal): Promise<string>
 }
 
 export interface SourceDeps {
@@ -70,11 +75,9 @@ export interface SourceDeps {
   /** Throws CONFIG_INVALID outside a cluster. */
   readonly kubernetes: () => Kubernetes
   readonly key: { readonly algorithm: KeyAlgorithm }
-  readonly now: () => number
-  /** Uniform in [0, 1). */
-  readonly random: () => number
-  /** Resolves after `ms`; rejects with the reason of the signal when that aborts. */
-  readonly sleep: (ms: number, signal: AbortSignal) => Promise<void>
+  readonly clock: Clock
+  /** Variables of this process; commands inherit only a few of them. */
+  readonly env: Readonly<Record<string, string | undefined>>
   /** Tells people of what was mended or left out, in words: it is in the log then, and nothing else follows. */
   readonly warn: (message: string) => void
 }

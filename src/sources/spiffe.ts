@@ -61,7 +61,7 @@ export const spiffe = defineSource({
   kind: 'spiffe',
   summary: 'An X.509-SVID from a SPIFFE Workload API, such as that of a SPIRE agent, which renews it and says so.',
   options: Options,
-  create: (options, { now }) => {
+  create: (options, { clock: { now, random } }) => {
     const { socket, svid, hint, poll } = options
     const wanted = svid ?? (hint === undefined ? undefined : `hint ${hint}`)
     const origin = ['spiffe', nameOf(socket), ...(wanted === undefined ? [] : [wanted])].join(' ')
@@ -84,7 +84,7 @@ export const spiffe = defineSource({
       algorithm: undefined,
       fetch,
       polling: {
-        afterMs: () => jittered(poll, Math.random),
+        afterMs: () => jittered(poll, random),
         look: async (serving, signal) => newerOf(await fetch(signal), serving),
         watch: (ring) =>
           listen(socket, (digest) => {

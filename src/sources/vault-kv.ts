@@ -45,7 +45,7 @@ export const vaultKv = defineSource({
   summary:
     'A certificate and its key that somebody else keeps in a key-value engine of Vault; a new version is a rotation.',
   options: Options,
-  create: ({ vault: name, fields, poll, ...place }, { vault: getVault, now, random }) => {
+  create: ({ vault: name, fields, poll, ...place }, { vault: getVault, clock: { now, random } }) => {
     const { address, secrets } = getVault(name)
     const where = `${place.mount}/${place.path}`
     const origin = `vault-kv ${address} ${where}${place.version === undefined ? '' : ` v${place.version}`}`

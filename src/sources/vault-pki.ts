@@ -36,7 +36,7 @@ export const vaultPki = defineSource({
   kind: 'vault-pki',
   summary: 'Issues from a Vault PKI role: POST {mount}/sign/{role}, or {mount}/issue/{role}.',
   options: Options,
-  create: (options, { vault: getVault, key: { algorithm }, now }) => {
+  create: (options, { vault: getVault, key: { algorithm }, clock: { now } }) => {
     const { mount, role, issuerRef, method } = options
     const vault = getVault(options.vault)
     const names = namesFrom(options)

@@ -466,7 +466,8 @@ describe('a development CA in a Secret', needs, () => {
       vault,
       kubernetes: () => api,
       key: { algorithm: 'ecdsa-p256' },
-      ...systemClock,
+      clock: systemClock,
+      env: {},
       warn: () => {},
     })
     return { ...made, [Symbol.asyncDispose]: () => api[Symbol.asyncDispose]() }

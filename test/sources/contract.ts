@@ -25,8 +25,7 @@ export function createSource(
   options: object,
   { algorithm = 'ecdsa-p256', vault = noVault, kubernetes = noCluster, warn = () => {} }: Partial<Made> = {},
 ): Source {
-  const { now, random, sleep } = systemClock
-  const deps = { vault, kubernetes, key: { algorithm }, now, random, sleep, warn }
+  const deps = { vault, kubernetes, key: { algorithm }, clock: systemClock, env: process.env, warn }
   return sources.create(sources.schema.parse(options), deps)
 }
 

@@ -179,6 +179,13 @@ const COMPONENTS = {
   helm: published('helm', '3.22.0', 'helm.sh/helm/v3/cmd/helm', '2 minutes'),
   kubeconform: published('kubeconform', '0.8.0', 'github.com/yannh/kubeconform/cmd/kubeconform', 'half a minute'),
   'kube-score': published('kube-score', '1.20.0', 'github.com/zegl/kube-score/cmd/kube-score', 'half a minute'),
+  pebble: apt('pebble', 'pebble'),
+  'pebble-challtestsrv': apt('pebble-challtestsrv', 'pebble'),
+  // What Debian has knows no renewal information (RFC 9773).
+  'pebble-ari': published('pebble', '2.8.0', 'github.com/letsencrypt/pebble/v2/cmd/pebble', 'half a minute'),
+  'step-ca': published('step-ca', '0.30.2', 'github.com/smallstep/certificates/cmd/step-ca', 'a minute or two'),
+  step: published('step', '0.21.0', 'github.com/smallstep/cli/cmd/step', 'a minute'),
+  named: apt('named', 'bind9'),
   nginx: apt('nginx', 'nginx-light'),
   haproxy: apt('haproxy', 'haproxy'),
   // The program and its modules, without a service.

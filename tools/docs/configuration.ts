@@ -215,10 +215,11 @@ function typeOf(key: string, shape: Shape, place = ''): string {
   if (shape.type === 'object') return shape.properties ? 'map' : 'map: text'
   const [example] = shape.examples ?? []
   if (typeof example === 'string' && /^\d+[a-z]+$/.test(example)) return 'duration'
+  if (typeof example === 'string' && example.startsWith('https:')) return 'URL'
   if (example === '2/3') return 'fraction'
   if (example === '0600') return 'mode'
   const isName = typeof shape.default === 'string'
-  if (!isName && /(?:file|directory|socket|volumes|seenas)$/i.test(key)) return 'path'
+  if (!isName && /(?:(?<!pro)file|directory|socket|volumes|seenas)$/i.test(key)) return 'path'
   return shape.type === 'number' ? 'number' : 'text'
 }
 

@@ -1,0 +1,73 @@
+import { mkdir, rename, unlink, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
+import { join } from 'node:path'
+import { SidecarError, systemCode } from '../errors.ts'
+import type { Responder } from './challenge.ts'
+import { listenOn } from './listen.ts'
+
+const PREFIX = '/.well-known/acme-challenge/'
+/** RFC 8555 §8.1: base64url, so a name of a file as it is. */
+const TOKEN = /^[\w-]{16,200}$/
+
+/** A server for the time of the order (RFC 8555 §8.3). Says nothing but the answers it was given. */
+export async function openHttp01(listen: string): Promise<Responder> {
+  const proofs = new Map<string, string>()
+  const server = createServer(
+    { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
+    (request, response) => {
+      const { pathname } = new URL(request.url ?? '/', 'http://name')
+      const proof = pathname.startsWith(PREFIX) ? proofs.get(pathname.slice(PREFIX.length)) : undefined
+      response
+        .writeHead(proof === undefined ? 404 : 200, { 'content-type': 'text/plain', connection: 'close' })
+        .end(proof)
+    },
+  )
+  server.maxConnections = 64
+  await listenOn(server, listen)
+  return {
+    present: async ({ token, proof }) => {
+      proofs.set(token, proof)
+    },
+    cleanup: async ({ token }) => {
+      proofs.delete(token)
+      return undefined
+    },
+    [Symbol.asyncDispose]: async () => {
+      server.close()
+      server.closeAllConnections()
+    },
+  }
+}
+
+/** Files for a server that is there already. Readable by all, since that is what they are for. */
+export async function openWebroot(webroot: string): Promise<Responder> {
+  const folder = join(webroot, PREFIX)
+  const pathOf = (token: string) => {
+    if (TOKEN.test(token)) return join(folder, token)
+    throw new SidecarError('BAD_RESPONSE', 'the token of a challenge is no base64url text')
+  }
+  return {
+    present: async ({ token, proof }) => {
+      const path = pathOf(token)
+      try {
+        await mkdir(folder, { recursive: true, mode: 0o755 })
+        await writeFile(`${path}.tmp`, proof, { mode: 0o644, flag: 'wx' })
+        await rename(`${path}.tmp`, path)
+      } catch (cause) {
+        const why = systemCode(cause) ?? String(cause)
+        throw new SidecarError(
+          'ACME_CHALLENGE_SETUP',
+          `the answer to the challenge cannot be written to ${folder} (${why})`,
+          { cause },
+        )
+      }
+    },
+    cleanup: ({ token }) =>
+      unlink(pathOf(token)).then(
+        () => undefined,
+        (error: unknown) =>
+          systemCode(error) === 'ENOENT' ? undefined : `${pathOf(token)} cannot be removed (${systemCode(error)})`,
+      ),
+    [Symbol.asyncDispose]: async () => {},
+  }
+}

@@ -1,0 +1,21 @@
+import type { Server } from 'node:net'
+import { SidecarError, systemCode } from '../errors.ts'
+
+/** Resolves once `server` listens. Throws ACME_CHALLENGE_SETUP where it cannot. */
+export function listenOn(server: Server, address: string): Promise<void> {
+  const host = address.slice(0, address.lastIndexOf(':')).replace(/^\[|\]$/g, '')
+  const port = Number(address.slice(address.lastIndexOf(':') + 1))
+  return new Promise((resolve, reject) => {
+    server.once('error', (cause) => {
+      const why = WHY[systemCode(cause) ?? ''] ?? cause.message
+      reject(new SidecarError('ACME_CHALLENGE_SETUP', `challenge.listen ${address}: ${why}`, { cause }))
+    })
+    server.listen({ host, port }, () => resolve())
+  })
+}
+
+const WHY: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'somebody else listens there; let that server pass the challenge on, or use webroot',
+  EACCES: 'this user may not listen there; ports below 1024 need CAP_NET_BIND_SERVICE',
+  EADDRNOTAVAIL: 'this machine has no such address',
+}

@@ -1,0 +1,162 @@
+import type { Dispatcher } from 'undici'
+import * as z from 'zod'
+import { abortable } from '../abortable.ts'
+import { quote } from '../core/secret.ts'
+import { type ErrorCode, SidecarError, systemCode } from '../errors.ts'
+import { readPlainFile } from '../plain-file.ts'
+
+/** An answer, as acme-client reads it. */
+export interface Answer {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+  /** JSON parsed, or text. */
+  readonly data: unknown
+}
+
+export interface Transport extends AsyncDisposable {
+  /** Throws ACME_UNREACHABLE, ACME_TLS, ACME_RATE_LIMITED, BAD_RESPONSE, or the reason of the signal. */
+  send(
+    url: string,
+    method: string,
+    request: { readonly headers?: Record<string, string>; readonly data?: unknown },
+  ): Promise<Answer>
+}
+
+const CONNECT_MS = 5_000
+/** A CA may take its time with an order. */
+const ANSWER_MS = 30_000
+const MAX_BODY_BYTES = 1024 * 1024
+
+/**
+ * HTTPS to one ACME server, in place of the one acme-client brings: it stops when `signal` aborts, knows private CAs, trusts no
+ * redirect and reads no more than a MiB. Problem documents (RFC 8555 §6.7) of rate limits become errors here; all others are answers.
+ */
+export async function openTransport(caFile: string | undefined, signal: AbortSignal): Promise<Transport> {
+  const { Agent, request } = await import('undici')
+  const agent = new Agent({
+    connect: { timeout: CONNECT_MS, ...(caFile !== undefined && { ca: caOf(caFile) }) },
+    headersTimeout: ANSWER_MS,
+    bodyTimeout: ANSWER_MS,
+    maxResponseSize: MAX_BODY_BYTES,
+  })
+  return {
+    send: async (url, method, { headers = {}, data }) => {
+      try {
+        const sent = request(url, {
+          method: methodOf(method),
+          headers: {
+            'user-agent': 'certferry',
+            ...(data !== undefined && { 'content-type': 'application/jose+json' }),
+            ...headers,
+          },
+          ...(data !== undefined && { body: JSON.stringify(data) }),
+          dispatcher: agent,
+          signal,
+        })
+        return await read(url, await abortable(sent, signal))
+      } catch (error) {
+        signal.throwIfAborted()
+        throw failure(url, error)
+      }
+    },
+    [Symbol.asyncDispose]: () => agent.destroy(),
+  }
+}
+
+function caOf(file: string): Buffer {
+  try {
+    return readPlainFile(file)
+  } catch (cause) {
+    throw new SidecarError(
+      'AUTH_SOURCE',
+      `source.caFile ${file} cannot be read (${systemCode(cause) ?? String(cause)})`,
+      { cause },
+    )
+  }
+}
+
+const methodOf = (method: string): Dispatcher.HttpMethod =>
+  method.toUpperCase() === 'HEAD' ? 'HEAD' : method.toUpperCase() === 'GET' ? 'GET' : 'POST'
+
+async function read(url: string, { statusCode, headers, body }: Dispatcher.ResponseData): Promise<Answer> {
+  const text = await body.text()
+  const flat = Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => [name, Array.isArray(value) ? value.join(', ') : (value ?? '')]),
+  )
+  const isJson = /^application\/(?:\w+\+)?json\b/.test(flat['content-type'] ?? '')
+  const answer = { status: statusCode, headers: flat, data: isJson ? parse(text, url) : text }
+  const problem = problemOf(answer)
+  if (problem?.type === 'rateLimited' || statusCode === 429)
+    throw new SidecarError('ACME_RATE_LIMITED', `${url}: ${problem?.detail ?? 'too many requests'}`, {
+      retryAfterMs: retryAfterOf(flat['retry-after'], Date.now()),
+    })
+  if (statusCode >= 500)
+    throw new SidecarError(
+      'ACME_UNREACHABLE',
+      `${url} answers ${statusCode}: ${problem?.detail ?? 'without a reason'}`,
+      {
+        retryAfterMs: retryAfterOf(flat['retry-after'], Date.now()),
+      },
+    )
+  return answer
+}
+
+function parse(text: string, url: string): unknown {
+  try {
+    return text === '' ? '' : JSON.parse(text)
+  } catch {
+    throw new SidecarError('BAD_RESPONSE', `${url} answers with JSON that does not parse`)
+  }
+}
+
+const Problem = z.object({
+  type: z.string().default('about:blank'),
+  detail: z.string().default(''),
+  subproblems: z
+    .array(
+      z.object({
+        type: z.string().default(''),
+        detail: z.string().default(''),
+        identifier: z.object({ value: z.string() }).optional(),
+      }),
+    )
+    .default([]),
+})
+
+export interface AcmeProblem {
+  /** Without `urn:ietf:params:acme:error:`. */
+  readonly type: string
+  /** One line, with what concerns each name. */
+  readonly detail: string
+}
+
+/** What a problem document (RFC 7807, RFC 8555 §6.7) says; undefined for what is none. */
+export function parseProblem(data: unknown): AcmeProblem | undefined {
+  const found = Problem.safeParse(data).data
+  if (!found || (found.detail === '' && found.type === 'about:blank')) return undefined
+  const parts = found.subproblems.map(
+    ({ detail, identifier }) => `${identifier ? `${identifier.value}: ` : ''}${detail}`,
+  )
+  return {
+    type: found.type.replace(/^urn:ietf:params:acme:error:/, ''),
+    detail: quote([found.detail, ...parts].filter((part) => part !== '').join('; '), 500),
+  }
+}
+
+const problemOf = ({ status, data }: Answer): AcmeProblem | undefined =>
+  status >= 400 ? parseProblem(data) : undefined
+
+/** RFC 9110 §10.2.3: seconds, or a date. In ms. */
+export function retryAfterOf(header: string | undefined, now: number): number | undefined {
+  if (header === undefined || header === '') return undefined
+  const ms = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - now
+  return Number.isFinite(ms) ? Math.max(ms, 0) : undefined
+}
+
+function failure(url: string, error: unknown): SidecarError {
+  if (error instanceof SidecarError) return error
+  const code = systemCode(error) ?? ''
+  const why = error instanceof Error ? quote(error.message, 200) : String(error)
+  const kind: ErrorCode = /CERT|SELF_SIGNED|UNABLE_TO|ALTNAME/.test(code) ? 'ACME_TLS' : 'ACME_UNREACHABLE'
+  return new SidecarError(kind, `${url}: ${why}${code === '' ? '' : ` (${code})`}`, { cause: error })
+}

@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict'
+import { readdir, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { assertUsable, parseCertificates } from '../../src/core/bundle.ts'
+import { namesOf } from '../../src/core/names.ts'
+import { SidecarError } from '../../src/errors.ts'
+import { readPlainFile } from '../../src/plain-file.ts'
+import { createSource } from '../sources/contract.ts'
+import { skipReason } from '../support/components.ts'
+import { type Pebble, startPebble } from '../support/pebble.ts'
+
+const forever = new AbortController().signal
+const skip = await skipReason('pebble', 'pebble-challtestsrv')
+
+/** A hook as people write it: a script that asks the API of the DNS server. */
+const HOOK = `const [, , action] = process.argv
+const { CERTFERRY_ACME_RECORD: record, CERTFERRY_ACME_VALUE: value, CERTFERRY_ACME_ACTION: told } = process.env
+if (told !== action) process.exit(3)
+const body = JSON.stringify(action === 'present' ? { host: record + '.', value } : { host: record + '.' })
+const reply = await fetch(process.argv[3] + (action === 'present' ? '/set-txt' : '/clear-txt'), { method: 'POST', body })
+process.exit(reply.ok ? 0 : 1)
+`
+
+describe('certificates of a real ACME server', { skip }, () => {
+  let pebble: Pebble
+  before(async () => {
+    pebble = await startPebble()
+  })
+  after(() => pebble[Symbol.asyncDispose]())
+
+  const source = (options: object) =>
+    createSource({
+      kind: 'acme',
+      directory: pebble.directory,
+      caFile: pebble.caFile,
+      account: {
+        keyFile: join(pebble.folder, 'account.pem'),
+        termsOfServiceAgreed: true,
+        contact: ['mailto:ops@example.com'],
+      },
+      challenge: { kind: 'http-01', listen: `127.0.0.1:${pebble.httpPort}` },
+      timeout: '30s',
+      ...options,
+    })
+  const usable = (made: ReturnType<typeof source>, bundle: Awaited<ReturnType<typeof made.fetch>>) =>
+    assertUsable(
+      bundle,
+      {
+        ...(made.names && { names: made.names }),
+        isCommonNameFree: true,
+        minTtlMs: 0,
+        chain: 'complete',
+        anchors: parseCertificates(readPlainFile(pebble.rootFile).toString()),
+      },
+      Date.now(),
+    )
+  const hook = async () => {
+    const script = join(pebble.folder, 'hook.mjs')
+    await writeFile(script, HOOK)
+    const call = (action: string) => [process.execPath, script, action, pebble.dnsManagement]
+    return { present: call('present'), cleanup: call('cleanup'), timeout: '10s' }
+  }
+
+  test('are obtained by http-01 from a listener of our own, which is gone afterwards', async () => {
+    const made = source({ commonName: 'a.example.com', altNames: ['b.example.com'] })
+    const bundle = await made.fetch(forever)
+    usable(made, bundle)
+    assert.deepEqual(namesOf(bundle.leaf).dns.toSorted(), ['a.example.com', 'b.example.com'])
+    assert.equal((await stat(join(pebble.folder, 'account.pem'))).mode & 0o777, 0o600)
+    await assert.rejects(fetch(`http://127.0.0.1:${pebble.httpPort}/`), 'nobody listens any more')
+  })
+
+  test('are obtained by http-01 from the folder of a server that is there, and nothing is left in it', async () => {
+    const { createServer } = await import('node:http')
+    const webroot = join(pebble.folder, 'webroot')
+    const server = createServer((request, response) => {
+      try {
+        response.end(readPlainFile(join(webroot, request.url ?? '')))
+      } catch {
+        response.writeHead(404).end()
+      }
+    })
+    await new Promise<void>((resolve) => server.listen(pebble.httpPort, '127.0.0.1', resolve))
+    try {
+      const made = source({ commonName: 'c.example.com', challenge: { kind: 'http-01', webroot } })
+      usable(made, await made.fetch(forever))
+      assert.deepEqual(await readdir(join(webroot, '.well-known/acme-challenge')), [])
+    } finally {
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    }
+  })
+
+  test('are obtained by tls-alpn-01, for addresses as well', async () => {
+    const made = source({
+      commonName: 'd.example.com',
+      altNames: ['127.0.0.1'],
+      challenge: { kind: 'tls-alpn-01', listen: `127.0.0.1:${pebble.tlsPort}` },
+    })
+    const bundle = await made.fetch(forever)
+    usable(made, bundle)
+    assert.deepEqual(namesOf(bundle.leaf).ip, ['127.0.0.1'])
+  })
+
+  test('are obtained by dns-01 with a hook, wildcards too, and the record is taken away', async () => {
+    const made = source({ commonName: '*.e.example.com', challenge: { kind: 'dns-01', exec: await hook() } })
+    const bundle = await made.fetch(forever)
+    usable(made, bundle)
+    assert.deepEqual(namesOf(bundle.leaf).dns, ['*.e.example.com'])
+  })
+
+  test('that cannot be confirmed are refused with the name and the reason of the CA', async () => {
+    const made = source({
+      commonName: 'f.example.com',
+      challenge: { kind: 'http-01', webroot: join(pebble.folder, 'nobody-serves-this') },
+    })
+    const error = await made.fetch(forever).catch((thrown: unknown) => thrown)
+    assert.ok(error instanceof SidecarError)
+    assert.equal(error.code, 'ACME_CHALLENGE_FAILED')
+    assert.match(error.message, /f\.example\.com/)
+    assert.deepEqual(await readdir(join(pebble.folder, 'nobody-serves-this/.well-known/acme-challenge')), [])
+  })
+
+  test('are not waited for where the DNS hook hangs: it is killed, and said so', async () => {
+    const exec = { present: ['sleep', '60'], timeout: '300ms' }
+    const made = source({ commonName: 'g.example.com', challenge: { kind: 'dns-01', exec } })
+    const error = await made.fetch(forever).catch((thrown: unknown) => thrown)
+    assert.ok(error instanceof SidecarError)
+    assert.equal(error.code, 'ACME_HOOK_TIMEOUT')
+    assert.match(error.message, /sleep 60 did not end within 300ms/)
+  })
+
+  test('are given up at once when certferry stops', async () => {
+    const stop = new AbortController()
+    const exec = { present: ['sleep', '60'], timeout: '30s' }
+    const fetching = source({ commonName: 'h.example.com', challenge: { kind: 'dns-01', exec } }).fetch(stop.signal)
+    setTimeout(() => stop.abort(new Error('stopped')), 300)
+    await assert.rejects(fetching, /stopped/)
+  })
+
+  test('need an account that agrees to the terms, and the error says so', async () => {
+    const account = { keyFile: join(pebble.folder, 'other.pem') }
+    const error = await source({ commonName: 'i.example.com', account })
+      .fetch(forever)
+      .catch((thrown: unknown) => thrown)
+    assert.ok(error instanceof SidecarError)
+    assert.equal(error.code, 'ACME_ACCOUNT')
+  })
+
+  test('of a doctor are none: it only looks whether the account is known', async () => {
+    const [finding] = await source({ commonName: 'a.example.com' }).examine(forever)
+    assert.equal(finding?.ok, true)
+  })
+})
