@@ -42,6 +42,7 @@ function begin(watch: 'inotify' | 'polling' | 'off', { poll = '10m', hasFallback
   return {
     input,
     path,
+    output: (name: string) => readFileSync(join(output, name), 'utf8'),
     served: () => readFileSync(join(output, 'tls.crt'), 'utf8'),
     running: run(loadConfig(file, {})),
     put: ({ cert, key, ca: root }: Pair) => {
@@ -175,5 +176,11 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
     const warning = running.events.find(({ name }) => name === 'source.warning')?.event
     assert.ok(warning && 'message' in warning)
     assert.match(warning.message, /tls\.crt holds "CN=Stranger +Intermediate" besides/)
+    // The same certificate, with one root more to trust: another edition.
+    const roots = () => at.output('ca.crt').match(/-----BEGIN CERT/g)?.length
+    assert.equal(roots(), 1)
+    writeFileSync(at.path('ca.crt'), good.ca + stranger.chainPems[1])
+    await until('the other root is delivered', () => roots() === 2)
+    assert.equal(running.loop('web').report?.state.serving?.serial, good.serial)
   })
 })
