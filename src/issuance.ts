@@ -58,7 +58,10 @@ async function withinBudget<C extends Content>(
   signal.throwIfAborted()
   await store.remember({ issuedAt: [...issuedAt, now] })
   try {
-    return await ask()
+    const content = await ask()
+    // What was read costs nothing.
+    if (source.isIssued?.(content) === false) await store.remember({ issuedAt })
+    return content
   } catch (thrown) {
     const error = toSidecarError(thrown)
     // What may have been issued counts, as a crash here does.

@@ -203,7 +203,7 @@ async function pollServing<C extends Content>(pass: Pass<C>, polled: C | undefin
 async function obtain<C extends Content>({ cert, deps, step, signal }: Pass<C>, forced: boolean): Promise<C> {
   await step('preflight', () => cert.store.preflight())
   const bundle = await step('fetch', () => request(cert, { clock: deps.clock, forced }, signal))
-  if (cert.source.issues)
+  if (cert.source.isIssued?.(bundle) ?? cert.source.issues)
     deps.emit('certificate.issued', {
       certificate: cert.name,
       serial: bundle.serial,

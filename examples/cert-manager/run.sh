@@ -7,9 +7,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 export HTTPS_PORT=${HTTPS_PORT:-$(free_port)}
 issue() { sh "$here/issue.sh" "$DIR" "$@" >"$DIR/issue.log" 2>&1 || { cat "$DIR/issue.log" >&2; exit 69; }; }
-serial() { openssl x509 -in "$1/tls.crt" -noout -serial; }
-# Whether what is served, and what the status says, is what cert-manager wrote.
-is_served() { certferry status | grep -q ✓ && [ "$(serial "$DIR/tls")" = "$(serial "$DIR/mounted")" ]; }
+# Whether the status says that what cert-manager wrote is served.
+is_served() {
+  local serial
+  serial=$(openssl x509 -in "$DIR/mounted/tls.crt" -noout -serial)
+  serial=${serial#serial=}
+  certferry status | grep -Eqi "^web +[A-Z]+ +${serial:0:4}.*✓"
+}
 is_refused() { certferry status | grep -q input_incomplete; }
 cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"
 

@@ -351,11 +351,24 @@ function retryDelay(
 export const doubted = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> =>
   state.verification === 'failed' ? state : { ...state, verification: 'pending', ...after(0, times) }
 
-/** The source says that there may be something new: it is looked at now, whatever was to be waited for. */
-export const noticed = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> => ({
-  ...hurried(state, times),
-  ...(state.pollAt !== undefined && { pollAt: times.now, pollElapsed: times.elapsed }),
-})
+/**
+ * The source says that there may be something new: it is looked at now, whatever was to be waited for. Where that failed again and again,
+ * not before some seconds have passed, for what changes all the time and is never good.
+ */
+export function noticed<C extends Content>(state: RotationState<C>, times: Times): RotationState<C> {
+  const { failures, failure, pollAt } = state
+  const apart = Math.min(Math.max(failures - RINGS_FREE, 0) * 1_000, MOST_APART_MS)
+  const pause = Math.min(Math.max((failure?.at ?? times.now) + apart - times.now, 0), apart)
+  const isSooner = isHeldOff(state, { now: times.now + pause, elapsed: times.elapsed + pause })
+  return {
+    ...state,
+    ...(isSooner && after(pause, times)),
+    ...(pollAt !== undefined && { pollAt: times.now, pollElapsed: times.elapsed }),
+  }
+}
+
+const RINGS_FREE = 3
+const MOST_APART_MS = 30_000
 
 /** Someone asked for a try now: backoff is put aside. */
 export const hurried = <C extends Content>(state: RotationState<C>, times: Times): RotationState<C> =>

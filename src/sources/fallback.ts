@@ -34,6 +34,7 @@ export function withFallback(sources: readonly [Source, ...Source[]], deps: Fall
     origin: first.origin,
     alternatives: others.map(({ origin }) => origin),
     issues: sources.some(({ issues }) => issues),
+    isIssued: (bundle) => sources.some(({ origin, issues }) => issues && origin === bundle.origin),
     ttlMs: sources.find(({ ttlMs }) => ttlMs !== undefined)?.ttlMs,
     names: first.names,
     algorithm: first.algorithm,

@@ -17,6 +17,8 @@ export interface Origin<C extends Content> {
   readonly otherwise?: string
   /** True when each fetch makes a new certificate, and so counts against the issue budget. */
   readonly issues: boolean
+  /** Present where not every fetch does: whether this one was made, and not read. */
+  isIssued?(content: C): boolean
   /** Lifetime asked for in ms; undefined where the issuer decides. */
   readonly ttlMs: number | undefined
   /**

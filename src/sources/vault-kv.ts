@@ -7,6 +7,7 @@ import { SidecarError } from '../errors.ts'
 import { jittered, MountPath, poll, SecretPath, vaultName } from '../vault/paths.ts'
 import type { KvSecret } from '../vault/secrets.ts'
 import { defineSource } from './source.ts'
+import { warnOfUnrelated } from './unrelated.ts'
 
 /** As cert-manager, Vault itself, Kubernetes and people call them; the first that is there counts. */
 const USUAL = {
@@ -45,13 +46,17 @@ export const vaultKv = defineSource({
   summary:
     'A certificate and its key that somebody else keeps in a key-value engine of Vault; a new version is a rotation.',
   options: Options,
-  create: ({ vault: name, fields, poll, ...place }, { vault: getVault, clock: { now, random } }) => {
+  create: ({ vault: name, fields, poll, ...place }, { vault: getVault, clock: { now, random }, warn }) => {
     const { address, secrets } = getVault(name)
     const where = `${place.mount}/${place.path}`
     const origin = `vault-kv ${address} ${where}${place.version === undefined ? '' : ` v${place.version}`}`
+    let seen: string | undefined
     const fetch = async (signal: AbortSignal): Promise<Bundle> => {
       const secret = await secrets.readKv(place, signal)
-      return toBundle({ ...(await partsOf(secret, fields, where)), origin, receivedAt: now() })
+      const bundle = toBundle({ ...(await partsOf(secret, fields, where)), origin, receivedAt: now() })
+      if (bundle.fingerprint !== seen) warnOfUnrelated(bundle, where, warn)
+      seen = bundle.fingerprint
+      return bundle
     }
     return {
       origin,

@@ -79,6 +79,12 @@ describe('a variable of the vault CLI', () => {
     assert.deepEqual([value, troubles, warnings], [config, [], []])
   })
 
+  test('fills in the connection of a fallback, too', () => {
+    const certificates = [{ source: { kind: 'file' }, fallback: [{ kind: 'vault-pki' }] }]
+    const { value } = withVaultEnv({ certificates }, { VAULT_ADDR: 'https://a' })
+    assert.deepEqual(value, { certificates, vault: { address: 'https://a' } })
+  })
+
   test('of its API client is known, each of them', () => {
     // The constants of api/client.go of Vault 1.21 that begin with Env.
     const names =

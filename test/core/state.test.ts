@@ -9,6 +9,7 @@ import {
   hurried,
   initialState,
   isHeldOff,
+  noticed,
   type Outcome,
   type Policy,
   phase,
@@ -84,6 +85,26 @@ describe('what is polled', () => {
     assert.equal(look(state, 120_000).kind, 'poll')
     const again = next(state, { kind: 'unchanged', bundle: bundleAt(T0) }, 120_000)
     assert.deepEqual([again.failures, again.failure], [0, undefined])
+  })
+  it('is looked at at once when the source rings, though neither its time nor the end of a backoff has come', () => {
+    const fine = next(delivered(), { kind: 'unchanged', bundle: bundleAt(T0) }, 0)
+    assert.equal(look(noticed(fine, at(1000)), 1000).kind, 'poll')
+    const failing = next(fine, failed('INPUT_INCOMPLETE', 'fetch'), 60_000)
+    assert.equal(look(failing, 60_100).kind, 'wait')
+    assert.equal(look(noticed(failing, at(60_100)), 60_100).kind, 'poll')
+    const nothing = next(empty(), failed('INPUT_MISSING', 'fetch'), 0)
+    assert.equal(look(noticed(nothing, at(10)), 10).kind, 'renew')
+  })
+  it('is not looked at all the time where it rings without end and is never good', () => {
+    let state = next(delivered(), { kind: 'unchanged', bundle: bundleAt(T0) }, 0)
+    let looks = 0
+    for (let ms = 0; ms < 600_000; ms += 500) {
+      state = noticed(state, at(ms))
+      if (look(state, ms).kind !== 'poll') continue
+      looks += 1
+      state = evolve(state, failed('INPUT_INCOMPLETE', 'fetch'), polled, { ...at(ms), random: () => 0.9 })
+    }
+    assert.ok(looks > 20 && looks < 60, `${looks} looks in ten minutes`)
   })
   it('is looked at once it has expired, for a part of it may be good still', () => {
     const state = next(delivered(), { kind: 'unchanged', bundle: bundleAt(T0) }, 0)

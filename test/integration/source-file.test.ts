@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { mkdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { loadConfig } from '../../src/config/config.ts'
+import type { ErrorCode } from '../../src/errors.ts'
 import { createTestCa } from '../support/ca.ts'
 import { mountedSecret } from '../support/mounted.ts'
 import { place, type Running, run } from '../support/sidecar.ts'
@@ -19,7 +21,7 @@ const issue = async () => {
 type Pair = Awaited<ReturnType<typeof issue>>
 
 /** A sidecar with one certificate of source `file`; where `directory` is empty, nothing is there yet. */
-function begin(watch: 'inotify' | 'polling' | 'off', poll = '10m') {
+function begin(watch: 'inotify' | 'polling' | 'off', { poll = '10m', hasFallback = false } = {}) {
   const { folder } = place()
   const [input, output, file] = [join(folder, 'in'), join(folder, 'out'), join(folder, 'c.yaml')]
   mkdirSync(input)
@@ -32,11 +34,15 @@ function begin(watch: 'inotify' | 'polling' | 'off', poll = '10m') {
     watch,
     poll,
   }
-  const certificates = [{ name: 'web', source, outputs: [{ kind: 'pem', directory: output }] }]
+  const devCa = { kind: 'dev-ca', directory: join(folder, 'ca'), commonName: 'web.test' }
+  const outputs = [{ kind: 'pem', directory: output }]
+  const fallback = hasFallback ? [devCa] : []
+  const certificates = [{ name: 'web', source, fallback, check: { minTtl: '1s' }, outputs }]
   writeFileSync(file, JSON.stringify({ certificates }), { mode: 0o600 })
   return {
     input,
     path,
+    output: (name: string) => readFileSync(join(output, name), 'utf8'),
     served: () => readFileSync(join(output, 'tls.crt'), 'utf8'),
     running: run(loadConfig(file, {})),
     put: ({ cert, key, ca: root }: Pair) => {
@@ -99,7 +105,7 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
   }
 
   test('are found by the slow look where nothing is watched', async () => {
-    const at = begin('off', '1s')
+    const at = begin('off', { poll: '1s' })
     await using running = at.running
     for (let count = 0; count < 2; count++) {
       const pair = await issue()
@@ -108,19 +114,73 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
     }
   })
 
-  test('stay the last good ones while what is there is expired, and no storm comes of it', async () => {
+  test('that nobody renews are followed by the fallback before they end', async () => {
+    const at = begin('inotify', { hasFallback: true })
+    const short = await ca.issue({ commonName: 'web.test', notAfter: new Date(Date.now() + 6_000) })
+    at.put({ cert: short.certificatePem, ca: ca.rootPem, key: short.keyPem, serial: short.bundle.serial })
+    await using running = at.running
+    const origin = () => running.loop('web').report?.state.serving?.origin ?? ''
+    await until('one of both is served', () => origin() !== '')
+    if (origin().startsWith('file ')) await until('the other follows', () => origin().startsWith('dev-ca '))
+    const told = running.events.find(({ name }) => name === 'source.fallback')?.event
+    assert.ok(told && 'message' in told && 'origin' in told)
+    assert.match(told.origin, /^dev-ca /)
+    assert.match(told.message, /has nothing newer than certificate \w+, which /)
+    const issued = running.events.filter(({ name }) => name === 'certificate.issued')
+    assert.equal(issued.length, 1, 'what was read from files was not issued')
+  })
+
+  test('stay the last good ones whatever is wrong with what is there, and the next attempt is scheduled', async () => {
+    const at = begin('inotify')
+    await using running = at.running
+    const [good, other] = [await issue(), await issue()]
+    at.put(good)
+    await isServing(running, good)
+    const past = { notBefore: new Date(Date.now() - 7_200_000), notAfter: new Date(Date.now() - 3_600_000) }
+    const old = await ca.issue({ commonName: 'web.test', ...past })
+    const cipher = { type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: 'x' } as const
+    const bad: [ErrorCode, string | Buffer, string][] = [
+      ['CERTIFICATE_EXPIRED', old.certificatePem, old.keyPem],
+      ['KEY_ENCRYPTED', good.cert, createPrivateKey(good.key).export(cipher).toString()],
+      ['INPUT_INVALID', good.cert, good.key + other.key],
+      ['INPUT_INVALID', new X509Certificate(good.cert).raw, good.key],
+      ['INPUT_INCOMPLETE', good.cert, other.key],
+      ['INPUT_INCOMPLETE', good.cert, good.ca],
+    ]
+    for (const [code, cert, key] of bad) {
+      writeFileSync(at.path('tls.crt'), cert)
+      writeFileSync(at.path('tls.key'), key)
+      const state = () => running.loop('web').report?.state ?? assert.fail()
+      await until(`${code} is told`, () => state().failure?.code === code)
+      assert.equal(state().serving?.serial, good.serial)
+      assert.ok(state().nextAt > (state().failure?.at ?? 0))
+      assert.ok(at.served().startsWith(good.cert.slice(0, 200)))
+      at.put(good)
+      await until('all is well again', () => state().failures === 0)
+    }
+  })
+
+  test('whose chain is in the wrong order, with one that does not belong there, are delivered in order, with a warning', async () => {
     const at = begin('inotify')
     await using running = at.running
     const good = await issue()
-    at.put(good)
+    const stranger = await (await createTestCa({ commonName: 'Stranger Root' })).issue({ withIntermediate: true })
+    const [leaf = '', intermediate = ''] = good.cert.match(/-----BEGIN[\s\S]+?-----END CERTIFICATE-----\n?/g) ?? []
+    at.put({ ...good, cert: `${intermediate}\n${stranger.chainPems[0]}\n${leaf}\n` })
     await isServing(running, good)
-    const times = { notBefore: new Date(Date.now() - 7_200_000), notAfter: new Date(Date.now() - 3_600_000) }
-    const old = await ca.issue({ commonName: 'web.test', withIntermediate: true, ...times })
-    at.put({ ...good, cert: old.certificatePem + old.chainPems[0], key: old.keyPem })
-    await until('it is refused', () => failuresOf(running, 'CERTIFICATE_EXPIRED') > 0)
-    const { state } = running.loop('web').report ?? assert.fail()
-    assert.equal(state.serving?.serial, good.serial)
-    assert.ok(state.nextAt > Date.now(), 'the next attempt is scheduled')
-    assert.ok(at.served().startsWith(good.cert.slice(0, 200)))
+    const served = at.served().match(/-----BEGIN[\s\S]+?-----END CERTIFICATE-----/g) ?? []
+    assert.deepEqual(
+      served.map((pem) => new X509Certificate(pem).fingerprint256),
+      [leaf, intermediate].map((pem) => new X509Certificate(pem).fingerprint256),
+    )
+    const warning = running.events.find(({ name }) => name === 'source.warning')?.event
+    assert.ok(warning && 'message' in warning)
+    assert.match(warning.message, /tls\.crt holds "CN=Stranger +Intermediate" besides/)
+    // The same certificate, with one root more to trust: another edition.
+    const roots = () => at.output('ca.crt').match(/-----BEGIN CERT/g)?.length
+    assert.equal(roots(), 1)
+    writeFileSync(at.path('ca.crt'), good.ca + stranger.chainPems[1])
+    await until('the other root is delivered', () => roots() === 2)
+    assert.equal(running.loop('web').report?.state.serving?.serial, good.serial)
   })
 })

@@ -65,6 +65,14 @@ mail    DEGRADED  –           5m       2h ago     api v3, db
   )
 })
 
+test('status names the origin of what came from a fallback', () => {
+  const status = sidecar([active('web', { origin: 'dev-ca /ca', fallback: true })])
+  assert.match(
+    renderStatus(status, { now: NOW, colour: false, width: 80 }),
+    /^web .*\n {4}from a fallback: dev-ca \/ca$/m,
+  )
+})
+
 test('status is a table, with the reason and the hint beneath a certificate in trouble', () => {
   assert.equal(
     renderStatus(all, { now: NOW, colour: false, width: 80 }),

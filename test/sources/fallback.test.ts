@@ -137,6 +137,7 @@ describe('a source with fallbacks', () => {
     assert.deepEqual(looked, ['first'])
     assert.equal(found.renewAt?.(own), emergencyAt(own))
     assert.equal(found.renewAt?.(other), undefined)
+    assert.deepEqual([source.issues, source.isIssued?.(own), source.isIssued?.(other)], [true, false, true])
   })
 
   it('examines every source by its name', async () => {
