@@ -12,7 +12,7 @@ import { openStore } from '../support/store.ts'
 import { makeOutput, makeVolume } from '../support/volume.ts'
 
 /** At least so many swaps show none mixed; where there are some, one comes up long before the most. */
-const SWAPS = { least: 150, most: 3000 }
+const SWAPS = { least: 100, most: 3000 }
 const ca = await createTestCa()
 
 /**

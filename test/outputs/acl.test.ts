@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { before, describe, type TestContext, test } from 'node:test'
 import type { Bundle } from '../../src/core/bundle.ts'
 import { render } from '../../src/outputs/output.ts'
+import { secretOutputs } from '../../src/outputs/secrets.ts'
 import { createTestCa } from '../support/ca.ts'
 import { skipReason } from '../support/components.ts'
 import { openStore } from '../support/store.ts'
@@ -29,6 +30,17 @@ async function inPlace(t: TestContext, layout: string) {
 }
 
 const WANTED = ['user::rw-', 'user:990:r--', 'group::---', 'group:991:r--', 'mask::r--', 'other::---']
+
+test('an output of a secret has one as well', () => {
+  const options = { kind: 'dotenv', directory: '/secrets', file: '.env', acl: ['g:app:r'] }
+  const output = secretOutputs.create(secretOutputs.schema.parse(options), { values: ['db'] })
+  assert.equal(output.isShared, true)
+  const snapshot = { readings: {}, fingerprint: '', serial: '', notBefore: 0, notAfter: 0, receivedAt: 0, origin: '' }
+  assert.deepEqual(
+    output.render(snapshot).map(({ acl }) => acl),
+    [['g:app:r']],
+  )
+})
 
 describe('an ACL of a file', { skip: await skipReason('setfacl') }, () => {
   for (const layout of ['generation', 'flat']) {

@@ -96,6 +96,27 @@ test('ssh writes both halves of the key', () => {
   assert.equal(String(contentOf(output, 'id.pub')), `${sshPublicKey(here().leaf.publicKey)} web\n`)
 })
 
+test('each file has the owner and mode of its own on disk, and gets them back', {
+  skip: process.geteuid?.() !== 0 && 'only root gives files away',
+}, async (t) => {
+  const directory = join(makeVolume(t), 'tls')
+  const output = make({ directory, gid: 7, files: { key: { uid: 990, gid: 991, mode: '0640' } } })
+  const { store } = await openStore(t, [output])
+  await store.apply(render([output], here()))
+  const access = (name: string) => {
+    const { uid, gid, mode } = fs.statSync(join(directory, name))
+    return [uid, gid, mode & 0o777]
+  }
+  const wanted = [
+    [990, 991, 0o640],
+    [0, 7, 0o600],
+  ]
+  assert.deepEqual(['tls.key', 'tls.crt'].map(access), wanted)
+  fs.chownSync(fs.realpathSync(join(directory, 'tls.key')), 0, 0)
+  assert.ok((await store.repair()).some(({ what }) => what === 'owner'))
+  assert.deepEqual(['tls.key', 'tls.crt'].map(access), wanted)
+})
+
 describe('every form', () => {
   const forms = (volume: string): Record<string, unknown>[] => {
     const passwordFile = passwordIn(volume)
