@@ -149,13 +149,18 @@ const unknown = ({ socket, file, name = file }: Options, answer: string) =>
 /** Certificate of the file, and the payload: a blank line would end it, and what follows be run as commands. */
 async function readPem(file: string): Promise<{ payload: Buffer; fingerprint: string }> {
   const pem = await readFile(file).catch((cause: unknown) => {
-    throw new SidecarError('RELOAD_FAILED', `the file for HAProxy, ${file}, cannot be read: ${systemCode(cause)}`, {
-      cause,
-    })
+    throw new SidecarError(
+      'RELOAD_TARGET_MISSING',
+      `the file for HAProxy, ${file}, cannot be read: ${systemCode(cause)}`,
+      {
+        cause,
+      },
+    )
   })
   try {
     const begins = pem.indexOf('-----BEGIN CERTIFICATE-----')
-    if (begins === -1) throw new SidecarError('RELOAD_FAILED', `the file for HAProxy, ${file}, holds no certificate`)
+    if (begins === -1)
+      throw new SidecarError('RELOAD_TARGET_MISSING', `the file for HAProxy, ${file}, holds no certificate`)
     return { payload: withoutBlankLines(pem), fingerprint: sha1Of(pem.subarray(begins)) }
   } finally {
     pem.fill(0)
@@ -203,7 +208,7 @@ async function reloadMaster(options: Options, { clock }: ReloaderDeps, signal: A
 }
 
 const noMaster = ({ socket }: Options) =>
-  new SidecarError('RELOAD_FAILED', `what answers at ${socket} is no master of HAProxy`)
+  new SidecarError('RELOAD_TARGET_MISSING', `what answers at ${socket} is no master of HAProxy`)
 
 const notReloaded = ({ socket }: Options, why: string) =>
   new SidecarError('RELOAD_FAILED', `HAProxy at ${socket} did not load its configuration: ${why}`)

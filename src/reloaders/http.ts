@@ -86,12 +86,13 @@ function reach({ url, socket, timeout }: Options): Promise<void> {
   })
 }
 
+/** Without it nobody is told: that is no refusal. */
 function bodyOf({ bodyFile }: Options, call: string): Buffer | null {
   try {
     return bodyFile === undefined ? null : readPlainFile(bodyFile)
   } catch (cause) {
     const why = systemCode(cause) ?? (cause instanceof Error ? cause.message : String(cause))
-    throw new SidecarError('RELOAD_FAILED', `${call}: its body, ${bodyFile}, cannot be read: ${why}`, { cause })
+    throw new SidecarError('RELOAD_TARGET_MISSING', `${call}: its body, ${bodyFile}, cannot be read: ${why}`, { cause })
   }
 }
 

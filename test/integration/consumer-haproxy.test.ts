@@ -90,7 +90,10 @@ describe('the reloader haproxy', { skip }, async () => {
     await writeFile(file, key + certificate)
   })
 
-  test('a HAProxy that is not there is no refusal', async () => {
+  test('a HAProxy that is not there is no refusal, nor is a file that is none', async () => {
+    await refuses('RELOAD_TARGET_MISSING', /the file for HAProxy, .*\/none\.pem, cannot be read: ENOENT/, {
+      file: file.replace('tls.pem', 'none.pem'),
+    })
     await refuses('RELOAD_TARGET_MISSING', /does not answer "abort ssl cert .*": ENOENT/, { socket: '/nowhere/sock' })
     const nobody = `127.0.0.1:${await freePort()}`
     await refuses('RELOAD_TARGET_MISSING', /ECONNREFUSED/, { socket: nobody })

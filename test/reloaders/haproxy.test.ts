@@ -61,7 +61,7 @@ test('something else than a master is said to be none', async () => {
   await using haproxy = await master({ 'show proc': 'Unknown command\n' })
   await assert.rejects(
     byMaster(haproxy.socket).reload(context, never),
-    failure('RELOAD_FAILED', /is no master of HAProxy/),
+    failure('RELOAD_TARGET_MISSING', /is no master of HAProxy/),
   )
 })
 

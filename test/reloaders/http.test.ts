@@ -65,7 +65,7 @@ test('sends a file as the body, as it is at that time', async () => {
   await rm(bodyFile)
   await assert.rejects(
     reloader.reload(context, never),
-    failure('RELOAD_FAILED', /^POST http:.*\/load: its body, .*\/Caddyfile, cannot be read: ENOENT/),
+    failure('RELOAD_TARGET_MISSING', /^POST http:.*\/load: its body, .*\/Caddyfile, cannot be read: ENOENT/),
   )
   assert.equal(seen.length, 2, 'nothing was sent without it')
 })

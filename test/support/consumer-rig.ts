@@ -98,6 +98,7 @@ export async function runConsumer(consumer: Consumer, options: ConsumerOptions):
   const server = stack.use(await consumer.start(place))
   try {
     await certferry.certificate('web', 'is proven to be served', ({ verified }) => verified === 'verified')
+    const before = certferry.log().length
     await using churn = await startChurn(consumer, place, options)
     const trouble: string[] = []
     for (let done = 0; done < rotations; done += 1) {
@@ -106,7 +107,7 @@ export async function runConsumer(consumer: Consumer, options: ConsumerOptions):
       trouble.push(...reply.results.flatMap((result) => (result.error ? [result.error.message] : [])))
     }
     const seen = await churn.finish()
-    return judge({ consumer: consumer.name, rotations, certferry, first: first ?? '', trouble, seen })
+    return judge({ consumer: consumer.name, rotations, certferry, before, first: first ?? '', trouble, seen })
   } catch (cause) {
     throw new Error(`${consumer.name}: ${String(cause)}\n${await server.log()}`, { cause })
   }
@@ -248,13 +249,15 @@ interface Evidence {
   readonly consumer: string
   readonly rotations: number
   readonly certferry: Certferry
+  /** Lines of its log when the load began: what it could not do before its server was there is no complaint. */
+  readonly before: number
   readonly first: string
   /** What `rotate` answered where it did not succeed. */
   readonly trouble: readonly string[]
   readonly seen: Seen
 }
 
-function judge({ consumer, rotations, certferry, first, trouble, seen }: Evidence): ConsumerRun {
+function judge({ consumer, rotations, certferry, before, first, trouble, seen }: Evidence): ConsumerRun {
   const at = (event: string) =>
     new Map(certferry.log(event).map(({ serial, time }) => [plain(String(serial)), Date.parse(time)]))
   const [written, proven] = [at('certificate.written'), at('certificate.served')]
@@ -269,7 +272,10 @@ function judge({ consumer, rotations, certferry, first, trouble, seen }: Evidenc
     const newer = order.slice(order.indexOf(plain(serial)) + 1).find((one) => openedAt > (proven.get(one) ?? Infinity))
     return newer === undefined ? [] : [`${serial} was still served after ${newer} was proven`]
   })
-  const refused = ['rotation.failed', 'rotation.rolled-back'].flatMap((event) => certferry.log(event))
+  const refused = certferry
+    .log()
+    .slice(before)
+    .filter(({ event }) => event === 'rotation.failed' || event === 'rotation.rolled-back')
   const wrong = [
     ...unknown.map((serial) => `${serial} was served, but never written`),
     ...stale,
