@@ -131,6 +131,55 @@ vault() {
   as_root "$VAULT_BIN" "$@" >/dev/null
 }
 
+# Sets the variable to the first of the programs that is there, unless it is set already. find_program VARIABLE NAME…
+find_program() {
+  local variable=$1 name path
+  shift
+  [ -z "${!variable:-}" ] || return 0
+  for name in "$@"; do
+    path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$name" || true)
+    if [ -n "$path" ]; then printf -v "$variable" %s "$path"; return; fi
+  done
+  echo "$1 is missing: install it, or set $variable" >&2
+  exit 69
+}
+
+# A file of an example, ${NAME} replaced by what is exported under that name; for servers that know no variables.
+fill() {
+  local name script=
+  for name in DIR HTTPS_PORT ADMIN_PORT; do script+="s|\${$name}|${!name}|g;"; done
+  sed "$script" "$1"
+}
+
+# For the examples without Vault: free ports, the files of the example in $DIR, and the first certificate. prepare FOLDER FILE…
+prepare() {
+  local here=$1 file
+  shift
+  export HTTPS_PORT=${HTTPS_PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
+  for file in "$@"; do fill "$here/$file" >"$DIR/$file"; done
+  cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"
+  say 'the first certificate, before the server starts'
+  show validate
+  show once
+}
+
+# The sidecar beside a server that was started: proof, a rotation, proof; then in service.
+serve_and_rotate() {
+  say "$1 at https://127.0.0.1:$HTTPS_PORT, and the sidecar beside it"
+  start_certferry run
+  show wait --timeout 30s || { tail -n 20 "$DIR/$1.log" >&2; return 1; }
+  local check=(check "127.0.0.1:$HTTPS_PORT" --server-name web.example.com --ca-file "$DIR/ca/ca.crt" --warn 30s --critical 5s)
+  show status
+  show "${check[@]}"
+  say 'rotate now, and wait until fresh connections have shown only the new certificate'
+  show rotate web --wait
+  show "${check[@]}"
+  show status
+  say "in service; renewed every minute or so. Ctrl-C ends it, and removes $DIR"
+  echo "curl --cacert $DIR/ca/ca.crt --resolve web.example.com:$HTTPS_PORT:127.0.0.1 https://web.example.com:$HTTPS_PORT"
+  linger
+}
+
 # Until --seconds are over, or Ctrl-C; fails when one of the programs ends before.
 linger() {
   sleep "${seconds:-infinity}" &

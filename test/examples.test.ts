@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { access, glob, readFile } from 'node:fs/promises'
+import { access, glob, readdir, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { after, test } from 'node:test'
@@ -28,6 +28,7 @@ const RUN_ENV = {
   VAULT_ADDR: 'https://127.0.0.1:8200',
   VAULT_CACERT: '/tmp/example/vault-ca.pem',
   NGINX: '/usr/sbin/nginx',
+  APACHE: '/usr/sbin/apache2',
   HTTPS_PORT: '8443',
   ADMIN_PORT: '9443',
   SMTP_PASSWORD: 'vault:v1:AAAA',
@@ -61,6 +62,20 @@ for (const name of ['postgres', 'redis', 'mosquitto', 'nats', 'kafka', 'java', '
     const { outputs, verify } = certificateOf(load(await read(`${name}/certferry.yaml`), RUN_ENV))
     assert.ok(outputs.every(({ directory }) => directory.startsWith('/tmp/example/')))
     assert.equal(verify.length, 1)
+  })
+}
+
+for (const name of ['haproxy', 'envoy', 'traefik', 'apache', 'caddy']) {
+  test(`examples/${name}/certferry.yaml is valid with the variables of run.sh, and proves what it serves`, async () => {
+    const { outputs, verify } = certificateOf(load(await read(`${name}/certferry.yaml`), RUN_ENV))
+    assert.deepEqual(
+      outputs.map(({ directory }) => directory),
+      ['/tmp/example/certs'],
+    )
+    assert.deepEqual(
+      verify.map(({ kind }) => kind),
+      ['tls'],
+    )
   })
 }
 
@@ -209,21 +224,8 @@ test('systemd does not restart certferry for what no restart mends, and lets no 
 
 test('the README of every example is short, and the files that it names are there', async () => {
   const names = await Array.fromAsync(glob('*/README.md', { cwd: examples }))
-  assert.deepEqual(names.map((name) => dirname(name)).sort(), [
-    'exec',
-    'java',
-    'kafka',
-    'kubernetes',
-    'mosquitto',
-    'nats',
-    'nginx',
-    'node-server',
-    'postgres',
-    'prometheus',
-    'redis',
-    'secrets',
-    'systemd',
-  ])
+  const folders = (await readdir(examples, { withFileTypes: true })).filter((entry) => entry.isDirectory())
+  assert.deepEqual(names.map((name) => dirname(name)).sort(), folders.map(({ name }) => name).sort())
   for (const name of names) {
     const text = await read(name)
     assert.ok(text.split('\n').length <= 61, `${name} is longer than 60 lines`)

@@ -26,6 +26,10 @@ const Options = z.strictObject({
     .record(z.string().regex(/^[\w!#$%&'*+.^`|~-]+$/, 'must be a header name'), SecretText)
     .prefault({})
     .meta({ description: 'Headers to send; their values are never printed' }),
+  bodyFile: AbsolutePath.optional().meta({
+    description:
+      'A file to send as the body, such as the configuration that the target is to load again; read anew each time',
+  }),
   expectStatus: z.array(z.int().min(100).max(599)).min(1).optional().meta({
     description: 'Status codes that mean success; by default all from 200 to 299. Redirects are not followed',
   }),
@@ -50,7 +54,8 @@ export const http = defineReloader({
         return `${call}: accepts connections`
       },
       reload: async (_context, signal) => {
-        const answer = await send(options, signal).catch((error: unknown) => {
+        const content = bodyOf(options, call)
+        const answer = await send(options, content, signal).catch((error: unknown) => {
           signal.throwIfAborted()
           return fail(error, call, options.timeout)
         })
@@ -81,8 +86,21 @@ function reach({ url, socket, timeout }: Options): Promise<void> {
   })
 }
 
+function bodyOf({ bodyFile }: Options, call: string): Buffer | null {
+  try {
+    return bodyFile === undefined ? null : readPlainFile(bodyFile)
+  } catch (cause) {
+    const why = systemCode(cause) ?? (cause instanceof Error ? cause.message : String(cause))
+    throw new SidecarError('RELOAD_FAILED', `${call}: its body, ${bodyFile}, cannot be read: ${why}`, { cause })
+  }
+}
+
 /** A connection of its own each time: a kept one may lead to a worker that is shutting down. */
-async function send({ url, method, headers, socket, caFile, timeout }: Options, signal: AbortSignal) {
+async function send(
+  { url, method, headers, socket, caFile, timeout }: Options,
+  body: Buffer | null,
+  signal: AbortSignal,
+) {
   const ca = caFile === undefined ? {} : { ca: readPlainFile(caFile) }
   const [{ default: Agent }, { default: sendRequest }] = await Promise.all([
     import('undici/lib/dispatcher/agent.js'),
@@ -92,7 +110,7 @@ async function send({ url, method, headers, socket, caFile, timeout }: Options, 
   try {
     const limit = AbortSignal.any([signal, AbortSignal.timeout(timeout)])
     const { origin, pathname, search } = new URL(url)
-    const call = { origin, path: `${pathname}${search}`, method, headers: reveal(headers), signal: limit }
+    const call = { origin, path: `${pathname}${search}`, method, headers: reveal(headers), body, signal: limit }
     const answer = await sendRequest.call(agent, call)
     return { status: answer.statusCode, body: await beginningOf(answer.body, Object.values(headers)) }
   } finally {

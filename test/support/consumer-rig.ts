@@ -35,7 +35,7 @@ export interface Place {
 export interface Consumer {
   readonly name: string
   /** The certferry config: a file of `examples/`, such as `haproxy/certferry.yaml`, whose certificate is called `web`, or the text itself. */
-  readonly config: string | { readonly text: (place: Place) => string }
+  readonly config: string | { readonly text: (place: Place) => string | Promise<string> }
   /** Variables besides DIR, HTTPS_PORT and ADMIN_PORT: values, or names of further free ports when `port` is the value. */
   readonly variables?: Readonly<Record<string, string | 'port'>>
   /** Before certferry starts: certificates that other things need, files that it is to find. */
@@ -158,7 +158,7 @@ const fillIn = (text: string, variables: Readonly<Record<string, string>>) =>
 
 /** The config as it is in the example: certferry itself puts the variables in. */
 async function startBeside({ config }: Consumer, place: Place): Promise<Certferry> {
-  const text = typeof config === 'string' ? await exampleFile(config) : config.text(place)
+  const text = typeof config === 'string' ? await exampleFile(config) : await config.text(place)
   const configFile = await place.write('certferry.yaml', text)
   return startCertferry({ configFile, socket: place.path('control.sock'), env: { ...place.variables } })
 }

