@@ -78,6 +78,25 @@ until_works() {
   return 1
 }
 
+# Beside a server that takes its certificate from certferry: the sidecar, a proof, one rotation under proof. Words go to "check".
+accompany() {
+  local look=(check "$@" --server-name localhost --ca-file "$DIR/ca/ca.crt" --warn 10s --critical 5s)
+  start_certferry run
+  show wait --timeout 30s
+  show status
+  show "${look[@]}"
+  say 'rotate now, and wait until fresh connections have shown only the new certificate'
+  show rotate --all --wait
+  show "${look[@]}"
+  show status
+  say "in service, and renewed again and again. Ctrl-C ends it, and removes $DIR"
+}
+
+# The path of a program that not every PATH has, or the package that brings it.
+find_program() {
+  PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$1" || { echo "$1 is missing; on Debian: apt-get install $2" >&2; exit 69; }
+}
+
 free_port() {
   "$node" -e 'require("node:net").createServer().listen(0, "127.0.0.1", function () { console.log(this.address().port); this.close() })'
 }

@@ -1,10 +1,10 @@
 import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import type { Io } from './commands/io.ts'
 import { parseDuration } from './core/units.ts'
-import type { StartTls } from './verifiers/start-tls.ts'
 import { version } from './version.ts'
 
 const DEFAULT_CONFIG = '/etc/certferry/config.yaml'
+const START_TLS = ['postgres', 'nats', 'ldap']
 const MIGRATED = ['vault-agent', 'consul-template', 'spiffe-helper']
 
 /** Sets the exit code of a command that ends with more than done or failed. */
@@ -144,13 +144,7 @@ Exit codes: 0 done · 64 usage · 69 no certificate, or nobody there · 70 defec
     .addOption(durationOption('--critical <duration>', 'critical when less is left', '7d'))
     .option('--server-name <name>', 'name to ask for (SNI) and to expect')
     .option('--ca-file <path>', 'PEM roots to trust, instead of those of the system')
-    .addOption(
-      new Option('--start-tls <protocol>', 'ask hosts for TLS in this protocol first').choices([
-        'postgres',
-        'nats',
-        'ldap',
-      ] satisfies StartTls[]),
-    )
+    .addOption(new Option('--start-tls <protocol>', 'ask hosts for TLS in this protocol first').choices(START_TLS))
     .option('--json', 'for machines')
     .addHelpText(
       'after',

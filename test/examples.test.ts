@@ -33,6 +33,10 @@ const RUN_ENV = {
   HTTPS_PORT: '8443',
   ADMIN_PORT: '9443',
   SMTP_PASSWORD: 'vault:v1:AAAA',
+  PORT: '5432',
+  REDIS_PASSWORD: 'a-test',
+  KAFKA_LIB: '/opt/kafka/libs',
+  ADMIN_LISTENER_PORT: '9095',
 }
 
 /** What the tests look at; the config itself knows the options of a kind only as those of some kind. */
@@ -55,6 +59,14 @@ for (const [name, reloads] of [
     const { outputs, reload, verify } = certificateOf(load(await read(name), RUN_ENV))
     assert.ok(outputs.every(({ directory }) => directory.startsWith('/tmp/example/')))
     assert.equal(reload.length, reloads)
+    assert.equal(verify.length, 1)
+  })
+}
+
+for (const name of ['postgres', 'redis', 'mosquitto', 'nats', 'kafka', 'java', 'prometheus']) {
+  test(`examples/${name}/certferry.yaml is valid with the variables of run.sh, and proves what it serves`, async () => {
+    const { outputs, verify } = certificateOf(load(await read(`${name}/certferry.yaml`), RUN_ENV))
+    assert.ok(outputs.every(({ directory }) => directory.startsWith('/tmp/example/')))
     assert.equal(verify.length, 1)
   })
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -47,9 +48,10 @@ test('R2 waits for a pid file that is just being written', async () => {
 
 test('R2 waits for a target that does not take the signal yet, which would end it', async () => {
   await using folder = await temporaryFolder()
-  // It has a pid file, and catches nothing before it is told to go on.
+  // It has a pid file, and catches nothing before it is told to go on; a shell that starts a command would hold signals up for a moment.
   const go = join(folder.path, 'go')
-  await using target = runShell('/bin/sh', `echo early; until [ -e ${go} ]; do sleep 0.05; done; ${COUNTS_HUPS}`)
+  execFileSync('mkfifo', [go])
+  await using target = runShell('/bin/sh', `echo early; read _ <${go}; ${COUNTS_HUPS}`)
   assert.equal(await target.next(), 'early')
   const pidFile = join(folder.path, 'a.pid')
   await writeFile(pidFile, `${target.pid}\n`)
@@ -65,7 +67,7 @@ test('R2 waits for a target that does not take the signal yet, which would end i
     failure('RELOAD_TARGET_MISSING', /, pid \d+, does not take SIGHUP, or not yet; nothing was signalled$/),
   )
   assert.equal(pauses.length, 9)
-  await writeFile(go, '')
+  await writeFile(go, 'on\n')
   assert.equal(await target.next(), 'ready')
   await make({ kind: 'signal', pidFile }).reload(context, never)
   assert.equal(await target.next(), 'HUP')

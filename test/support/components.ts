@@ -1,7 +1,8 @@
 import { access, constants, glob, stat } from 'node:fs/promises'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { aptInstall, buildPinned, goInstall, pipInstall } from './provide.ts'
+import { fileURLToPath } from 'node:url'
+import { aptInstall, buildPinned, goInstall, mavenFetch, pipInstall } from './provide.ts'
 
 interface Component {
   /** File name of the program. */
@@ -10,6 +11,8 @@ interface Component {
   readonly cachedAs?: string
   /** Only the built one will do: what PATH has may be older, or a wrapper. */
   readonly isPinned?: true
+  /** It is a folder of files that another program runs. */
+  readonly isFolder?: true
   /** A pattern of folders that are looked in before PATH: where Debian keeps what PATH has no, or only a wrapper, of. */
   readonly keptIn?: string
   /** Makes it available; `target` is the path in the cache. */
@@ -204,6 +207,21 @@ const COMPONENTS = {
   keytool: apt('keytool', 'default-jre-headless'),
   setfacl: apt('setfacl', 'acl'),
   slapd: apt('slapd', 'slapd'),
+  'redis-server': apt('redis-server', 'redis-server'),
+  mosquitto: apt('mosquitto', 'mosquitto'),
+  'nats-server': apt('nats-server', 'nats-server'),
+  prometheus: apt('prometheus', 'prometheus'),
+  // The JDK, which runs a source file as well.
+  java: apt('java', 'openjdk-17-jdk-headless'),
+  // Its jars, by Maven (apt-get install maven), for `java -cp`.
+  kafka: {
+    command: 'kafka-4.1.0',
+    cachedAs: 'kafka-4.1.0',
+    isPinned: true,
+    isFolder: true,
+    provide: (target) => mavenFetch(fileURLToPath(new URL('../../examples/kafka/pom.xml', import.meta.url)), target),
+    recipe: 'node tools/components.ts kafka  (fetches it with Maven, 43 MB, once)',
+  },
 } satisfies Record<string, Component>
 
 export type ComponentName = keyof typeof COMPONENTS
@@ -301,11 +319,12 @@ async function resolve(name: ComponentName): Promise<string> {
 }
 
 async function find(name: ComponentName): Promise<string | undefined> {
-  const { command, isPinned, keptIn }: Component = COMPONENTS[name]
+  const { command, isPinned, isFolder, keptIn }: Component = COMPONENTS[name]
+  const isThere = isFolder ? isDirectory : isProgram
   const given = process.env[variableOf(name)]
   if (given === 'none') throw missing(name, `because ${variableOf(name)}=none says to do without`)
   if (given) {
-    if (await isProgram(given)) return given
+    if (await isThere(given)) return given
     throw missing(name, `at ${given}, where ${variableOf(name)} says it is`)
   }
   const folders = isPinned
@@ -318,7 +337,7 @@ async function find(name: ComponentName): Promise<string | undefined> {
         '/sbin',
       ]
   const places = folders.filter((folder) => folder !== '').map((folder) => join(folder, command))
-  for (const path of [...places, cachePath(name)]) if (path && (await isProgram(path))) return path
+  for (const path of [...places, cachePath(name)]) if (path && (await isThere(path))) return path
   return undefined
 }
 
@@ -342,3 +361,9 @@ const isProgram = async (path: string) => {
     return false
   }
 }
+
+const isDirectory = (path: string) =>
+  stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  )

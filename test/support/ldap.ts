@@ -23,15 +23,18 @@ export interface LdapServer extends AsyncDisposable {
   canLogIn(uid: string, password: string): Promise<boolean>
 }
 
-/** A real slapd on a free loopback port, which knows these people by their passwords. Ready when this resolves. */
-export async function startLdap(people: Readonly<Record<string, string>>): Promise<LdapServer> {
+/** A real slapd on a free loopback port, which knows these people by their passwords. Ready when this resolves. `settings` are lines of its config. */
+export async function startLdap(
+  people: Readonly<Record<string, string>>,
+  settings: readonly string[] = [],
+): Promise<LdapServer> {
   const program = await component('slapd')
   const folder = await mkdtemp(join(tmpdir(), 'certferry-ldap-'))
   const address = `ldap://127.0.0.1:${await freePort()}`
   const configFile = join(folder, 'slapd.conf')
   const entriesFile = join(folder, 'entries.ldif')
   await mkdir(join(folder, 'data'))
-  await writeFile(configFile, configOf(folder), { mode: 0o600 })
+  await writeFile(configFile, configOf(folder, settings), { mode: 0o600 })
   await writeFile(entriesFile, entriesOf(people), { mode: 0o600 })
   // slapd itself, by another name, fills a directory that is not served yet.
   await promisify(execFile)(program, ['-T', 'add', '-f', configFile, '-l', entriesFile])
@@ -70,9 +73,10 @@ const PEOPLE = `ou=people,${BASE}`
 const ADMIN = { dn: `cn=admin,${BASE}`, password: 'admin' }
 const SCHEMAS = ['core', 'cosine', 'inetorgperson']
 
-const configOf = (folder: string) =>
+const configOf = (folder: string, settings: readonly string[]) =>
   [
     ...SCHEMAS.map((name) => `include /etc/ldap/schema/${name}.schema`),
+    ...settings,
     'database ldif',
     `suffix "${BASE}"`,
     `rootdn "${ADMIN.dn}"`,

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { access, chmod, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { access, chmod, copyFile, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -43,6 +43,16 @@ export async function goInstall(module: string, target: string): Promise<void> {
     await run('go', ['install', '-v', '-trimpath', '-ldflags=-s -w', module], { env }, packageCounter(track))
     const program = basename(module.replace(/@.*/, ''))
     await rename(join(folder, program), join(folder, basename(target)))
+  })
+}
+
+/** Fetches what the dependencies of a Maven project are, as a folder of jars. */
+export async function mavenFetch(pom: string, target: string): Promise<void> {
+  await intoCache(target, `fetching ${basename(target)} by Maven`, async (folder, track) => {
+    // Maven writes beside the project file.
+    await copyFile(pom, join(folder, 'pom.xml'))
+    const goal = ['dependency:copy-dependencies', `-DoutputDirectory=${join(folder, basename(target))}`]
+    await run('mvn', ['-q', '-B', '-f', join(folder, 'pom.xml'), ...goal], { env: process.env }, track)
   })
 }
 

@@ -1,0 +1,10 @@
+import { test } from 'node:test'
+import { skipReason } from '../support/components.ts'
+import { postgresConsumer } from '../support/consumer-postgres.ts'
+import { assertConsumer } from '../support/consumer-rig.ts'
+
+const skip = await skipReason('postgres')
+
+test('PostgreSQL takes twenty certificates by SIGHUP while clients connect', { skip }, () =>
+  assertConsumer(postgresConsumer(), { rotations: 20 }),
+)
