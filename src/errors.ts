@@ -189,6 +189,27 @@ export const ERRORS = {
     exit: 69,
     hint: 'The DNS hook hung and was killed with all it started; run it by hand, or raise challenge.exec.timeout.',
   },
+  // Trust and revocation
+  TRUST_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check trust.anchors: each must name a CA certificate that is valid now.',
+  },
+  TRUST_PENDING: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The certificate waits until peers trust its CA: see the trust that the message names; nothing is issued again.',
+  },
+  CRL_INVALID: {
+    retry: 'config',
+    exit: 69,
+    hint: 'Check trust.crls: a list must be signed by a CA of this trust, not have ended, and not be older than the one in service.',
+  },
+  CRL_UNREACHABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check the address in trust.crls and the network path; the list in service holds until its next update.',
+  },
   BUDGET_SPENT: {
     retry: 'local',
     exit: 69,

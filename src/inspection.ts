@@ -69,7 +69,7 @@ export function createInspection<C extends Content>(
     const { serving } = state
     if (cert.verifiers.length === 0 || !serving) return state
     const wasDown = sighting?.up === false
-    const seen = await Promise.all(cert.verifiers.map((verifier) => verifier.probe(signal)))
+    const seen = await Promise.all(cert.verifiers.map((verifier) => verifier.probe(signal, serving)))
     const isGood = (served: Served) => served.up && served.fingerprint === serving.fingerprint
     // Of several targets the one that is wrong is worth telling of.
     const worst = seen.find((served) => served.up && !isGood(served)) ?? seen.find((served) => !served.up) ?? seen[0]

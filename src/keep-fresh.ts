@@ -165,7 +165,12 @@ const worthKeeping = <C extends Content>(
 })
 
 /** Failures of the check that time brings, not the config; the loop knows them by the clock. */
-const BY_TIME: ReadonlySet<ErrorCode> = new Set(['CERTIFICATE_EXPIRED', 'NOT_YET_VALID', 'TTL_TOO_SHORT'])
+const BY_TIME: ReadonlySet<ErrorCode> = new Set([
+  'CERTIFICATE_EXPIRED',
+  'NOT_YET_VALID',
+  'TTL_TOO_SHORT',
+  'TRUST_PENDING',
+])
 
 /** Why this bundle is not what the config asks for now: another issuer, other names, another key, an untrusted chain. */
 export function mismatchOf<C extends Content>(

@@ -2,6 +2,7 @@ import type { Clock } from './clock.ts'
 import type { Bundle } from './core/bundle.ts'
 import type { Content } from './core/content.ts'
 import type { Snapshot } from './core/snapshot.ts'
+import type { TrustSet } from './core/trust.ts'
 import { SidecarError, toSidecarError } from './errors.ts'
 import { keepFresh, type LoopRequest } from './keep-fresh.ts'
 import type { Emit } from './observe/events.ts'
@@ -22,7 +23,7 @@ export interface Loop<C extends Content = Bundle> {
 }
 
 /** Of either kind. */
-export type AnyLoop = Loop | Loop<Snapshot>
+export type AnyLoop = Loop | Loop<Snapshot> | Loop<TrustSet>
 
 export interface LoopParts<C extends Content = Bundle> {
   readonly clock: Clock

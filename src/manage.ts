@@ -1,9 +1,11 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Clock } from './clock.ts'
-import type { CertificateConfig, SecretConfig } from './config/config.ts'
+import type { CertificateConfig, SecretConfig, TrustConfig } from './config/config.ts'
 import { assertUsable, type Bundle, type Expectation, parseCertificates } from './core/bundle.ts'
 import type { KeyAlgorithm } from './core/key.ts'
 import type { Snapshot } from './core/snapshot.ts'
+import type { RotationState } from './core/state.ts'
+import { chainsTo, type TrustSet } from './core/trust.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
@@ -13,6 +15,8 @@ import { createMemoryStore } from './outputs/memory-store.ts'
 import { isRemote, type Output, writesFiles } from './outputs/output.ts'
 import { readingsFile } from './outputs/readings-file.ts'
 import { secretOutputs } from './outputs/secrets.ts'
+import { trustOutputs } from './outputs/trust.ts'
+import { trustFile } from './outputs/trust-file.ts'
 import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
@@ -21,10 +25,13 @@ import type { Managed, ManagedCertificate } from './rotation.ts'
 import { withFallback } from './sources/fallback.ts'
 import { sources } from './sources/index.ts'
 import type { Source, SourceDeps } from './sources/source.ts'
+import { anchors, lists } from './trust/index.ts'
+import { assertTrustworthy, createTrustSource } from './trust/trust-source.ts'
 import { values } from './values/index.ts'
 import { createSecretSource } from './values/secret-source.ts'
 import type { Vault } from './vault/client.ts'
 import { verifiers } from './verifiers/index.ts'
+import { trustVerifiers } from './verifiers/trust.ts'
 
 export interface Parts {
   /** The connection of that name, or the one that has none. Throws CONFIG_INVALID where there is no such. */
@@ -35,11 +42,27 @@ export interface Parts {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly targets: Targets
   readonly emit: Emit
+  /** What certificates of this config show, or are about to. */
+  readonly inService: () => readonly Bundle[]
+  /** How it stands with the trust of that name; undefined for those who only look. */
+  readonly trusted: (name: string) => Trusted | undefined
+}
+
+/** A trust, as those see it who wait for it. */
+export interface Trusted {
+  readonly name: string
+  /** undefined until its store has been looked at. */
+  readonly state: RotationState<TrustSet> | undefined
+  readonly spreadMs: number
 }
 
 /** A certificate of the config with all that serves it. Throws CONFIG_INVALID, such as for a trust file that cannot be used. */
 export const manage = (config: CertificateConfig, parts: Parts): ManagedCertificate =>
   naming(`certificate "${config.name}"`, () => make(config, parts))
+
+/** A trust of the config with all that goes by it. Throws CONFIG_INVALID. */
+export const manageTrust = (config: TrustConfig, parts: Parts): Managed<TrustSet> =>
+  naming(`trust "${config.name}"`, () => makeTrust(config, parts))
 
 /** A secret of the config with all that serves it. Throws CONFIG_INVALID. */
 export const manageSecret = (config: SecretConfig, parts: Parts): Managed<Snapshot> =>
@@ -55,7 +78,10 @@ function naming<T>(what: string, work: () => T): T {
   }
 }
 
-function make(config: CertificateConfig, { vault, clock, env, targets, kubernetes, emit }: Parts): ManagedCertificate {
+function make(
+  config: CertificateConfig,
+  { vault, clock, env, targets, kubernetes, emit, trusted }: Parts,
+): ManagedCertificate {
   const { name, key, renew, check, startupGrace } = config
   const deps: SourceDeps = {
     vault,
@@ -84,7 +110,11 @@ function make(config: CertificateConfig, { vault, clock, env, targets, kubernete
       serverAuth: config.verify.length > 0,
     })
   const [expect, expected] = [expectOf(first), new Map(others.map((one) => [one.origin, expectOf(one)]))]
-  const isUsable = (bundle: Bundle, at: number) => assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
+  const isUsable = (bundle: Bundle, at: number) => {
+    assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
+    const trust = config.trust === undefined ? undefined : trusted(config.trust)
+    if (trust) assertTrusted(bundle, trust, clock.now())
+  }
   const source = withFallback([first, ...others], {
     now: clock.now,
     assertUsable: isUsable,
@@ -115,6 +145,58 @@ function assertForms(name: string, files: readonly Output[], algorithm: KeyAlgor
     const why = misfit?.(algorithm)
     if (why) throw new SidecarError('CONFIG_INVALID', `certificate "${name}", output in ${directory}: ${why}`)
   }
+}
+
+function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit }: Parts): Managed<TrustSet> {
+  const { name } = config
+  const files = config.outputs.map((options) => trustOutputs.create(options, undefined))
+  const isUsed = (anchor: X509Certificate) => inService().some((bundle) => chainsTo(bundle, anchor))
+  const warned = new Set<string>()
+  const warnOfEnds = ({ anchors: all }: TrustSet, now: number) => {
+    for (const { certificate, retiredAt } of all) {
+      const notAfter = certificate.validToDate.getTime()
+      if (retiredAt !== undefined || notAfter - now > config.warnBefore || warned.has(certificate.fingerprint256))
+        continue
+      warned.add(certificate.fingerprint256)
+      emit('trust.ca-expiring', { trust: name, subject: certificate.subject.replaceAll('\n', ', '), notAfter })
+    }
+  }
+  const deps = { vault, clock }
+  return {
+    name,
+    source: createTrustSource({
+      name,
+      anchors: config.anchors.map((options) => anchors.create(options, deps)),
+      lists: config.crls.map((options) => lists.create(options, deps)),
+      pollMs: config.poll,
+      keepMs: config.keep,
+      isUsed,
+      clock,
+    }),
+    assertUsable: (set, now) => {
+      assertTrustworthy(set, now)
+      warnOfEnds(set, now)
+    },
+    renewal: { jitter: 0 },
+    outputs: files,
+    remotes: [],
+    store: createStoreOf(trustFile, { certificate: name, outputs: files, now: clock.now }),
+    reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
+    verifiers: config.verify.map((options) => trustVerifiers.create(options, { clock })),
+    startupGraceMs: config.startupGrace,
+  }
+}
+
+/** Refuses for now what peers do not trust yet: its CA must be in force, and that long enough. Throws TRUST_PENDING. */
+function assertTrusted(bundle: Bundle, { name: trust, state, spreadMs }: Trusted, now: number): void {
+  const pending = (why: string, retryAfterMs?: number) =>
+    new SidecarError('TRUST_PENDING', `certificate ${bundle.serial} waits: ${why}`, { retryAfterMs })
+  const anchor = state?.serving?.anchors.find(({ certificate }) => chainsTo(bundle, certificate))
+  if (!anchor) throw pending(`its CA is not in trust "${trust}" yet`)
+  if (state?.verification !== 'verified' && state?.verification !== 'none')
+    throw pending(`trust "${trust}" is not proven to be in force`)
+  const leftMs = anchor.since + spreadMs - now
+  if (leftMs > 0) throw pending(`its CA is in trust "${trust}" for a moment only`, leftMs)
 }
 
 function makeSecret({ name, outputs: wanted, ...config }: SecretConfig, { vault, clock, targets }: Parts) {

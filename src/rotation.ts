@@ -108,10 +108,13 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
     return { kind: 'served', bundle, verified: cert.verifiers.length > 0, targetUp: pass.targetUp }
   } catch (thrown) {
     const error = asError(thrown, cert.name, signal)
-    const inHand = error.code === 'NOT_YET_VALID' || stage() !== 'check' ? pass.inHand : undefined
+    const inHand = WORTH_KEEPING.has(error.code) || stage() !== 'check' ? pass.inHand : undefined
     return { kind: 'failed', error, stage: stage(), inHand, onDisk: pass.onDisk, targetUp: pass.targetUp }
   }
 }
+
+/** What time will mend, of what was refused by the check. */
+const WORTH_KEEPING: ReadonlySet<ErrorCode> = new Set(['NOT_YET_VALID', 'TRUST_PENDING'])
 
 /** What ended a pass; being stopped in the middle of it is no defect. */
 function asError(thrown: unknown, certificate: string, signal: AbortSignal): SidecarError {
@@ -226,11 +229,11 @@ async function test<C extends Content>(
 /** Reload and verify; goes back when the target refuses. */
 async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Change<C>): Promise<void> {
   const { cert, deps, step } = pass
-  const before = await look(pass)
+  const before = await look(pass, bundle)
   try {
     await convince(pass, bundle, before)
   } catch (thrown) {
-    const error = await unlessDown(pass, toSidecarError(thrown), before)
+    const error = await unlessDown(pass, toSidecarError(thrown), { before, bundle })
     if (wasRefused(error, before) && change.previous && mayGoBack(pass, change.previous))
       await step('rollback', () => goBack(pass, bundle, change.previous, error))
     throw error
@@ -273,8 +276,8 @@ function previousIn(before: readonly Served[], bundle: Content, known: Known): s
 }
 
 /** What every target serves now; seeing one up is remembered. */
-async function look<C extends Content>(pass: Pass<C>): Promise<readonly Served[]> {
-  const seen = await Promise.all(pass.cert.verifiers.map((verifier) => verifier.probe(pass.signal)))
+async function look<C extends Content>(pass: Pass<C>, bundle: C): Promise<readonly Served[]> {
+  const seen = await Promise.all(pass.cert.verifiers.map((verifier) => verifier.probe(pass.signal, bundle)))
   if (seen.some((served) => served.up)) pass.targetUp = true
   return seen
 }
@@ -317,11 +320,11 @@ function wasRefused(error: SidecarError, before: readonly Served[]): boolean {
 async function unlessDown<C extends Content>(
   pass: Pass<C>,
   error: SidecarError,
-  before: readonly Served[],
+  { before, bundle }: { readonly before: readonly Served[]; readonly bundle: C },
 ): Promise<SidecarError> {
   const isTelling = error.code === 'RELOAD_FAILED' || error.code === 'RELOAD_TIMEOUT'
   if (!isTelling || before.length === 0 || before.some(({ up }) => up)) return error
-  const [first, ...others] = await look(pass)
+  const [first, ...others] = await look(pass, bundle)
   if (!first || first.up || others.some(({ up }) => up)) return error
   const name = pass.cert.verifiers[0]?.description
   return new SidecarError('TARGET_DOWN', `${name} does not answer: ${first.why}; ${error.message}`, { cause: error })

@@ -194,7 +194,7 @@ function createControl(sidecar: Sidecar, { emit, load, snapshot, unready }: Cont
 
   async function rotate({ certificates, reason, wait }: RotateRequest, signal: AbortSignal): Promise<RotateReply> {
     const { config } = sidecar
-    const all = [...config.certificates, ...config.secrets].map(({ name }) => name)
+    const all = [...config.certificates, ...config.secrets, ...config.trust].map(({ name }) => name)
     const names = certificates === 'all' ? all : [...new Set(certificates)]
     const rotations = sidecar.rotate(names, reason || 'asked for by hand', signal)
     if (wait) return { results: (await rotations).map(wireResult) }

@@ -1,15 +1,18 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from './clock.ts'
-import type { CertificateConfig, Config, SecretConfig } from './config/config.ts'
+import type { CertificateConfig, Config, SecretConfig, TrustConfig } from './config/config.ts'
+import type { Bundle } from './core/bundle.ts'
 import type { Content } from './core/content.ts'
 import type { Snapshot } from './core/snapshot.ts'
 import type { Outcome } from './core/state.ts'
+import type { TrustSet } from './core/trust.ts'
 import { SidecarError } from './errors.ts'
 import { createKubernetes, type Kubernetes } from './kubernetes/client.ts'
 import { type AnyLoop, type Loop, startLoop } from './loop.ts'
-import { createTargets, manage, manageSecret, type Parts } from './manage.ts'
+import { createTargets, manage, manageSecret, manageTrust, type Parts, type Trusted } from './manage.ts'
 import type { Emit } from './observe/events.ts'
 import { asSecret } from './observe/secret-events.ts'
+import { asTrust } from './observe/trust-events.ts'
 import { writeToken } from './outputs/token-sink.ts'
 import type { Reloader } from './reloaders/reloader.ts'
 import { createScheduler } from './scheduler.ts'
@@ -41,6 +44,7 @@ export interface Sidecar extends AsyncDisposable {
   readonly config: Config
   readonly certificates: readonly Loop[]
   readonly secrets: readonly Loop<Snapshot>[]
+  readonly trust: readonly Loop<TrustSet>[]
   /** Monotonic ms since the scheduler last ticked. */
   sinceTick(): number
   /** Rotates now, outside the issue budget; resolves when every pass has ended. Throws USAGE for an unknown name. */
@@ -73,8 +77,9 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   const ticking = scheduler.run(stop.signal)
   const certificates = new Map<string, Loop>()
   const secrets = new Map<string, Loop<Snapshot>>()
-  const loopOf = (name: string): AnyLoop | undefined => certificates.get(name) ?? secrets.get(name)
-  const allLoops = (): AnyLoop[] => [...certificates.values(), ...secrets.values()]
+  const trust = new Map<string, Loop<TrustSet>>()
+  const loopOf = (name: string): AnyLoop | undefined => certificates.get(name) ?? secrets.get(name) ?? trust.get(name)
+  const allLoops = (): AnyLoop[] => [...certificates.values(), ...secrets.values(), ...trust.values()]
   const cluster = openCluster(initial, deps.env)
   const reloading = { ...deps, kubernetes: cluster.kubernetes }
   const targets = createTargets(reloading)
@@ -101,6 +106,9 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     get secrets() {
       return config.secrets.flatMap(({ name }) => secrets.get(name) ?? [])
     },
+    get trust() {
+      return config.trust.flatMap(({ name }) => trust.get(name) ?? [])
+    },
     sinceTick: scheduler.sinceTick,
     rotate,
     retry: () => {
@@ -123,9 +131,12 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     if (kind === 'certificate') {
       const make = () => manage(config, partsFor(vaults, targets))
       certificates.set(config.name, startLoop(make, { ...parts, emit }))
-    } else {
+    } else if (kind === 'secret') {
       const make = () => manageSecret(config, partsFor(vaults, targets))
       secrets.set(config.name, startLoop(make, { ...parts, emit: asSecret(emit) }))
+    } else {
+      const make = () => manageTrust(config, partsFor(vaults, targets))
+      trust.set(config.name, startLoop(make, { ...parts, emit: asTrust(emit) }))
     }
   }
 
@@ -135,7 +146,7 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     if (unknown.length > 0) {
       throw new SidecarError(
         'USAGE',
-        `no certificate or secret named ${unknown.join(', ')}; there are: ${[...certificates.keys(), ...secrets.keys()].join(', ')}`,
+        `no certificate, secret or trust named ${unknown.join(', ')}; there are: ${[...certificates.keys(), ...secrets.keys(), ...trust.keys()].join(', ')}`,
       )
     }
     return Promise.all(names.map(async (certificate) => ({ certificate, outcome: await rotateOne(certificate) })))
@@ -176,12 +187,13 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     } of [...removed, ...touched]) {
       certificates.delete(name)
       secrets.delete(name)
+      trust.delete(name)
     }
     for (const {
       kind,
       config: { name: certificate },
     } of removed) {
-      const tell = kind === 'secret' ? asSecret(emit) : emit
+      const tell = kind === 'secret' ? asSecret(emit) : kind === 'trust' ? asTrust(emit) : emit
       tell('certificate.removed', { certificate })
     }
     if (isNewVault) await vaults[Symbol.asyncDispose]()
@@ -194,8 +206,20 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     return difference
   }
 
+  function trusted(name: string): Trusted {
+    const spreadMs = config.trust.find((one) => one.name === name)?.spread ?? 0
+    return { name, state: trust.get(name)?.report?.state, spreadMs }
+  }
+
+  /** What certificates here show, or are about to. */
+  function inService(): Bundle[] {
+    return [...certificates.values()].flatMap(({ report }) =>
+      [report?.state.serving, report?.state.pending].filter((one) => one !== undefined),
+    )
+  }
+
   function partsFor({ get }: Vaults, targets: Parts['targets']): Parts {
-    return { ...reloading, targets, vault: get }
+    return { ...reloading, targets, vault: get, inService, trusted }
   }
 }
 
@@ -203,8 +227,11 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
 type Entry =
   | { readonly kind: 'certificate'; readonly config: CertificateConfig }
   | { readonly kind: 'secret'; readonly config: SecretConfig }
+  | { readonly kind: 'trust'; readonly config: TrustConfig }
 
-const entriesOf = ({ certificates, secrets }: Config): Entry[] => [
+// Whom to trust first: certificates may wait for it.
+const entriesOf = ({ certificates, secrets, trust }: Config): Entry[] => [
+  ...trust.map((config): Entry => ({ kind: 'trust', config })),
   ...certificates.map((config): Entry => ({ kind: 'certificate', config })),
   ...secrets.map((config): Entry => ({ kind: 'secret', config })),
 ]
@@ -212,7 +239,11 @@ const entriesOf = ({ certificates, secrets }: Config): Entry[] => [
 const namesOf = (entries: readonly Entry[]) => entries.map(({ config }) => config.name)
 
 const make = (entry: Entry, parts: Parts) =>
-  entry.kind === 'certificate' ? manage(entry.config, parts) : manageSecret(entry.config, parts)
+  entry.kind === 'certificate'
+    ? manage(entry.config, parts)
+    : entry.kind === 'secret'
+      ? manageSecret(entry.config, parts)
+      : manageTrust(entry.config, parts)
 
 type VaultsDeps = Pick<SidecarDeps, 'clock' | 'emit' | 'env'> & Pick<VaultDeps, 'writeToken'>
 

@@ -1,18 +1,19 @@
 import type { Clock, Instant } from './clock.ts'
 import { budgetLeft, countedLifetime, recentIssues } from './core/budget.ts'
-import { endOfIssuers } from './core/bundle.ts'
+import { endOfIssuers, fingerprintOf } from './core/bundle.ts'
 import { NEVER } from './core/content.ts'
 import { namesOf } from './core/names.ts'
 import type { Snapshot } from './core/snapshot.ts'
 import { phase, reasonFor } from './core/state.ts'
+import type { TrustSet } from './core/trust.ts'
 import type { Loop } from './loop.ts'
 import type { Observer } from './observe/events.ts'
-import type { CertificateStatus, SecretStatus, SidecarStatus } from './observe/status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus, TrustStatus } from './observe/status.ts'
 import type { Sidecar } from './sidecar.ts'
 
 /** The whole sidecar at one moment, put together from what the loops published and what events told. */
 export interface Snapshots {
-  take(sidecar: Pick<Sidecar, 'config' | 'certificates' | 'secrets'>): SidecarStatus
+  take(sidecar: Pick<Sidecar, 'config' | 'certificates' | 'secrets' | 'trust'>): SidecarStatus
   /** Learns config reloads and token lifetimes. */
   readonly observe: Observer
 }
@@ -29,13 +30,14 @@ export function createSnapshots(version: string, { now }: Pick<Clock, 'now'>): S
       if (name === 'vault.token' && 'renewable' in event && event.connection === undefined)
         tokenExpiresAt = event.expiresAt ?? null
     },
-    take: ({ config, certificates, secrets }) => ({
+    take: ({ config, certificates, secrets, trust }) => ({
       version,
       startedAt,
       config: { file: config.file, ...reload },
       vault: config.vault ? { address: config.vault.address, tokenExpiresAt } : null,
       certificates: certificates.map((loop) => certificateStatus(loop, now())),
       secrets: secrets.map((loop) => secretStatus(loop, now())),
+      trust: trust.map((loop) => trustStatus(loop, now())),
     }),
   }
 }
@@ -102,6 +104,36 @@ export function secretStatus({ cert, report }: Loop<Snapshot>, now: Instant): Se
     expiresAt: end(serving?.notAfter),
     nextAt: report?.next.kind === 'wait' ? report.next.until : (state?.nextAt ?? null),
     deliveredAt: serving ? (state?.rotatedAt ?? serving.receivedAt) : null,
+    failures: state?.failures ?? 0,
+    directories: [...new Set(cert.outputs.map((output) => output.directory))],
+  }
+}
+
+/** One trust: the same. */
+export function trustStatus({ cert, report }: Loop<TrustSet>, now: Instant): TrustStatus {
+  const state = report?.state
+  const serving = state?.serving
+  return {
+    name: cert.name,
+    phase: state ? phase(state, now) : 'PENDING',
+    reason: (state && reasonFor(state)) ?? null,
+    lastError: state?.failure ?? state?.awaited ?? null,
+    anchors: (serving?.anchors ?? []).map(({ certificate, retiredAt }) => ({
+      subject: certificate.subject.replaceAll('\n', ', '),
+      fingerprint: fingerprintOf(certificate),
+      notAfter: certificate.validToDate.getTime(),
+      retiring: retiredAt !== undefined,
+    })),
+    crls: (serving?.lists ?? []).map(({ issuer, number, nextUpdate, isDelta }) => ({
+      issuer,
+      number: number === undefined ? null : String(number),
+      nextUpdate: nextUpdate === NEVER ? null : nextUpdate,
+      delta: isDelta,
+    })),
+    verified: state?.verification ?? 'pending',
+    notAfter: serving?.notAfter ?? null,
+    nextAt: report?.next.kind === 'wait' ? report.next.until : (state?.nextAt ?? null),
+    publishedAt: serving ? (state?.rotatedAt ?? serving.receivedAt) : null,
     failures: state?.failures ?? 0,
     directories: [...new Set(cert.outputs.map((output) => output.directory))],
   }

@@ -3,6 +3,7 @@ import { loadConfig } from '../config/config.ts'
 import type { Content } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
 import type { Snapshot } from '../core/snapshot.ts'
+import type { TrustSet } from '../core/trust.ts'
 import { formatDuration } from '../core/units.ts'
 import { ERRORS, toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
@@ -35,6 +36,10 @@ export async function doctor(file: string, io: Io): Promise<number> {
   for (const { secret } of idle.secrets) {
     tell.section(secret.name)
     for await (const finding of examineSecret(secret, limit)) tell.finding(finding)
+  }
+  for (const { trust } of idle.trust) {
+    tell.section(trust.name)
+    for await (const finding of examineTrust(trust, limit)) tell.finding(finding)
   }
   return tell.total()
 }
@@ -116,6 +121,12 @@ async function* onlyFailure(work: () => Promise<void>): AsyncGenerator<Finding> 
   } catch (error) {
     yield failed(error)
   }
+}
+
+async function* examineTrust(trust: Managed<TrustSet>, limit: Limit): AsyncGenerator<Finding> {
+  yield* await trust.source.examine(limit()).catch((error: unknown) => [failed(error)])
+  yield* examineVolumes(trust)
+  yield* askReloaders(trust, limit)
 }
 
 async function* examineSecret(secret: Managed<Snapshot>, limit: Limit): AsyncGenerator<Finding> {

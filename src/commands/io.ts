@@ -27,9 +27,16 @@ export const print = (io: Pick<Io, 'stdout'>, text: string): void => {
 /** `1 certificate`, `2 certificates`. */
 export const count = (amount: number, thing: string): string => `${amount} ${thing}${amount === 1 ? '' : 's'}`
 
-/** `2 certificates, 1 secret`. */
-export const counts = ({ certificates, secrets }: Record<'certificates' | 'secrets', readonly unknown[]>): string =>
+/** `2 certificates, 1 secret, 1 trust`. */
+export const counts = ({
+  certificates,
+  secrets,
+  trust,
+}: Record<'certificates' | 'secrets' | 'trust', readonly unknown[]>): string =>
   [
-    ...(certificates.length > 0 || secrets.length === 0 ? [count(certificates.length, 'certificate')] : []),
+    ...(certificates.length > 0 || secrets.length + trust.length === 0
+      ? [count(certificates.length, 'certificate')]
+      : []),
     ...(secrets.length > 0 ? [count(secrets.length, 'secret')] : []),
+    ...(trust.length > 0 ? [count(trust.length, 'trust')] : []),
   ].join(', ')

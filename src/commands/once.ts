@@ -33,7 +33,7 @@ export async function once(file: string, timeoutMs: number, io: Io): Promise<voi
       if (!isSettled(loop) || settled.has(loop.cert.name)) return
       settled.add(loop.cert.name)
       print(io, line(loop, io))
-      if (settled.size === config.certificates.length + config.secrets.length) all.resolve()
+      if (settled.size === config.certificates.length + config.secrets.length + config.trust.length) all.resolve()
     },
   })
   const stopped = Promise.withResolvers<never>()

@@ -14,6 +14,7 @@ import { type RemoteOutput, visibleNames } from '../outputs/output.ts'
 import { peekAs } from '../outputs/peek.ts'
 import { readingsFile } from '../outputs/readings-file.ts'
 import type { Codec } from '../outputs/store.ts'
+import { trustFile } from '../outputs/trust-file.ts'
 import type { Managed } from '../rotation.ts'
 import { type Io, print } from './io.ts'
 
@@ -42,6 +43,7 @@ export async function plan(file: string, { json }: { readonly json: boolean }, i
   const plans = await Promise.all([
     ...idle.certificates.map(({ cert }) => planFor(cert, bundleFile)),
     ...idle.secrets.map(({ secret }) => planFor(secret, readingsFile)),
+    ...idle.trust.map(({ trust }) => planFor(trust, trustFile)),
   ])
   if (json) return print(io, JSON.stringify(plans, null, 2))
   print(io, plans.map((each) => describe(each, io)).join('\n\n'))

@@ -15,7 +15,7 @@ export interface RotateOptions extends SocketOptions {
 /** Asks the running sidecar to rotate now. With `wait` it returns when all are proven to be served, and throws the first failure. */
 export async function rotate(names: readonly string[], options: RotateOptions, io: Io): Promise<void> {
   if (names.length === 0 && !options.all)
-    throw new SidecarError('USAGE', 'give names of certificates or secrets, or --all')
+    throw new SidecarError('USAGE', 'give names of certificates, secrets or trusts, or --all')
   if (names.length > 0 && options.all) throw new SidecarError('USAGE', 'give names or --all, not both')
   const client = connectTo(options, io)
   const timeout = AbortSignal.timeout(options.timeout)

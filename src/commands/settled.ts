@@ -13,13 +13,17 @@ export function isSettled({ report }: AnyLoop): boolean {
 export function whyStopped(
   io: Io,
   timeoutMs: number,
-  { certificates, secrets }: Pick<Sidecar, 'certificates' | 'secrets'>,
+  { certificates, secrets, trust }: Pick<Sidecar, 'certificates' | 'secrets' | 'trust'>,
   settled: ReadonlySet<string>,
 ): SidecarError {
   if (io.signal.aborted) return new SidecarError('TIMED_OUT', 'stopped before all was there')
   const isOpen = ({ cert }: AnyLoop) => !settled.has(cert.name)
-  const open = { certificates: certificates.filter(isOpen), secrets: secrets.filter(isOpen) }
-  const reasons = [...open.certificates, ...open.secrets].map(
+  const open = {
+    certificates: certificates.filter(isOpen),
+    secrets: secrets.filter(isOpen),
+    trust: trust.filter(isOpen),
+  }
+  const reasons = [...open.certificates, ...open.secrets, ...open.trust].map(
     ({ cert, report }) => `\n  ${cert.name}: ${whyOpen(report)}`,
   )
   return new SidecarError(

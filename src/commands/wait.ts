@@ -18,8 +18,8 @@ export async function wait(
   let missing = 'no answer yet'
   while (!signal.aborted) {
     try {
-      const { certificates, secrets } = await client.status(signal)
-      const all = [...certificates, ...secrets]
+      const { certificates, secrets, trust } = await client.status(signal)
+      const all = [...certificates, ...secrets, ...trust]
       assertKnown(names, all)
       const awaited = all.filter(
         ({ name, phase }) => (names.length === 0 || names.includes(name)) && phase !== 'ACTIVE' && phase !== 'DEGRADED',
@@ -28,7 +28,7 @@ export async function wait(
         const wanted = ({ name }: { readonly name: string }) => names.length === 0 || names.includes(name)
         return print(
           io,
-          `ready: ${counts({ certificates: certificates.filter(wanted), secrets: secrets.filter(wanted) })}`,
+          `ready: ${counts({ certificates: certificates.filter(wanted), secrets: secrets.filter(wanted), trust: trust.filter(wanted) })}`,
         )
       }
       missing = awaited
@@ -53,6 +53,6 @@ function assertKnown(names: readonly string[], all: readonly { readonly name: st
   if (unknown.length > 0)
     throw new SidecarError(
       'USAGE',
-      `no certificate or secret named ${unknown.join(', ')}; there are: ${all.map(({ name }) => name).join(', ')}`,
+      `no certificate, secret or trust named ${unknown.join(', ')}; there are: ${all.map(({ name }) => name).join(', ')}`,
     )
 }

@@ -4,7 +4,7 @@ import type { Path } from './problems.ts'
 
 /** A certificate or a secret as far as clashes go. */
 export interface Claim {
-  readonly kind: 'certificate' | 'secret'
+  readonly kind: 'certificate' | 'secret' | 'trust'
   /** Its place in the config. */
   readonly path: Path
   readonly name: string

@@ -5,12 +5,20 @@ import { pemFilesOf } from '../injector/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { writesFiles } from '../outputs/output.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
+import { trustOutputs } from '../outputs/trust.ts'
 import { readPlainFile } from '../plain-file.ts'
 import { type Claim, findClashes } from './clashes.ts'
 import { asksOf, type Env, withVaultEnv } from './environment.ts'
 import { type ConfigDocument, readConfigFile } from './file.ts'
 import { ConfigError, explain, inFileOrder, inWords, isRecord, type Path, type Problem } from './problems.ts'
-import { AbsolutePath, CertificateOptions, ConfigFile, configJsonSchema, SecretOptions } from './schema.ts'
+import {
+  AbsolutePath,
+  CertificateOptions,
+  ConfigFile,
+  configJsonSchema,
+  SecretOptions,
+  TrustOptions,
+} from './schema.ts'
 
 /** A certificate of the config; `identity` changes when anything about it does. */
 export type CertificateConfig = z.output<typeof CertificateOptions> & { readonly identity: string }
@@ -18,13 +26,17 @@ export type CertificateConfig = z.output<typeof CertificateOptions> & { readonly
 /** A secret of the config; `identity` as above. */
 export type SecretConfig = z.output<typeof SecretOptions> & { readonly identity: string }
 
+/** A trust of the config; the same. */
+export type TrustConfig = z.output<typeof TrustOptions> & { readonly identity: string }
+
 /** A whole, valid config, frozen. */
-export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets'> & {
+export type Config = Omit<z.output<typeof ConfigFile>, 'certificates' | 'secrets' | 'trust'> & {
   readonly file: string
   /** What is set in vain, in words. */
   readonly warnings: readonly string[]
   readonly certificates: readonly CertificateConfig[]
   readonly secrets: readonly SecretConfig[]
+  readonly trust: readonly TrustConfig[]
   /** Variables of the environment that `vault` and `vaults` are made of: credentials, often. */
   readonly vaultVariables: readonly string[]
   /** Changes when anything about `vault` or `vaults` does. */
@@ -49,6 +61,7 @@ export function loadConfig(file: string, env: Env): Config {
     warnings,
     certificates: withIdentity(result.data.certificates, raw.certificates),
     secrets: withIdentity(result.data.secrets, raw.secrets).map(withTemplates),
+    trust: withIdentity(result.data.trust, raw.trust),
     vaultVariables: document.variables.flatMap(({ name, path: [top] }) =>
       top === 'vault' || top === 'vaults' ? [name] : [],
     ),
@@ -112,14 +125,17 @@ function crossCheck(
   if (!isRecord(value)) return []
   const certificates = valid?.certificates ?? each(value.certificates, CertificateOptions)
   const secrets = valid?.secrets ?? each(value.secrets, SecretOptions)
+  const trust = valid?.trust ?? each(value.trust, TrustOptions)
   const claims = [
     ...certificates.flatMap((data, index) => (data ? [claimOf(data, index)] : [])),
     ...secrets.flatMap((data, index) => (data ? [secretClaimOf(data, index)] : [])),
+    ...trust.flatMap((data, index) => (data ? [trustClaimOf(data, index)] : [])),
   ]
   const clashes = findClashes(claims, z.array(AbsolutePath).safeParse(value.volumes).data)
   return [
     ...entryTroubles(secrets).map(({ path, message }) => document.problem(path, message)),
     ...sinkTroubles(value, claims).map(({ path, message }) => document.problem(path, message)),
+    ...trustTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...execTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...emptiness(value).map(({ path, message }) => document.problem(path, message)),
     ...injectorTroubles(value, certificates).map((trouble) => document.problem(['injector', 'certificate'], trouble)),
@@ -133,12 +149,12 @@ function crossCheck(
 const each = <T>(raw: unknown, schema: z.ZodType<T>) =>
   (Array.isArray(raw) ? raw : []).map((one) => schema.safeParse(one).data)
 
-function emptiness({ certificates, secrets, exec }: Record<string, unknown>): { path: Path; message: string }[] {
+function emptiness({ certificates, secrets, trust, exec }: Record<string, unknown>): { path: Path; message: string }[] {
   const isEmpty = (list: unknown) => list === undefined || (Array.isArray(list) && list.length === 0)
   // Of a command's environment the variables may say what is wanted.
-  if (!isEmpty(certificates) || !isEmpty(secrets) || exec !== undefined) return []
+  if (!isEmpty(certificates) || !isEmpty(secrets) || !isEmpty(trust) || exec !== undefined) return []
   const path = certificates === undefined && secrets !== undefined ? ['secrets'] : ['certificates']
-  return [{ path, message: 'needs at least one certificate, or one of secrets' }]
+  return [{ path, message: 'needs at least one certificate, or one of secrets or trust' }]
 }
 
 /** What is written under a name must be of a value that the secret has. */
@@ -173,6 +189,23 @@ function sinkTroubles(
     if (!owner) return []
     return [{ path: [...path, 'tokenSink', 'file'], message: `is a file of ${owner.kind} "${owner.name}"` }]
   })
+}
+
+/** A certificate may go by a trust that there is. */
+function trustTroubles({ certificates, trust }: Record<string, unknown>): { path: Path; message: string }[] {
+  const namesOf = (list: unknown) =>
+    (Array.isArray(list) ? list : []).map((one) => (isRecord(one) ? { name: one.name, trust: one.trust } : {}))
+  const known = namesOf(trust).map(({ name }) => name)
+  return namesOf(certificates).flatMap(({ trust: wanted }, index) =>
+    wanted === undefined || known.includes(wanted)
+      ? []
+      : [
+          {
+            path: ['certificates', index, 'trust'],
+            message: `names no trust "${String(wanted)}"; there are: ${known.join(', ') || 'none'}`,
+          },
+        ],
+  )
 }
 
 /** `exec.env` may name what there is. */
@@ -231,6 +264,15 @@ function claimOf({ name, outputs: options }: Certificate, index: number): Claim 
 function secretClaimOf({ name, values, outputs: options }: z.output<typeof SecretOptions>, index: number): Claim {
   const made = options.map((one) => secretOutputs.create(one, { values: Object.keys(values) }))
   return { kind: 'secret', path: ['secrets', index], name, outputs: made }
+}
+
+function trustClaimOf({ name, outputs: options }: z.output<typeof TrustOptions>, index: number): Claim {
+  return {
+    kind: 'trust',
+    path: ['trust', index],
+    name,
+    outputs: options.map((one) => trustOutputs.create(one, undefined)),
+  }
 }
 
 const notNow = (): never => {

@@ -8,12 +8,15 @@ import { InjectorOptions } from '../injector/options.ts'
 import { KubernetesOptions } from '../kubernetes/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
+import { trustOutputs } from '../outputs/trust.ts'
 import { reloaders } from '../reloaders/index.ts'
 import { sources } from '../sources/index.ts'
 import { ExecOptions } from '../supervisor/options.ts'
+import { anchors, lists } from '../trust/index.ts'
 import { values } from '../values/index.ts'
 import { VaultOptions } from '../vault/options.ts'
 import { verifiers } from '../verifiers/index.ts'
+import { trustVerifiers } from '../verifiers/trust.ts'
 
 export const AbsolutePath = z
   .string()
@@ -132,6 +135,9 @@ export const CertificateOptions = z.strictObject({
     .describe('The private key; a new one at each renewal'),
   renew: Renewal.prefault({}).describe('When it is renewed'),
   check: Check.prefault({}).describe('What is refused'),
+  trust: Name.optional().describe(
+    'Name of a trust: a certificate of a CA that is not in force there yet waits until it is',
+  ),
   outputs: z.array(outputs.schema).min(1, 'needs at least one output').describe('The files it becomes'),
   reload: z.array(reloaders.schema).default([]).describe('How the target is told'),
   verify: z
@@ -177,6 +183,31 @@ const Log = z.strictObject({
   format: z.enum(['auto', 'json', 'pretty']).default('auto').describe('auto is pretty on a terminal, JSON elsewhere'),
 })
 
+export const TrustOptions = z.strictObject({
+  name: Name.describe('Names the trust in logs, metrics and commands; no certificate or secret bears it'),
+  anchors: z.array(anchors.schema).min(1, 'needs at least one anchor').describe('Where the CAs come from'),
+  crls: z.array(lists.schema).default([]).describe('Where the revocation lists come from'),
+  poll: Duration.refine((ms) => ms >= 1000, { error: 'must be at least 1s' })
+    .prefault('5m')
+    .describe('How often it is looked at, up to a tenth sooner by chance; lists also when half of their time is over'),
+  keep: Duration.prefault('24h').describe(
+    'How long a CA that is named no more is kept after the last certificate here that chains to it was replaced: longer than certificates elsewhere live',
+  ),
+  spread: Duration.optional().describe(
+    'How long a new CA is in force here before a certificate with this trust may chain to it: time for peers elsewhere to learn of it',
+  ),
+  warnBefore: Duration.prefault('30d').describe('How long before the end of a CA that is told as a warning'),
+  outputs: z.array(trustOutputs.schema).min(1, 'needs at least one output').describe('The files it becomes'),
+  reload: z.array(reloaders.schema).default([]).describe('How the target is told'),
+  verify: z
+    .array(trustVerifiers.schema)
+    .default([])
+    .describe('Proof that it is in force; without one, status says verified: none'),
+  startupGrace: Duration.prefault('2m').describe(
+    'How long a target that was never there is waited for before that counts as trouble',
+  ),
+})
+
 export const ConfigFile = z.strictObject({
   vault: VaultOptions.optional().describe(
     'The Vault server; VAULT_ADDR, VAULT_CACERT, VAULT_NAMESPACE, VAULT_TOKEN and the like fill in what is not given',
@@ -203,6 +234,7 @@ export const ConfigFile = z.strictObject({
   volumes: z.array(AbsolutePath).optional().describe('When given, an output outside these directories is refused'),
   certificates: z.array(CertificateOptions).default([]).describe('Certificates that should exist'),
   secrets: z.array(SecretOptions).default([]).describe('Secrets that should be delivered'),
+  trust: z.array(TrustOptions).default([]).describe('CAs and revocation lists that peers should go by'),
 })
 
 /** JSON Schema of the config file, for editors. */
@@ -215,5 +247,5 @@ export const configJsonSchema = (): object => ({
 /** The same with what no key can say alone. */
 export const printedJsonSchema = (): object => ({
   ...configJsonSchema(),
-  anyOf: [{ required: ['certificates'] }, { required: ['secrets'] }],
+  anyOf: [{ required: ['certificates'] }, { required: ['secrets'] }, { required: ['trust'] }],
 })

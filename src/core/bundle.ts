@@ -179,7 +179,7 @@ function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
       'BAD_RESPONSE',
       `${distinct.length} issuers came with certificate ${serialOf(leaf)}; at most ${MAX_ISSUERS} are read`,
     )
-  const roots = distinct.filter(isSelfSigned)
+  const roots = distinct.filter(isSelfIssued)
   const others = new Set(distinct.filter((one) => !roots.includes(one)))
   const intermediates: X509Certificate[] = []
   for (let current = leaf; !roots.some((root) => isIssuedBy(current, root)); ) {
@@ -206,7 +206,7 @@ function isSignedBy(certificate: X509Certificate, issuer: X509Certificate): bool
   if (isGood) signers.set(certificate, issuer)
   return isGood
 }
-const isSelfSigned = (certificate: X509Certificate) => isIssuedBy(certificate, certificate)
+export const isSelfIssued = (certificate: X509Certificate) => isIssuedBy(certificate, certificate)
 
 /**
  * Refuses a bundle that must not be put into service. Checks, in this order: key match, names, key algorithm, weakness,

@@ -26,6 +26,8 @@ export function createEventMetrics(registry: Registry) {
   const rollbacks = new Counter(options('rollback_total'))
   const deliveries = new Counter(options('secret_delivery_total'))
   const secretRollbacks = new Counter(options('secret_rollback_total'))
+  const publications = new Counter(options('trust_publication_total'))
+  const trustRollbacks = new Counter(options('trust_rollback_total'))
   const tampers = new Counter(options('tamper_total'))
   const probes = new Counter(options('probe_total'))
   const requests = new Histogram(options('vault_request_duration_seconds'))
@@ -48,6 +50,9 @@ export function createEventMetrics(registry: Registry) {
     deliveries.inc({ secret, result: resultOf(!code), reason: code ? reasonOf(code) : '' })
   const handlers: Handlers = {
     'secret.delivered': ({ secret }) => countDelivery(secret),
+    'trust.published': ({ trust }) => publications.inc({ trust, result: resultOf(true), reason: '' }),
+    'trust.failed': ({ trust, code }) => publications.inc({ trust, result: resultOf(false), reason: reasonOf(code) }),
+    'trust.rolled-back': ({ trust }) => trustRollbacks.inc({ trust }),
     'secret.failed': ({ secret, code }) => countDelivery(secret, code),
     'secret.rolled-back': ({ secret }) => secretRollbacks.inc({ secret }),
     'rotation.finished': ({ certificate }) => countRotation(certificate),
@@ -84,18 +89,25 @@ export function createEventMetrics(registry: Registry) {
     async limitTo({
       certificate: certificates,
       secret: secrets,
-    }: Record<'certificate' | 'secret', ReadonlySet<string>>) {
-      // Reloads and files are of both.
-      const all = new Set([...certificates, ...secrets])
+      trust,
+    }: Record<'certificate' | 'secret' | 'trust', ReadonlySet<string>>) {
+      // Reloads and files are of all.
+      const all = new Set([...certificates, ...secrets, ...trust])
       for (const metric of [rotations, issued, fallbacks, rollbacks, probes])
         await limit(metric, 'certificate', certificates)
       for (const metric of [reloadOk, tampers]) await limit(metric, 'certificate', all)
       for (const metric of [deliveries, secretRollbacks]) await limit(metric, 'secret', secrets)
+      for (const metric of [publications, trustRollbacks]) await limit(metric, 'trust', trust)
       // From zero, so that the first increase is seen as one.
       for (const secret of secrets) {
         deliveries.inc({ secret, result: resultOf(true), reason: '' }, 0)
         secretRollbacks.inc({ secret }, 0)
         tampers.inc({ certificate: secret }, 0)
+      }
+      for (const one of trust) {
+        publications.inc({ trust: one, result: resultOf(true), reason: '' }, 0)
+        trustRollbacks.inc({ trust: one }, 0)
+        tampers.inc({ certificate: one }, 0)
       }
       for (const certificate of certificates) {
         rotations.inc({ certificate, result: resultOf(true), reason: '' }, 0)

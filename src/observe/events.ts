@@ -72,6 +72,19 @@ export interface EventMap {
   'secret.rolled-back': { secret: string; versions: string; refused: string }
   'secret.phase': { secret: string; from: string; to: string; reason?: string | undefined }
   'secret.removed': { secret: string }
+  'trust.started': { trust: string; why: string }
+  'trust.written': { trust: string; content: string; directories: readonly string[] }
+  'trust.published': { trust: string; content: string; notAfter: number; durationMs: number }
+  'trust.proven': { trust: string; content: string }
+  'trust.resumed': { trust: string; content: string; notAfter: number }
+  'trust.failed': Failure & { trust: string; stage: Stage; attempt: number; nextAt: number; hint: string }
+  'trust.waiting': Failure & { trust: string; stage: Stage; nextAt: number }
+  'trust.recovered': { trust: string; failures: number }
+  'trust.rolled-back': { trust: string; content: string; refused: string }
+  'trust.phase': { trust: string; from: string; to: string; reason?: string | undefined }
+  'trust.removed': { trust: string }
+  /** A CA that is still named ends soon: leaves cannot outlive it. */
+  'trust.ca-expiring': { trust: string; subject: string; notAfter: number }
   'reload.finished': {
     kind: string
     target: string
@@ -205,6 +218,31 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     audit: false,
   },
   'secret.removed': { level: 'info', message: 'secret no longer delivered, its files stay', audit: true },
+  'trust.started': {
+    level: 'info',
+    message: 'publication of a trust started',
+    audit: false,
+  },
+  'trust.written': { level: 'info', message: 'trust written', audit: true },
+  'trust.published': { level: 'info', message: 'trust published', audit: false },
+  'trust.proven': { level: 'info', message: 'trust proven to be in force', audit: true },
+  'trust.resumed': { level: 'info', message: 'trust on disk is delivered', audit: false },
+  'trust.failed': { level: 'warn', message: 'publication of a trust failed, the last good one stays', audit: true },
+  'trust.waiting': { level: 'info', message: 'trust is in place, waiting for the target', audit: false },
+  'trust.recovered': { level: 'info', message: 'publication of a trust recovered', audit: true },
+  'trust.rolled-back': {
+    level: 'error',
+    message: 'the target refused a trust, the last good one is back',
+    audit: true,
+  },
+  'trust.phase': {
+    level: 'info',
+    escalate: ({ to }) => (to === 'EXPIRED' ? 'error' : undefined),
+    message: 'phase of a trust changed',
+    audit: false,
+  },
+  'trust.removed': { level: 'info', message: 'trust no longer published, its files stay', audit: true },
+  'trust.ca-expiring': { level: 'warn', message: 'a trusted CA ends soon', audit: true },
   'reload.finished': {
     level: 'info',
     escalate: ({ ok }) => (ok ? undefined : 'warn'),

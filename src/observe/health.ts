@@ -1,4 +1,10 @@
-import { type CertificateStatus, type SecretStatus, type SidecarStatus, statusJson } from './status.ts'
+import {
+  type CertificateStatus,
+  type SecretStatus,
+  type SidecarStatus,
+  statusJson,
+  type TrustStatus,
+} from './status.ts'
 
 /** An answer to a probe: 200 or 503, one line for people, and the same with reasons for machines. */
 export interface Health {
@@ -14,11 +20,11 @@ export const liveness = (stuck: string | undefined): Health =>
     : { ok: false, line: `not live: ${stuck}`, detail: { ok: false, reason: stuck } }
 
 /**
- * Ready as soon as every certificate and secret has a valid set on disk, and what this process serves itself can be asked (`unready` says why not).
+ * Ready as soon as every certificate, secret and trust has a valid set on disk, and what this process serves itself can be asked (`unready` says why not).
  * Never waits for the target, which may start only afterwards.
  */
-export function readiness({ certificates, secrets }: SidecarStatus, unready: string | undefined): Health {
-  const missing = [...certificates, ...secrets].filter((each) => !isReady(each))
+export function readiness({ certificates, secrets, trust }: SidecarStatus, unready: string | undefined): Health {
+  const missing = [...certificates, ...secrets, ...trust].filter((each) => !isReady(each))
   const why = [...(missing.length > 0 ? [list(missing)] : []), ...(unready === undefined ? [] : [unready])]
   const ok = why.length === 0
   const detail = {
@@ -39,6 +45,14 @@ export function readiness({ certificates, secrets }: SidecarStatus, unready: str
       reason: secret.reason,
       message: secret.lastError?.message ?? null,
     })),
+    trust: trust.map((each) => ({
+      name: each.name,
+      ok: isReady(each),
+      phase: each.phase,
+      reason: each.reason,
+      message: each.lastError?.message ?? null,
+      verified: each.verified,
+    })),
   }
   return { ok, line: ok ? 'ok' : `not ready: ${why.join('; ')}`, detail }
 }
@@ -50,7 +64,9 @@ export function overallHealth(
 ): Health {
   const [live, ready] = [liveness(stuck), readiness(status, unready)]
   const ok = live.ok && ready.ok
-  const degraded = [...status.certificates, ...status.secrets].filter(({ phase }) => phase === 'DEGRADED')
+  const degraded = [...status.certificates, ...status.secrets, ...status.trust].filter(
+    ({ phase }) => phase === 'DEGRADED',
+  )
   const notes = [
     ...[live, ready].filter((each) => !each.ok).map(({ line }) => line),
     ...(degraded.length > 0 ? [`degraded: ${list(degraded)}`] : []),
@@ -66,7 +82,7 @@ const isReady = ({ phase }: Pick<CertificateStatus, 'phase'>) => phase === 'ACTI
 const MAX_LISTED = 5
 
 /** `web PENDING (vault_unreachable), api EXPIRED and 3 more` */
-function list(certificates: readonly (CertificateStatus | SecretStatus)[]): string {
+function list(certificates: readonly (CertificateStatus | SecretStatus | TrustStatus)[]): string {
   const shown = certificates
     .slice(0, MAX_LISTED)
     .map(({ name, phase, reason }) => `${name} ${phase}${reason ? ` (${reason})` : ''}`)

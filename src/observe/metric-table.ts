@@ -66,6 +66,28 @@ export const SECRET_GAUGES = {
   secret_consecutive_failures: gauge('Failed tries since the last complete success.', 'secret'),
 }
 
+/** Read from the snapshot of each trust when scraped. */
+export const TRUST_GAUGES = {
+  trust_phase: gauge(
+    '1 for the present phase of the trust (PENDING, ACTIVE, DEGRADED, EXPIRED), 0 for the others.',
+    'trust',
+    'phase',
+  ),
+  ca_not_after_timestamp_seconds: gauge(
+    'End of validity of each CA of the trust; state is named, or retiring for one that no source names any more.',
+    'trust',
+    'subject',
+    'state',
+  ),
+  crl_next_update_timestamp_seconds: gauge(
+    'When the next revocation list of each CA is due; after that peers refuse everybody.',
+    'trust',
+    'issuer',
+  ),
+  trust_last_published_timestamp_seconds: gauge('When a change of the trust was published last.', 'trust'),
+  trust_consecutive_failures: gauge('Failed tries since the last complete success.', 'trust'),
+}
+
 const ROTATION_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 const VAULT_BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30]
 
@@ -113,6 +135,13 @@ export const EVENT_METRICS = {
     'result',
     'reason',
   ),
+  trust_publication_total: counter(
+    'Publications of a changed trust by result (success, error); reason is the error code in lower case, empty on success.',
+    'trust',
+    'result',
+    'reason',
+  ),
+  trust_rollback_total: counter('Returns to the last good trust because the target refused a new one.', 'trust'),
   secret_rollback_total: counter('Returns to the last good values because the target refused new ones.', 'secret'),
   tamper_total: counter('Files that someone else changed and certferry restored.', 'certificate'),
   probe_total: counter(

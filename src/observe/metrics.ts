@@ -10,9 +10,10 @@ import {
   SECRET_GAUGES,
   SELF_METRICS,
   SIDECAR_GAUGES,
+  TRUST_GAUGES,
 } from './metric-table.ts'
 import { processReadings } from './process-metrics.ts'
-import type { CertificateStatus, SecretStatus, SidecarStatus } from './status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus, TrustStatus } from './status.ts'
 
 export interface MetricsDeps {
   readonly version: string
@@ -54,6 +55,10 @@ export function createMetrics({ version, snapshot, logDropped, auditLost }: Metr
     secretReadings(() => current.secrets),
   )
   read(
+    TRUST_GAUGES,
+    trustReadings(() => current.trust),
+  )
+  read(
     SIDECAR_GAUGES,
     sidecarReadings(() => current),
   )
@@ -72,6 +77,7 @@ export function createMetrics({ version, snapshot, logDropped, auditLost }: Metr
       await counting.limitTo({
         certificate: new Set(current.certificates.map(({ name }) => name)),
         secret: new Set(current.secrets.map(({ name }) => name)),
+        trust: new Set(current.trust.map(({ name }) => name)),
       })
       return registry.metrics()
     },
@@ -141,6 +147,49 @@ function secretReadings(
     secret_consecutive_failures: each(({ failures }) => failures),
   }
 }
+
+function trustReadings(
+  trust: () => readonly TrustStatus[],
+): Record<keyof typeof TRUST_GAUGES, () => readonly Reading[]> {
+  const each = (value: (trust: TrustStatus) => number | null) => () =>
+    trust().flatMap((one): Reading[] => known(value(one), { trust: one.name }))
+  return {
+    trust_phase: () =>
+      trust().flatMap(({ name, phase }) =>
+        PHASES.map((each): Reading => [Number(each === phase), { trust: name, phase: each }]),
+      ),
+    ca_not_after_timestamp_seconds: () =>
+      trust().flatMap(({ name, anchors }) =>
+        lastPerName(anchors, ({ subject, retiring }) => `${retiring} ${subject}`)
+          .slice(0, MOST_AUTHORITIES)
+          .map(
+            ({ subject, notAfter, retiring }): Reading => [
+              notAfter / 1000,
+              { trust: name, subject, state: retiring ? 'retiring' : 'named' },
+            ],
+          ),
+      ),
+    crl_next_update_timestamp_seconds: () =>
+      trust().flatMap(({ name, crls }) =>
+        lastPerName(
+          crls.filter(({ delta }) => !delta),
+          ({ issuer }) => issuer,
+        ).flatMap(({ issuer, nextUpdate }): Reading[] =>
+          nextUpdate === null ? [] : [[nextUpdate / 1000, { trust: name, issuer }]],
+        ),
+      ),
+    trust_last_published_timestamp_seconds: each(({ publishedAt }) => seconds(publishedAt)),
+    trust_consecutive_failures: each(({ failures }) => failures),
+  }
+}
+
+/** The public CAs of a system are more than anybody watches. */
+const MOST_AUTHORITIES = 20
+
+/** Two CAs may share a name; a series is there once. */
+const lastPerName = <T>(all: readonly T[], nameOf: (one: T) => string): T[] => [
+  ...new Map(all.map((one) => [nameOf(one), one])).values(),
+]
 
 const sidecarReadings = (
   current: () => SidecarStatus,

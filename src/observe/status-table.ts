@@ -1,7 +1,7 @@
 import { styleText } from 'node:util'
 import { quote } from '../core/secret.ts'
 import { formatDuration } from '../core/units.ts'
-import type { CertificateStatus, SecretStatus, SidecarStatus } from './status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus, TrustStatus } from './status.ts'
 
 export interface TableOptions {
   readonly now: number
@@ -19,6 +19,7 @@ interface Cell {
 const GAP = '  '
 const HEADS = ['NAME', 'PHASE', 'SERIAL', 'EXPIRES IN', 'RENEWS IN', 'ROTATED', 'SERVED']
 const SECRET_HEADS = ['SECRET', 'PHASE', 'EXPIRES IN', 'LOOK IN', 'DELIVERED', 'VALUES']
+const TRUST_HEADS = ['TRUST', 'PHASE', 'ENDS IN', 'LOOK IN', 'PUBLISHED', 'IN FORCE', 'CONTENT']
 const PHASE_STYLES = { ACTIVE: 'green', PENDING: 'yellow', DEGRADED: 'yellow', EXPIRED: 'red' } as const
 const NARROWEST_NAME = 12
 
@@ -26,7 +27,7 @@ const NARROWEST_NAME = 12
 export function renderStatus(status: SidecarStatus, options: TableOptions): string {
   const { now, colour, width } = options
   const paint = painter(colour)
-  const { certificates, secrets } = status
+  const { certificates, secrets, trust } = status
   const head = wrap(headline(status, now), width, ' · ').map((text) => paint({ text, style: 'dim' }))
   const notes = notesOf(status, now).flatMap((cell) =>
     wrap(cell.text.split(' '), width).map((text) => paint({ ...cell, text })),
@@ -41,11 +42,17 @@ export function renderStatus(status: SidecarStatus, options: TableOptions): stri
     secrets.map((one) => ({ row: secretRowOf(one, now), trouble: troubleOf(one, now) })),
     options,
   )
+  const ofTrust = tableOf(
+    TRUST_HEADS,
+    trust.map((one) => ({ row: trustRowOf(one, now), trouble: troubleOf(one, now) })),
+    options,
+  )
   return [
     ...head,
     ...notes,
-    ...(certificates.length > 0 || secrets.length === 0 ? ['', ...ofCertificates] : []),
+    ...(certificates.length > 0 || secrets.length + trust.length === 0 ? ['', ...ofCertificates] : []),
     ...(secrets.length > 0 ? ['', ...ofSecrets] : []),
+    ...(trust.length > 0 ? ['', ...ofTrust] : []),
     '',
   ].join('\n')
 }
@@ -80,8 +87,8 @@ function tableOf(heads: readonly string[], entries: readonly Entry[], { colour, 
 }
 
 /** `certferry 0.1.0 · up 3h 2m · 2 active, 1 degraded · Vault https://vault:8200 (token for 45m)`, in its parts. */
-function headline({ version, startedAt, vault, certificates, secrets }: SidecarStatus, now: number): string[] {
-  const phases = Map.groupBy([...certificates, ...secrets], ({ phase }) => phase.toLowerCase())
+function headline({ version, startedAt, vault, certificates, secrets, trust }: SidecarStatus, now: number): string[] {
+  const phases = Map.groupBy([...certificates, ...secrets, ...trust], ({ phase }) => phase.toLowerCase())
   const counts = [...phases].map(([phase, group]) => `${group.length} ${phase}`).join(', ')
   const token = vault?.tokenExpiresAt ? ` (token for ${formatDuration(Math.max(vault.tokenExpiresAt - now, 0))})` : ''
   return [
@@ -147,8 +154,31 @@ function secretRowOf({ name, phase, expiresAt, nextAt, deliveredAt, values }: Se
   ]
 }
 
+function trustRowOf(
+  { name, phase, notAfter, nextAt, publishedAt, verified, anchors, crls }: TrustStatus,
+  now: number,
+): Cell[] {
+  const retiring = anchors.filter((anchor) => anchor.retiring).length
+  const content = [
+    `${anchors.length} CA${anchors.length === 1 ? '' : 's'}${retiring > 0 ? `, ${retiring} retiring` : ''}`,
+    ...(crls.length > 0 ? [`${crls.length} CRL${crls.length === 1 ? '' : 's'}`] : []),
+  ]
+  return [
+    { text: name },
+    { text: phase, style: PHASE_STYLES[phase] },
+    notAfter === null ? NOTHING : left(notAfter, now, { text: 'ended', style: 'red' }),
+    nextAt === null ? NOTHING : left(nextAt, now, { text: 'due' }),
+    publishedAt === null ? NOTHING : { text: ago(publishedAt, now) },
+    verified === 'none' ? NOTHING : { text: verified, style: verified === 'verified' ? 'green' : 'yellow' },
+    { text: content.join(', ') },
+  ]
+}
+
 /** Beneath a certificate or a secret: what is wrong, when it is tried again, what to do. */
-function troubleOf({ lastError, reason, failures, nextAt }: CertificateStatus | SecretStatus, now: number): Cell[] {
+function troubleOf(
+  { lastError, reason, failures, nextAt }: CertificateStatus | SecretStatus | TrustStatus,
+  now: number,
+): Cell[] {
   if (!lastError) return []
   const next = nextAt === null ? '' : nextAt <= now ? ', next try now' : `, next try in ${formatDuration(nextAt - now)}`
   const tries = failures > 1 ? `, ${failures} failures` : ''

@@ -102,6 +102,47 @@ export const SecretStatus = z.object({
 })
 export type SecretStatus = z.output<typeof SecretStatus>
 
+/** One trust as it stands. Null: not known, or there is none yet. */
+export const TrustStatus = z.object({
+  name: z.string(),
+  phase: z.enum(PHASES),
+  /** Why it is not ACTIVE: an error code in lower case. */
+  reason: z.string().nullable(),
+  lastError: LastError.nullable(),
+  anchors: z
+    .array(
+      z.object({
+        subject: z.string(),
+        fingerprint: z.string(),
+        notAfter: Timestamp,
+        /** No source names it any more: it stays until nothing needs it. */
+        retiring: z.boolean(),
+      }),
+    )
+    .readonly(),
+  crls: z
+    .array(
+      z.object({
+        issuer: z.string(),
+        number: z.string().nullable(),
+        nextUpdate: Timestamp.nullable(),
+        delta: z.boolean(),
+      }),
+    )
+    .readonly(),
+  verified: z.enum(['none', 'pending', 'verified', 'failed']),
+  /** The end of the last CA, or the next update of the first list; null where there is none yet. */
+  notAfter: Timestamp.nullable(),
+  /** Nothing is tried before: the end of a backoff, or the next look at the sources. */
+  nextAt: Timestamp.nullable(),
+  /** When a change was published last. */
+  publishedAt: Timestamp.nullable(),
+  /** Failed tries since the last complete success. */
+  failures: z.number(),
+  directories: z.array(z.string()).readonly(),
+})
+export type TrustStatus = z.output<typeof TrustStatus>
+
 /** The whole sidecar at one moment; the body of GET /status. */
 export const SidecarStatus = z.object({
   version: z.string(),
@@ -116,6 +157,7 @@ export const SidecarStatus = z.object({
   vault: z.object({ address: z.string(), tokenExpiresAt: Timestamp.nullable() }).nullable(),
   certificates: z.array(CertificateStatus).readonly(),
   secrets: z.array(SecretStatus).readonly(),
+  trust: z.array(TrustStatus).readonly(),
 })
 export type SidecarStatus = z.output<typeof SidecarStatus>
 

@@ -96,6 +96,13 @@ export const secretFileOptions = {
   mode: KeyMode.prefault('0600').describe('Mode of the file'),
 }
 
+/** What every output of a trust has in common: nothing in it is secret. */
+export const trustFileOptions = {
+  ...placeOptions,
+  layout: secretFileOptions.layout,
+  mode: CertificateMode.prefault('0644').describe('Mode of the files'),
+}
+
 /** A file by its name, or with access of its own. `false` leaves it out. */
 const fileOf = <M extends z.ZodType>(mode: M) =>
   z.union(

@@ -7,7 +7,16 @@ import { type AuthDeps, loginFrom } from './auth/auth.ts'
 import { createAuth } from './auth/index.ts'
 import { mayHaveArrived, unlessDenied } from './failures.ts'
 import type { VaultOptions } from './options.ts'
-import { type IssuedCertificate, IssuedReply, IssuerReply, type PkiRequest, PkiRole, pkiPath } from './pki.ts'
+import {
+  CrlReply,
+  type IssuedCertificate,
+  IssuedReply,
+  IssuerReply,
+  IssuersReply,
+  type PkiRequest,
+  PkiRole,
+  pkiPath,
+} from './pki.ts'
 import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
 import { createRequests, nameOf, type Wire } from './requests.ts'
 import { type Call, createSecrets, type KvPlace, type VaultSecret, type VaultSecrets } from './secrets.ts'
@@ -37,6 +46,13 @@ export interface Vault extends AsyncDisposable {
   issue(request: PkiRequest, signal: AbortSignal): Promise<IssuedCertificate>
   /** GET {mount}/issuer/{ref}/json: an issuer and its issuers as far as the mount knows them, in PEM. Needs no token. */
   caChain(mount: string, issuerRef: string, signal: AbortSignal): Promise<readonly string[]>
+  /** LIST {mount}/issuers: the ids of all issuers. Needs no token. Throws MOUNT_MISSING. */
+  issuers(mount: string, signal: AbortSignal): Promise<readonly string[]>
+  /** GET {mount}/issuer/{ref}/crl/pem, or its delta: in PEM; undefined where there is none. Needs no token. */
+  revocationList(
+    place: { readonly mount: string; readonly issuer: string; readonly isDelta: boolean },
+    signal: AbortSignal,
+  ): Promise<string | undefined>
   /** GET sys/health, advice only: no attempt depends on it. Needs no token. */
   health(signal: AbortSignal): Promise<VaultHealth>
   /** GET auth/token/lookup-self: the token in use, after a login where there is none; undefined where the policy does not let us ask. */
@@ -162,6 +178,21 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       const reply = await send(request, signal)
       if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
       return parseReply(reply, IssuerReply, nameOf(request))
+    },
+    issuers: async (mount, signal) => {
+      const path = [...mount.split('/'), 'issuers']
+      const request = { operation: 'list-issuers', method: 'LIST', path } as const
+      const reply = await send(request, signal)
+      if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      return parseReply(reply, IssuersReply, nameOf(request))
+    },
+    revocationList: async ({ mount, issuer, isDelta }, signal) => {
+      const path = [...mount.split('/'), 'issuer', issuer, 'crl', ...(isDelta ? ['delta'] : [])]
+      const request = { operation: 'read-crl', method: 'GET', path } as const
+      const reply = await send(request, signal)
+      if (isDelta && reply.status === 404) return undefined
+      if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      return parseReply(reply, CrlReply, nameOf(request))
     },
     health: async (signal) => {
       const request = { operation: 'health', method: 'GET', path: ['sys', 'health'] } as const

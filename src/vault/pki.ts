@@ -58,6 +58,16 @@ export const IssuerReply = z
   .object({ data: z.object({ certificate: z.string().default(''), ca_chain: z.array(z.string()).nullish() }) })
   .transform(({ data }) => [data.certificate, ...(data.ca_chain ?? [])].filter((text) => text !== ''))
 
+/** LIST {mount}/issuers. */
+export const IssuersReply = z
+  .object({ data: z.object({ keys: z.array(z.string()) }) })
+  .transform(({ data }) => data.keys)
+
+/** GET {mount}/issuer/{ref}/crl; empty where there is none. */
+export const CrlReply = z
+  .object({ data: z.object({ crl: z.string().default('') }) })
+  .transform(({ data }) => (data.crl === '' ? undefined : data.crl))
+
 /** Those settings of a PKI role that decide whether a request is granted. Times in seconds, 0 for the default of the mount. */
 export const PkiRole = z
   .object({

@@ -12,7 +12,7 @@ import type { Reply } from './transport.ts'
 export interface VaultRequest {
   /** Its name in metrics: few, and known beforehand. */
   readonly operation: string
-  readonly method: 'GET' | 'POST'
+  readonly method: 'GET' | 'POST' | 'LIST'
   /** Segments below `/v1/`, not yet encoded. */
   readonly path: readonly string[]
   readonly query?: Readonly<Record<string, string>>
@@ -30,7 +30,7 @@ export interface Wire {
   send(request: {
     /** Which of the addresses of Vault it goes to. */
     readonly address: string
-    readonly method: 'GET' | 'POST'
+    readonly method: 'GET' | 'POST' | 'LIST'
     readonly path: string
     readonly headers: Record<string, string>
     readonly json: unknown

@@ -13,8 +13,11 @@ export interface Verifier<C extends Content = Bundle> {
   readonly kind: string
   /** For people: `TLS 127.0.0.1:443 (web.example.com)`. */
   readonly description: string
-  /** One look. A target that does not answer is an answer, not an error. */
-  probe(signal: AbortSignal): Promise<Served>
+  /**
+   * One look. A target that does not answer is an answer, not an error. `expected` is what it should serve, for a target that shows no more
+   * than whether it does: its fingerprint is told then.
+   */
+  probe(signal: AbortSignal, expected?: C): Promise<Served>
   /**
    * Resolves once the target has served only `bundle` for long enough. `previous` is the fingerprint it served before.
    * Throws RELOAD_NOT_EFFECTIVE (still the previous one), PROBE_MISMATCH (some other), CHAIN_NOT_SERVED, TARGET_DOWN.

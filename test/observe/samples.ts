@@ -96,5 +96,6 @@ export const sidecar = (
   vault: { address: 'https://vault.example.com:8200', tokenExpiresAt: NOW + 45 * 60_000 },
   certificates,
   secrets: [],
+  trust: [],
   ...change,
 })

@@ -1,0 +1,84 @@
+import type { X509Certificate } from 'node:crypto'
+import { fingerprintOf } from '../core/bundle.ts'
+import { type Instant, NEVER } from '../core/content.ts'
+import type { RevocationList } from '../core/trust.ts'
+import { SidecarError } from '../errors.ts'
+
+/** RFC 5280 §5.2.3 and §5.2.4. */
+const CRL_NUMBER = '2.5.29.20'
+const DELTA_INDICATOR = '2.5.29.27'
+
+/**
+ * Parses each list and finds the CA that signed it. Throws CRL_INVALID for what does not parse, is signed by none of `authorities`, or has
+ * ended; complete lists come before deltas, else in the order given.
+ */
+export async function checkLists(
+  lists: readonly Buffer[],
+  authorities: readonly X509Certificate[],
+  now: Instant,
+): Promise<RevocationList[]> {
+  if (lists.length === 0) return []
+  await import('reflect-metadata')
+  const { X509Crl, PublicKey } = await import('@peculiar/x509')
+  const checked = await Promise.all(lists.map((der) => check(der)))
+  return checked.toSorted((a, b) => Number(a.isDelta) - Number(b.isDelta))
+
+  async function check(der: Buffer): Promise<RevocationList> {
+    const crl = parse(der)
+    const issuer = await signerOf(crl)
+    const name = `the revocation list of "${crl.issuer}"`
+    if (!issuer)
+      throw new SidecarError('CRL_INVALID', `${name} is signed by none of the CAs of this trust or their issuers`)
+    const nextUpdate = crl.nextUpdate?.getTime() ?? NEVER
+    if (nextUpdate <= now)
+      throw new SidecarError('CRL_INVALID', `${name} has ended at ${new Date(nextUpdate).toISOString()}`)
+    return {
+      der,
+      issuer: crl.issuer,
+      issuerFingerprint: fingerprintOf(issuer),
+      thisUpdate: crl.thisUpdate.getTime(),
+      nextUpdate,
+      number: integerIn(crl.getExtension(CRL_NUMBER)?.value),
+      isDelta: crl.getExtension(DELTA_INDICATOR) !== null,
+    }
+  }
+
+  function parse(der: Buffer) {
+    try {
+      return new X509Crl(der)
+    } catch (cause) {
+      throw new SidecarError('CRL_INVALID', 'a revocation list does not parse', { cause })
+    }
+  }
+
+  async function signerOf(crl: InstanceType<typeof X509Crl>): Promise<X509Certificate | undefined> {
+    for (const authority of authorities) {
+      const publicKey = new PublicKey(authority.publicKey.export({ type: 'spki', format: 'der' }))
+      if (await crl.verify({ publicKey }).catch(() => false)) return authority
+    }
+    return undefined
+  }
+}
+
+/** The DER of an INTEGER. */
+function integerIn(value: ArrayBuffer | undefined): bigint | undefined {
+  if (value === undefined) return undefined
+  const bytes = Buffer.from(value)
+  return bytes[0] === 0x02 && bytes.length > 2 ? BigInt(`0x${bytes.subarray(2).toString('hex')}`) : undefined
+}
+
+/** An older list must not take the place of a newer one: whoever replays it would bring revoked certificates back. */
+export function assertNotOlder(found: readonly RevocationList[], before: readonly RevocationList[]): void {
+  for (const list of found) {
+    const known = before.find((one) => one.issuerFingerprint === list.issuerFingerprint && one.isDelta === list.isDelta)
+    const isOlder =
+      known?.number !== undefined && list.number !== undefined
+        ? list.number < known.number
+        : known !== undefined && list.thisUpdate < known.thisUpdate
+    if (isOlder)
+      throw new SidecarError(
+        'CRL_INVALID',
+        `the revocation list of "${list.issuer}" has number ${list.number}, less than the ${known?.number} in service`,
+      )
+  }
+}
