@@ -16,6 +16,8 @@ import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
 import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
+import { manageRevocation } from './revocation/manage.ts'
+import { stapling } from './revocation/stapling.ts'
 import type { Managed, ManagedCertificate } from './rotation.ts'
 import { sources } from './sources/index.ts'
 import { values } from './values/index.ts'
@@ -52,12 +54,18 @@ function naming<T>(what: string, work: () => T): T {
 }
 
 function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: Parts): ManagedCertificate {
-  const { name, key, renew, check, startupGrace } = config
-  const source = sources.create(config.source, { vault, key, kubernetes, now: clock.now })
+  const { name, key, renew, check, startupGrace, revocation: revocationOptions } = config
+  const plain = sources.create(config.source, { vault, key, kubernetes, now: clock.now })
   const made = config.outputs.map((options) =>
     outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
   )
   const files = made.filter(writesFiles)
+  const staples = files.some((output) => output.staples)
+    ? stapling(plain, { ocspUrl: revocationOptions?.ocspUrl, now: clock.now })
+    : undefined
+  const source = staples?.source ?? plain
+  const isStapleRequired = revocationOptions?.stapleRequired ?? true
+  const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const remotes = made.filter(isRemote)
   // Outside a cluster that is an error of the config, and not one of each pass.
   if (remotes.length > 0) kubernetes()
@@ -72,14 +80,18 @@ function make(config: CertificateConfig, { vault, clock, targets, kubernetes }: 
   return {
     name,
     source,
-    assertUsable: (bundle, at) => assertUsable(bundle, expect, at),
+    assertUsable: (bundle, at) => {
+      assertUsable(bundle, expect, at)
+      if (isStapleRequired) staples?.assertStapled(bundle, store.current, at)
+    },
     renewal: { after, beforeMs, cron, timezone, jitter },
     outputs: files,
     remotes,
-    store: createStore({ certificate: name, outputs: files, now: clock.now }),
+    store,
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName: source.names?.dns[0] })),
     startupGraceMs: startupGrace,
+    revocation: manageRevocation(config, { source, now: clock.now }),
   }
 }
 

@@ -9,6 +9,7 @@ import { KubernetesOptions } from '../kubernetes/options.ts'
 import { outputs } from '../outputs/index.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
 import { reloaders } from '../reloaders/index.ts'
+import { RevocationOptions } from '../revocation/options.ts'
 import { sources } from '../sources/index.ts'
 import { ExecOptions } from '../supervisor/options.ts'
 import { values } from '../values/index.ts'
@@ -126,6 +127,19 @@ export const CertificateOptions = z.strictObject({
     .describe('The private key; a new one at each renewal'),
   renew: Renewal.prefault({}).describe('When it is renewed'),
   check: Check.prefault({}).describe('What is refused'),
+  revocation: RevocationOptions.optional().describe(
+    'Whether it is revoked is looked after; nobody is asked without it',
+  ),
+  revokePrevious: z
+    .boolean()
+    .default(false)
+    .describe('The one before is revoked once its successor is in service, and proven where it is verified'),
+  revokeOnExit: z
+    .boolean()
+    .default(false)
+    .describe(
+      'It is revoked when certferry run ends, which takes two seconds at the most: for jobs, whose certificate serves nobody after them',
+    ),
   outputs: z.array(outputs.schema).min(1, 'needs at least one output').describe('The files it becomes'),
   reload: z.array(reloaders.schema).default([]).describe('How the target is told'),
   verify: z

@@ -8,7 +8,7 @@ export const MANIFEST_FILE = '..manifest.json'
 const ManifestFile = z.object({
   /** One segment, since paths are made of it. */
   name: z.string().regex(/^(?!\.\.?$)[^/\0]+$/),
-  role: z.enum(['certificate', 'key', 'ca', 'chain', 'combined', 'secret', 'include', 'bundle']),
+  role: z.enum(['certificate', 'key', 'ca', 'chain', 'staple', 'combined', 'secret', 'include', 'bundle']),
   size: z.int().min(0),
   sha256: z.string(),
   mode: z.int(),
@@ -63,7 +63,17 @@ const facts = ({ name, role, mode, uid, gid, content }: OutputFile) => [
 
 export const sha256 = (content: Buffer): string => createHash('sha256').update(content).digest('hex')
 
-const ORDER = { ca: 0, chain: 1, combined: 2, secret: 2, key: 3, certificate: 4, include: 5, bundle: 6 } as const
+const ORDER = {
+  ca: 0,
+  chain: 1,
+  staple: 1,
+  combined: 2,
+  secret: 2,
+  key: 3,
+  certificate: 4,
+  include: 5,
+  bundle: 6,
+} as const
 
 /** What readers see, in the order of publication: whoever watches the certificate finds its key in place already. */
 export const visibleFiles = ({ files }: Manifest): ManifestFile[] =>

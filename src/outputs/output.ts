@@ -21,8 +21,8 @@ export interface OutputFile {
   /** Owner to give it, where it is not this process's own. */
   readonly uid?: number | undefined
   readonly gid?: number | undefined
-  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both, and what a secret becomes is `secret`. `ca` and `chain` are neither. */
-  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined' | 'secret'
+  /** What it holds; `certificate` and `key` are what nginx-include names, `combined` serves as both, and what a secret becomes is `secret`. `ca`, `chain` and the OCSP response are neither. */
+  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'staple' | 'combined' | 'secret'
 }
 
 /** Which files a bundle, or the values of a secret, become in one directory. */
@@ -34,6 +34,8 @@ export interface Output<C extends Content = Bundle> {
   readonly seenAs: string
   /** Names of the files `render` gives, known without a bundle, so that a clash is found in the config. */
   readonly names: readonly string[]
+  /** True where one of them is the OCSP response of the certificate, written as soon as there is one. */
+  readonly staples?: boolean
   /** True where somebody else than this process's user may read a file: a directory made for it lets others pass through. */
   readonly isShared?: boolean
   /** Loads what `render` needs; awaited before the first. Throws CONFIG_INVALID and the like for options that cannot be used. */

@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto'
 import type { Bundle, Expectation } from '../core/bundle.ts'
 import type { Content, Instant } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
@@ -56,6 +57,10 @@ export interface Source extends Origin<Bundle> {
   readonly names: Expectation['names']
   /** Key algorithm that a bundle must have; undefined where the source decides. */
   readonly algorithm: Expectation['algorithm']
+  /** Present where the issuer itself says when it revoked one of its certificates: 0 where it did not, undefined where it knows no such. */
+  revokedAt?(certificate: X509Certificate, signal: AbortSignal): Promise<Instant | undefined>
+  /** Present where the issuer revokes one of its certificates when asked. One that is revoked already, or unknown by now, is no error. */
+  revoke?(certificate: X509Certificate, why: 'superseded' | 'cessationOfOperation', signal: AbortSignal): Promise<void>
 }
 
 export interface SourceDeps {

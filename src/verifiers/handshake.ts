@@ -21,6 +21,8 @@ export interface Endpoint extends Address {
    */
   readonly ca?: readonly string[] | undefined
   readonly timeoutMs: number
+  /** Asks for an OCSP response as well (status_request, RFC 6066 §8). */
+  readonly staple?: boolean
 }
 
 /** The leaf first; then, with `ca`, whatever else the server sent, in its order; without, its issuers as far as they were sent. */
@@ -35,6 +37,8 @@ export type Look =
       readonly protocol: string | undefined
       /** OpenSSL's verdict on the chain, such as CERT_HAS_EXPIRED; undefined when it trusts it, or never got to judge. */
       readonly distrust: string | undefined
+      /** The OCSP response that was shown, where one was asked for. */
+      readonly staple?: Buffer | undefined
     }
   | { readonly up: false; readonly why: string }
 
@@ -44,7 +48,7 @@ export type Look =
  * an answer. Rejects only with the reason of `signal`.
  */
 export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look> {
-  const { host, port, serverName, alpn, ca = [], timeoutMs } = endpoint
+  const { host, port, serverName, alpn, ca = [], timeoutMs, staple: requestOCSP = false } = endpoint
   const [secureContext, chainOf] =
     ca.length > 0 ? [createSecureContext({ ca: [...ca] }), allSent] : [trustingNobody(), wayUp]
   return new Promise((resolve, reject) => {
@@ -56,7 +60,16 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
       ...(serverName === undefined ? {} : { servername: serverName }),
       ...(alpn && { ALPNProtocols: [...alpn] }),
       secureContext,
+      requestOCSP,
     })
+    let staple: Buffer | undefined
+    socket.on('OCSPResponse', (response: Buffer | null) => {
+      staple = response?.length ? response : undefined
+    })
+    const seen = () => {
+      const look = lookAt(socket, chainOf)
+      return look?.up && requestOCSP ? { ...look, staple } : look
+    }
     const settle = () => {
       clearTimeout(timer)
       signal.removeEventListener('abort', stop)
@@ -74,13 +87,13 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
     signal.addEventListener('abort', stop, { once: true })
     socket.once('secureConnect', () => {
       settle()
-      resolve(lookAt(socket, chainOf) ?? { up: false, why: 'the server presented no certificate' })
+      resolve(seen() ?? { up: false, why: 'the server presented no certificate' })
       socket.destroySoon()
     })
     // Stays attached: an error may follow after we have seen enough.
     socket.on('error', (error) => {
       settle()
-      resolve(lookAt(socket, chainOf) ?? { up: false, why: explain(error) })
+      resolve(seen() ?? { up: false, why: explain(error) })
     })
   })
 }

@@ -34,6 +34,10 @@ const Options = z.strictObject({
     .meta({ description: 'Handshakes in a row that must show the new certificate' }),
   quiet: Timeout.prefault('500ms').meta({ description: 'Time over which they must be spread' }),
   timeout: Timeout.prefault('2s').meta({ description: 'For one handshake' }),
+  staple: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'The OCSP response that was written must be shown as well, where there is one' }),
   deadline: Timeout.prefault('15s').meta({ description: 'Time for the new certificate to show up' }),
 })
 
@@ -52,7 +56,13 @@ export const tls = defineVerifier({
   options: Options,
   create: (options, { clock, serverName: knownName }) => {
     const serverName = options.serverName ?? knownName?.replace(/^\*/, 'www') ?? nameIn(options.address)
-    const endpoint: Endpoint = { ...options.address, serverName, alpn: options.alpn, timeoutMs: options.timeout }
+    const endpoint: Endpoint = {
+      ...options.address,
+      serverName,
+      alpn: options.alpn,
+      timeoutMs: options.timeout,
+      staple: options.staple,
+    }
     const name = `TLS ${formatAddress(options.address)} (${serverName})`
     const needed = Math.max(options.probes, 3 * (options.workers ?? 0))
     return {
@@ -76,7 +86,7 @@ export const tls = defineVerifier({
         for (;;) {
           const look = await handshake(endpoint, signal)
           const now = clock.elapsed()
-          if (look.up && fingerprintOf(look.chain[0]) === bundle.fingerprint) {
+          if (look.up && fingerprintOf(look.chain[0]) === bundle.fingerprint && isStapled(look, bundle)) {
             streak = { since: streak?.since ?? now, count: (streak?.count ?? 0) + 1 }
             if (streak.count >= needed && now - streak.since >= options.quiet)
               return assertFullChain(look.chain, bundle, name)
@@ -92,6 +102,9 @@ export const tls = defineVerifier({
     }
   },
 })
+
+const isStapled = (look: Look, { staple }: Bundle) =>
+  !look.up || !('staple' in look) || !staple || look.staple?.equals(staple.der) === true
 
 function nameIn({ host, port }: Address): string {
   if (!isIP(host)) return host
@@ -124,6 +137,11 @@ function refusal(look: Look, { bundle, previous, name, deadlineMs }: Wanted): Si
   const after = `${formatDuration(deadlineMs)} after the reload`
   if (!look.up) return new SidecarError('TARGET_DOWN', `${name} does not answer ${after}: ${look.why}`)
   const [leaf] = look.chain
+  if (fingerprintOf(leaf) === bundle.fingerprint)
+    return new SidecarError(
+      'STAPLE_NOT_SERVED',
+      `${name} serves certificate ${bundle.serial} with ${look.staple ? 'another OCSP response than' : 'no OCSP response, and not with'} the one that was written, ${after}`,
+    )
   if (fingerprintOf(leaf) === previous)
     return new SidecarError(
       'RELOAD_NOT_EFFECTIVE',
