@@ -29,6 +29,7 @@ export const freshMemory = (): Memory => ({
   verified: undefined,
   rejected: [],
   condemned: [],
+  toRevoke: [],
 })
 
 /** undefined where there is none, or none that can be read: then a fresh one is as good as can be. */

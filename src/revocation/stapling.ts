@@ -1,14 +1,14 @@
 import type { Bundle } from '../core/bundle.ts'
 import type { Instant } from '../core/content.ts'
 import { emergencyAt } from '../core/renewal.ts'
-import { withStaple } from '../core/staple.ts'
+import { type Staple, withStaple } from '../core/staple.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Polling, Source } from '../sources/source.ts'
 import { subjectOf } from './check.ts'
 import { askOcsp, ocspUrlOf } from './ocsp.ts'
 
 export interface Stapling {
-  /** The same source; what it gives has an OCSP response beside it, which is renewed at half of the time that is left to it. */
+  /** The same source; what it gives has an OCSP response beside it, which is renewed at half of its life. */
   readonly source: Source
   /** Throws OCSP_UNAVAILABLE for a new one without, unless what is in service is about to end. */
   assertStapled(bundle: Bundle, serving: Bundle | undefined, now: Instant): void
@@ -20,6 +20,8 @@ const UNSAID_MS = 3_600_000
 const MISSING_MS = 60_000
 /** A responder that has nothing newer for the last eighth is trouble. */
 const LAST = 1 / 8
+
+const endOf = ({ thisUpdate, nextUpdate = thisUpdate + UNSAID_MS }: Staple): Instant => nextUpdate
 
 export function stapling(
   source: Source,
@@ -56,7 +58,13 @@ export function stapling(
 
   function refreshMs({ staple }: Bundle): number {
     if (!staple) return MISSING_MS
-    return Math.max(staple.nextUpdate === undefined ? UNSAID_MS : (staple.nextUpdate - now()) / 2, SHORTEST_MS)
+    const left = endOf(staple) - now()
+    return Math.max(isFresh(staple) ? left - (endOf(staple) - staple.thisUpdate) / 2 : left / 2, SHORTEST_MS)
+  }
+
+  /** In the first half of its life nothing newer is asked for, such as after a restart. */
+  function isFresh(staple: Staple): boolean {
+    return endOf(staple) - now() > (endOf(staple) - staple.thisUpdate) / 2
   }
 
   async function stapled(bundle: Bundle, signal: AbortSignal): Promise<Bundle> {
@@ -81,6 +89,7 @@ export function stapling(
   }
 
   async function refreshed(found: Bundle, { staple: last, edition }: Bundle, signal: AbortSignal): Promise<Bundle> {
+    if (last && isFresh(last)) return { ...found, staple: last, edition }
     const newer = await stapled(found, signal).catch((thrown) => {
       trouble = toSidecarError(thrown).message
       throw thrown

@@ -168,6 +168,8 @@ function everyEvent({ observe }: ReturnType<typeof createMetrics>) {
   })
   observe('rotation.failed', { certificate, stage: 'fetch', attempt: 1, nextAt: NOW, hint: '', ...failure })
   observe('rotation.stage', { certificate, stage: 'fetch', durationMs: 1500, ok: true })
+  observe('certificate.revocation-checked', { certificate, serial: '1', result: 'good', by: 'ocsp', isNews: true })
+  observe('security.certificate-revoked', { certificate, serial: '1', by: 'ocsp' })
   observe('rotation.rolled-back', { certificate, serial: '1', refused: '2' })
   observe('certificate.issued', { certificate, serial: '1', notAfter: NOW, forced: false })
   observe('certificate.probed', { certificate, notAfter: undefined, matches: false })
