@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict'
 import { afterEach, describe, it } from 'node:test'
 import { SidecarError } from '../src/errors.ts'
+import { manageRevocation } from '../src/revocation/manage.ts'
+import type { Source } from '../src/sources/source.ts'
+import { createTestCa } from './support/ca.ts'
 import { createWorld, type World } from './support/harness.ts'
 
 const MINUTE = 60_000
@@ -211,5 +214,38 @@ describe('an OCSP response that ends', () => {
     assert.equal(count(world, 'certificate.staple-ended'), 0)
     await world.clock.advance(HOUR)
     assert.equal(count(world, 'certificate.staple-ended'), 1)
+  })
+})
+
+describe('what a config wants done', () => {
+  const source: Source = {
+    origin: 'test-ca',
+    issues: true,
+    ttlMs: undefined,
+    names: undefined,
+    algorithm: undefined,
+    fetch: async () => assert.fail(),
+    examine: async () => [],
+  }
+  const revoking = { ...source, revoke: async () => {} }
+  const now = () => Date.now()
+  const asked = { revocation: undefined, revokePrevious: true, revokeOnExit: false }
+
+  it('is refused where the source revokes nothing', () => {
+    assert.throws(() => manageRevocation(asked, { source, now }), {
+      code: 'CONFIG_INVALID',
+      message: 'revokePrevious: a source of this kind (test-ca) revokes nothing',
+    })
+  })
+
+  it('is never to revoke what has the key of its successor, or came from another issuer', async () => {
+    const ca = await createTestCa()
+    const [one, other] = [(await ca.issue()).bundle, (await ca.issue()).bundle]
+    const { outdated, check } = manageRevocation(asked, { source: revoking, now })
+    assert.equal(check, undefined)
+    assert.equal(outdated?.(one, other)?.fingerprint, one.fingerprint)
+    assert.equal(outdated?.(one, one), undefined)
+    assert.equal(outdated?.({ ...one, origin: 'elsewhere' }, other), undefined)
+    assert.equal(manageRevocation({ ...asked, revokePrevious: false }, { source, now }).outdated, undefined)
   })
 })
