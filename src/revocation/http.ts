@@ -1,5 +1,3 @@
-import sendRequest from 'undici/lib/api/api-request.js'
-import Agent from 'undici/lib/dispatcher/agent.js'
 import { quote } from '../core/secret.ts'
 import { type ErrorCode, SidecarError, systemCode } from '../errors.ts'
 
@@ -16,6 +14,11 @@ export interface Download {
 
 /** The body of one answer with status 200. Follows no redirect, ignores proxies. Throws `code`, and the reason of `signal`. */
 export async function download({ url, body, maxBytes, code }: Download, signal: AbortSignal): Promise<Buffer> {
+  // Loaded at the first request: a start asks nobody.
+  const [{ default: sendRequest }, { default: Agent }] = await Promise.all([
+    import('undici/lib/api/api-request.js'),
+    import('undici/lib/dispatcher/agent.js'),
+  ])
   const agent = new Agent({
     connect: { timeout: TIMEOUT_MS },
     connections: 1,

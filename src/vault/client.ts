@@ -246,7 +246,7 @@ async function unlessDenied<T>(answer: Promise<T>): Promise<T | undefined> {
 
 /** Vault keeps no more of what has ended, and refuses to revoke it. */
 const ended = (reply: Answer): SidecarError | undefined =>
-  reply.status === 404 || /already expired|not found|tidied/i.test(errorsOf(reply))
+  /already expired|not found|tidied/i.test(errorsOf(reply))
     ? new SidecarError('LEASE_GONE', errorsOf(reply))
     : undefined
 
