@@ -333,12 +333,17 @@ function wasRefused(error: SidecarError, before: readonly Served[]): boolean {
   return error.code === 'TARGET_DOWN' && before.some((served) => served.up)
 }
 
+/** How long whoever knows of revocation is waited for before a rollback, ms. */
+const ASK_MS = 2_000
+
 /** Only to a set with a future. For certificates that live minutes, five minutes would be too much to ask. */
 async function mayGoBack<C extends Content>({ cert, deps, signal }: Pass<C>, previous: C): Promise<boolean> {
   const lifetime = lifetimeOf(previous)
   if (cert.store.memory.condemned.includes(previous.fingerprint)) return false
   if (previous.notAfter - deps.clock.now() <= Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)) return false
-  return !(await isRevoked(cert, previous, deps.emit, signal))
+  // The target may be without a good certificate meanwhile.
+  const soon = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)])
+  return !(await isRevoked(cert, previous, deps.emit, soon))
 }
 
 /** Restores the old files, reloads, verifies. Where even that fails, the newest valid set is left on disk. */

@@ -5,6 +5,7 @@ import { manageRevocation } from '../src/revocation/manage.ts'
 import type { Source } from '../src/sources/source.ts'
 import { createTestCa } from './support/ca.ts'
 import { createWorld, type World } from './support/harness.ts'
+import { until } from './support/until.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
@@ -98,6 +99,28 @@ describe('a certificate that somebody revoked', () => {
     assert.equal(world.disk.current?.fingerprint, 'c2')
     assert.equal(count(world, 'rotation.rolled-back'), 0)
     assert.ok(world.disk.memory.condemned.includes('c1'))
+  })
+
+  it('is gone back to when nobody says in time whether it is one', async () => {
+    let isSilent = false
+    const world = begin({
+      revocation: {
+        check: (_content, signal) =>
+          isSilent
+            ? new Promise((_resolve, reject) => signal.addEventListener('abort', () => reject(signal.reason)))
+            : Promise.resolve({ status: 'good', by: 'ocsp' }),
+      },
+    })
+    await world.clock.advance(MINUTE)
+    world.target.refuses = (id) => id === 'c2'
+    isSilent = true
+    // A timer of the real clock is all that ends the wait.
+    const alive = setInterval(() => {}, 1000)
+    await rotate(world)
+    await until('it is gone back to', () => count(world, 'rotation.rolled-back') > 0)
+    clearInterval(alive)
+    isSilent = false
+    assert.equal(world.disk.current?.fingerprint, 'c1')
   })
 
   it('is replaced after a restart as well, though nobody can say any more', async () => {
