@@ -301,6 +301,21 @@ export const ERRORS = {
     exit: 69,
     hint: 'The answer repeats the current certificate; suspect a caching proxy.',
   },
+  OCSP_UNAVAILABLE: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check the OCSP responder of the certificate, or revocation.ocspUrl; revocation.stapleRequired: false does not wait for it.',
+  },
+  OCSP_INVALID: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'The responder must be that of the issuer, and its clock and ours right; check revocation.ocspUrl.',
+  },
+  REVOCATION_UNKNOWN: {
+    retry: 'transient',
+    exit: 69,
+    hint: 'Check revocation.check and the URLs for OCSP and CRL that the certificate names; until somebody can say, it counts as good.',
+  },
   CHAIN_INVALID: {
     retry: 'config',
     exit: 69,
@@ -453,6 +468,11 @@ export const ERRORS = {
     retry: 'local',
     exit: 69,
     hint: 'The target serves some other certificate; check verify.address, verify.serverName and which server block answers.',
+  },
+  STAPLE_NOT_SERVED: {
+    retry: 'local',
+    exit: 69,
+    hint: 'Let the target staple the file: ssl_stapling_file of nginx, NAME.pem.ocsp beside NAME.pem for HAProxy; or leave staple out of verify.',
   },
   CHAIN_NOT_SERVED: {
     retry: 'local',

@@ -20,6 +20,7 @@ import { createInspection } from './inspection.ts'
 import type { Emit } from './observe/events.ts'
 import type { Held } from './outputs/store.ts'
 import { createReporter, type Publish } from './report.ts'
+import { createRevocationWatch } from './revocation-watch.ts'
 import { type Assignment, type Managed, rotate } from './rotation.ts'
 import type { Alarm } from './scheduler.ts'
 
@@ -37,6 +38,8 @@ export interface LoopDeps<C extends Content = Bundle> {
   readonly publish: Publish<C>
   /** At the start of the process a directory that is not fit to be used ends it; later it is tried again like any other trouble. */
   readonly isStart: boolean
+  /** Whether the whole process ends with this loop, and nobody uses the certificate after that. */
+  readonly isEnd?: () => boolean
 }
 
 /**
@@ -56,6 +59,9 @@ export async function keepFresh<C extends Content>(
   const mismatch = rememberLast((bundle: C) => mismatchOf(cert, bundle))
   const reporter = createReporter(cert.name, deps)
   const inspection = createInspection(cert, deps, signal)
+  const revocation = createRevocationWatch(cert, deps, signal)
+  // Before the store is closed.
+  await using _end = { [Symbol.asyncDispose]: async () => (deps.isEnd?.() ? revocation.end() : undefined) }
 
   const held = await openStore(cert, deps, reporter)
   let isRung = false
@@ -65,7 +71,7 @@ export async function keepFresh<C extends Content>(
   })
   let state = initialState(worthKeeping(held, mismatch), policy(), times(), cert.startupGraceMs)
   /** Why a rotation was asked for that could not be begun yet; tried again like any other, within the budget. */
-  let wanted: string | undefined
+  let wanted = held.current && store.memory.condemned.includes(held.current.fingerprint) ? REVOKED : undefined
   for (;;) {
     const rotations = requests.splice(0).flatMap((request) => {
       state = hurried(state, times())
@@ -81,8 +87,13 @@ export async function keepFresh<C extends Content>(
     reporter.publish(state, inspection.served(), task)
     if (state.serving) alarm.mind(state.serving.notAfter - state.serving.receivedAt)
     if (task.kind === 'wait') {
-      await alarm.until(Math.min(task.until, inspection.dueAt(state)))
+      await alarm.until(Math.min(task.until, inspection.dueAt(state), revocation.dueAt(state)))
       if (clock.now() >= inspection.dueAt(state)) state = await inspection.look(state)
+      if (clock.now() >= revocation.dueAt(state)) {
+        const { mustReplace, isNews } = await revocation.look(state)
+        if (mustReplace) wanted ??= REVOKED
+        if (isNews && mustReplace) state = hurried(state, times())
+      }
       continue
     }
     const pass = reporter.started(task, state)
@@ -107,6 +118,9 @@ export async function keepFresh<C extends Content>(
     }
   }
 }
+
+/** Why a rotation is wanted of what must not be in service any longer. */
+const REVOKED = 'revoked'
 
 /** When a rotation is due, by the config and the source. */
 export function policyOf<C extends Content>(
@@ -170,6 +184,7 @@ const BY_TIME: ReadonlySet<ErrorCode> = new Set([
   'NOT_YET_VALID',
   'TTL_TOO_SHORT',
   'TRUST_PENDING',
+  'OCSP_UNAVAILABLE',
 ])
 
 /** Why this bundle is not what the config asks for now: another issuer, other names, another key, an untrusted chain. */
@@ -209,5 +224,5 @@ const assignmentOf = <C extends Content>(
   ...(task.kind === 'deliver' ? { bundle: task.bundle, askFirst: task.bundle === pending } : {}),
   ...(task.kind === 'poll' ? { polled: task.bundle } : {}),
   forced,
-  oneWay: /^compromised?\b/i.test(wanted),
+  oneWay: /^(?:compromised?|revoked)\b/i.test(wanted),
 })

@@ -33,6 +33,8 @@ export interface LoopParts<C extends Content = Bundle> {
   readonly changed: (loop: Loop<C>) => void
   /** False for certificates that a reload of the config added or changed. */
   readonly isStart: boolean
+  /** False where what was issued stays in use after the end. */
+  readonly endsUse?: boolean
   /** The loop cannot go on. */
   readonly fatal: (error: Error) => void
 }
@@ -92,12 +94,13 @@ export function startLoop<C extends Content>(makeCert: () => Managed<C>, parts: 
   }
 
   async function run(): Promise<void> {
+    const isEnd = () => parts.signal.aborted && parts.endsUse === true
     for (let defects = 1; ; defects++) {
       const startedAt = parts.clock.elapsed()
       try {
         return await keepFresh(
           cert,
-          { clock: parts.clock, emit: parts.emit, alarm, requests, publish, isStart: parts.isStart },
+          { clock: parts.clock, emit: parts.emit, alarm, requests, publish, isStart: parts.isStart, isEnd },
           signal,
         )
       } catch (thrown) {

@@ -21,6 +21,8 @@ import { readPlainFile } from './plain-file.ts'
 import { coalesce, targetKey } from './reloaders/coalesce.ts'
 import { reloaders } from './reloaders/index.ts'
 import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
+import { manageRevocation } from './revocation/manage.ts'
+import { stapling } from './revocation/stapling.ts'
 import type { Managed, ManagedCertificate } from './rotation.ts'
 import { withFallback } from './sources/fallback.ts'
 import { sources } from './sources/index.ts'
@@ -82,7 +84,7 @@ function make(
   config: CertificateConfig,
   { vault, clock, env, targets, kubernetes, emit, trusted }: Parts,
 ): ManagedCertificate {
-  const { name, key, renew, check, startupGrace } = config
+  const { name, key, renew, check, startupGrace, revocation: revocationOptions } = config
   const deps: SourceDeps = {
     vault,
     key,
@@ -110,31 +112,39 @@ function make(
       serverAuth: config.verify.length > 0,
     })
   const [expect, expected] = [expectOf(first), new Map(others.map((one) => [one.origin, expectOf(one)]))]
-  const isUsable = (bundle: Bundle, at: number) => {
-    assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
-    const trust = config.trust === undefined ? undefined : trusted(config.trust)
-    if (trust) assertTrusted(bundle, trust, clock.now())
-  }
-  const source = withFallback([first, ...others], {
+  const isUsable = (bundle: Bundle, at: number) => assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
+  const plain = withFallback([first, ...others], {
     now: clock.now,
     assertUsable: isUsable,
     tell: ({ origin, serial }, { code, message }) =>
       emit('source.fallback', { certificate: name, origin, serial, instead: first.origin, code, message }),
   })
+  const staples = files.some((output) => output.staples)
+    ? stapling(plain, { ocspUrl: revocationOptions?.ocspUrl, now: clock.now })
+    : undefined
+  const source = staples?.source ?? plain
+  const isStapleRequired = revocationOptions?.stapleRequired ?? true
+  const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const serverName = [first, ...others].find(({ names }) => names?.dns[0] !== undefined)?.names?.dns[0]
   for (const { algorithm } of [first, ...others]) assertForms(name, files, algorithm)
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
   return {
     name,
     source,
-    assertUsable: isUsable,
+    assertUsable: (bundle, at) => {
+      isUsable(bundle, at)
+      const trust = config.trust === undefined ? undefined : trusted(config.trust)
+      if (trust) assertTrusted(bundle, trust, clock.now())
+      if (isStapleRequired) staples?.assertStapled(bundle, store.current, at)
+    },
     renewal: { after, beforeMs, cron, timezone, jitter },
     outputs: files,
     remotes,
-    store: createStore({ certificate: name, outputs: files, now: clock.now }),
+    store,
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName })),
     startupGraceMs: startupGrace,
+    revocation: manageRevocation(config, { source, now: clock.now }),
   }
 }
 

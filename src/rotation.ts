@@ -9,6 +9,8 @@ import type { Emit } from './observe/events.ts'
 import { type Output, type RemoteOutput, render } from './outputs/output.ts'
 import type { Change, Store } from './outputs/store.ts'
 import type { ReloadContext, Reloader } from './reloaders/reloader.ts'
+import type { Revocation } from './revocation/revocation.ts'
+import { isRevoked } from './revocation-watch.ts'
 import type { Origin, Source } from './sources/source.ts'
 import type { Served, Verifier } from './verifiers/verifier.ts'
 
@@ -27,6 +29,8 @@ export interface Managed<C extends Content = Bundle> {
   readonly verifiers: readonly Verifier<C>[]
   /** How long a target that never answered is waited for, ms. */
   readonly startupGraceMs: number
+  /** Present where it may end before its time. */
+  readonly revocation?: Revocation<C> | undefined
 }
 
 export interface ManagedCertificate extends Managed {
@@ -114,7 +118,7 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
 }
 
 /** What time will mend, of what was refused by the check. */
-const WORTH_KEEPING: ReadonlySet<ErrorCode> = new Set(['NOT_YET_VALID', 'TRUST_PENDING'])
+const WORTH_KEEPING: ReadonlySet<ErrorCode> = new Set(['NOT_YET_VALID', 'TRUST_PENDING', 'OCSP_UNAVAILABLE'])
 
 /** What ended a pass; being stopped in the middle of it is no defect. */
 function asError(thrown: unknown, certificate: string, signal: AbortSignal): SidecarError {
@@ -234,16 +238,29 @@ async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Chan
     await convince(pass, bundle, before)
   } catch (thrown) {
     const error = await unlessDown(pass, toSidecarError(thrown), { before, bundle })
-    if (wasRefused(error, before) && change.previous && mayGoBack(pass, change.previous))
+    if (wasRefused(error, before) && change.previous && (await mayGoBack(pass, change.previous)))
       await step('rollback', () => goBack(pass, bundle, change.previous, error))
     throw error
   }
+  await noteOutdated(cert, change.previous, bundle)
   await cert.store.settle(deps.clock.now())
   cert.source.polling?.delivered?.(bundle)
   if (cert.verifiers.length > 0)
     deps.emit('certificate.served', { certificate: cert.name, serial: bundle.serial, notAfter: bundle.notAfter })
   const { unpublished } = pass
   if (unpublished) await step('reload', () => Promise.reject(unpublished))
+}
+
+/** On record before the new one counts as proven: what is proven, or in place, is not revoked, so a stop in between does no harm. */
+async function noteOutdated<C extends Content>(
+  { store, revocation }: Managed<C>,
+  previous: C | undefined,
+  bundle: C,
+): Promise<void> {
+  const one = previous && revocation?.outdated?.(previous, bundle)
+  const { toRevoke = [] } = store.memory
+  if (!one || toRevoke.some(({ fingerprint }) => fingerprint === one.fingerprint)) return
+  await store.remember({ toRevoke: [...toRevoke, one] })
 }
 
 /** Tells the target unless it serves the bundle already, then asks for proof; a target that still serves the old one is told once more. */
@@ -329,12 +346,17 @@ async function unlessDown<C extends Content>(
   const name = pass.cert.verifiers[0]?.description
   return new SidecarError('TARGET_DOWN', `${name} does not answer: ${first.why}; ${error.message}`, { cause: error })
 }
+/** How long whoever knows of revocation is waited for before a rollback, ms. */
+const ASK_MS = 2_000
 
 /** Only to a set with a future. For certificates that live minutes, five minutes would be too much to ask. */
-function mayGoBack<C extends Content>({ cert, deps }: Pass<C>, previous: C): boolean {
+async function mayGoBack<C extends Content>({ cert, deps, signal }: Pass<C>, previous: C): Promise<boolean> {
   const lifetime = lifetimeOf(previous)
   if (cert.store.memory.condemned.includes(previous.fingerprint)) return false
-  return previous.notAfter - deps.clock.now() > Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)
+  if (previous.notAfter - deps.clock.now() <= Math.min(Math.max(300_000, lifetime / 20), lifetime / 4)) return false
+  // The target may be without a good certificate meanwhile.
+  const soon = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)])
+  return !(await isRevoked(cert, previous, deps.emit, soon))
 }
 
 /** Restores the old files, reloads, verifies. Where even that fails, the newest valid set is left on disk. */

@@ -68,6 +68,7 @@ export async function openService(config: Config, deps: ServiceDeps): Promise<Se
       clock,
       emit,
       env,
+      endsUse: true,
       inProcess: injector?.inProcess,
       ...(deps.changed && { changed: deps.changed }),
     }),

@@ -28,6 +28,8 @@ export interface SidecarDeps {
   readonly inProcess?: ((certificate: string) => readonly Reloader[]) | undefined
   /** True where what was leased stays in use after the end: then no token is revoked. */
   readonly keepsTokens?: boolean
+  /** True where nobody uses what was issued after the end: then what says `revokeOnExit` is revoked. */
+  readonly endsUse?: boolean
   /** Called after each change of the state of a certificate or a secret. */
   readonly changed?: (loop: AnyLoop) => void
 }
@@ -127,7 +129,15 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
   }
 
   function start({ kind, config }: Entry, { isStart }: { isStart: boolean }): void {
-    const parts = { clock, scheduler, changed, signal: stop.signal, isStart, fatal: failure.reject }
+    const parts = {
+      clock,
+      scheduler,
+      changed,
+      signal: stop.signal,
+      isStart,
+      endsUse: deps.endsUse === true,
+      fatal: failure.reject,
+    }
     if (kind === 'certificate') {
       const make = () => manage(config, partsFor(vaults, targets))
       certificates.set(config.name, startLoop(make, { ...parts, emit }))

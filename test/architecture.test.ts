@@ -14,6 +14,7 @@ const CONTRACTS = [
   'reloaders/reloader.ts',
   'verifiers/verifier.ts',
   'observe/events.ts',
+  'revocation/revocation.ts',
 ]
 const FAMILY = { values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts'], types: ['clock.ts'] }
 /** These may work with the Kubernetes API. */
@@ -24,7 +25,15 @@ const CLIENT = {
   types: ['clock.ts'],
 }
 /** One pass, and the loop around it: they know the contracts, never one implementation. */
-const FLOW_FILES = ['rotation.ts', 'issuance.ts', 'keep-fresh.ts', 'scheduler.ts', 'inspection.ts', 'report.ts']
+const FLOW_FILES = [
+  'rotation.ts',
+  'issuance.ts',
+  'keep-fresh.ts',
+  'scheduler.ts',
+  'inspection.ts',
+  'report.ts',
+  'revocation-watch.ts',
+]
 const FLOW = {
   values: ['core/', 'errors.ts', 'outputs/output.ts', ...FLOW_FILES],
   types: ['clock.ts', ...CONTRACTS],
@@ -90,6 +99,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'outputs/': { ...CLUSTER_FAMILY, values: [...CLUSTER_FAMILY.values, 'text/'] },
   'reloaders/': CLUSTER_FAMILY,
   'verifiers/': FAMILY,
+  'revocation/': { values: ['core/', 'errors.ts'], types: ['sources/source.ts', 'config/config.ts'] },
   'observe/': CLUSTER_FAMILY,
   ...Object.fromEntries(FLOW_FILES.map((file) => [file, FLOW])),
   'config/': {
@@ -110,6 +120,7 @@ const RULES: Readonly<Record<string, Rule>> = {
       'trust/index.ts',
       'verifiers/trust.ts',
       'values/index.ts',
+      'revocation/options.ts',
       'supervisor/options.ts',
       'reloaders/index.ts',
       'verifiers/index.ts',

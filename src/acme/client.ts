@@ -63,6 +63,19 @@ async function openAccount(client: Client, { termsOfServiceAgreed, contact }: Pl
   else if (contact.length > 0 && !isDeepStrictEqual(found.contact, contact)) await client.updateAccount(wanted)
 }
 
+/** RFC 5280 §5.3.1. */
+const REASONS = { superseded: 4, cessationOfOperation: 5 } as const
+
+/** RFC 8555 §7.6, by the account that ordered it. One that is revoked already, or has ended, is no error. */
+export async function revokeAt({ client, step }: Acme, pem: string, why: keyof typeof REASONS): Promise<void> {
+  await step('the revocation', () => client.revokeCertificate(pem, { reason: REASONS[why] })).catch(
+    (error: unknown) => {
+      const isOver = error instanceof AcmeRefusal && error.type === 'alreadyRevoked'
+      if (!isOver) throw error
+    },
+  )
+}
+
 const Sent = z.object({ headers: z.record(z.string(), z.string()).default({}), data: z.unknown().optional() })
 
 /** By the module loader CommonJS comes as a default export as well. */

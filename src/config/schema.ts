@@ -10,6 +10,7 @@ import { outputs } from '../outputs/index.ts'
 import { secretOutputs } from '../outputs/secrets.ts'
 import { trustOutputs } from '../outputs/trust.ts'
 import { reloaders } from '../reloaders/index.ts'
+import { RevocationOptions } from '../revocation/options.ts'
 import { sources } from '../sources/index.ts'
 import { ExecOptions } from '../supervisor/options.ts'
 import { anchors, lists } from '../trust/index.ts'
@@ -138,6 +139,19 @@ export const CertificateOptions = z.strictObject({
   trust: Name.optional().describe(
     'Name of a trust: a certificate of a CA that is not in force there yet waits until it is',
   ),
+  revocation: RevocationOptions.optional().describe(
+    'Whether it is revoked is looked after; nobody is asked without it',
+  ),
+  revokePrevious: z
+    .boolean()
+    .default(false)
+    .describe('The one before is revoked once its successor is in service, and proven where it is verified'),
+  revokeOnExit: z
+    .boolean()
+    .default(false)
+    .describe(
+      'It is revoked when certferry run ends, which takes two seconds at the most: for jobs, whose certificate serves nobody after them',
+    ),
   outputs: z.array(outputs.schema).min(1, 'needs at least one output').describe('The files it becomes'),
   reload: z.array(reloaders.schema).default([]).describe('How the target is told'),
   verify: z

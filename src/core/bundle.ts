@@ -5,6 +5,7 @@ import { pem, pemBytes } from './csr.ts'
 import { describeKey, type KeyAlgorithm } from './key.ts'
 import { differences, type Names, namesOf } from './names.ts'
 import { quote } from './secret.ts'
+import type { Staple } from './staple.ts'
 
 export type { Instant }
 
@@ -18,6 +19,8 @@ export interface Bundle extends Content {
   /** Subjects of certificates that came along and are no issuer of it: they are left out. */
   readonly unrelated?: readonly string[]
   readonly key: KeyObject
+  /** The OCSP response to show with it, where one is written. */
+  readonly staple?: Staple
   /** SHA-256 of the leaf's DER, lower-case hex. */
   readonly fingerprint: string
   /** Serial number, lower-case hex. */

@@ -28,6 +28,8 @@ export function createEventMetrics(registry: Registry) {
   const secretRollbacks = new Counter(options('secret_rollback_total'))
   const publications = new Counter(options('trust_publication_total'))
   const trustRollbacks = new Counter(options('trust_rollback_total'))
+  const revocationChecks = new Counter(options('revocation_checks_total'))
+  const foundRevoked = new Counter(options('certificate_revoked_total'))
   const tampers = new Counter(options('tamper_total'))
   const probes = new Counter(options('probe_total'))
   const requests = new Histogram(options('vault_request_duration_seconds'))
@@ -63,6 +65,8 @@ export function createEventMetrics(registry: Registry) {
     'certificate.issued': ({ certificate }) => issued.inc({ certificate }),
     'certificate.probed': ({ certificate, notAfter, matches }) =>
       probes.inc({ certificate, result: notAfter === undefined ? 'down' : matches ? 'match' : 'other' }),
+    'certificate.revocation-checked': ({ certificate, result }) => revocationChecks.inc({ certificate, result }),
+    'security.certificate-revoked': ({ certificate }) => foundRevoked.inc({ certificate }),
     'reload.finished': ({ kind, certificates, ok }) => {
       reloads.inc({ kind, result: resultOf(ok) })
       for (const certificate of certificates) reloadOk.set({ certificate }, Number(ok))
@@ -93,7 +97,7 @@ export function createEventMetrics(registry: Registry) {
     }: Record<'certificate' | 'secret' | 'trust', ReadonlySet<string>>) {
       // Reloads and files are of all.
       const all = new Set([...certificates, ...secrets, ...trust])
-      for (const metric of [rotations, issued, fallbacks, rollbacks, probes])
+      for (const metric of [rotations, issued, fallbacks, rollbacks, probes, revocationChecks, foundRevoked])
         await limit(metric, 'certificate', certificates)
       for (const metric of [reloadOk, tampers]) await limit(metric, 'certificate', all)
       for (const metric of [deliveries, secretRollbacks]) await limit(metric, 'secret', secrets)
@@ -111,7 +115,7 @@ export function createEventMetrics(registry: Registry) {
       }
       for (const certificate of certificates) {
         rotations.inc({ certificate, result: resultOf(true), reason: '' }, 0)
-        for (const counter of [issued, rollbacks, tampers]) counter.inc({ certificate }, 0)
+        for (const counter of [issued, rollbacks, tampers, foundRevoked]) counter.inc({ certificate }, 0)
       }
     },
   }

@@ -61,6 +61,26 @@ export interface EventMap {
   'certificate.phase': { certificate: string; from: string; to: string; reason?: string | undefined }
   'certificate.probed': { certificate: string; notAfter: number | undefined; matches: boolean }
   'certificate.removed': { certificate: string }
+  'certificate.revoked': { certificate: string; serial: string; why: 'superseded' | 'cessationOfOperation' }
+  'certificate.revoke-failed': Failure & { certificate: string; serial: string }
+  'certificate.revocation-checked': {
+    certificate: string
+    serial: string
+    result: 'good' | 'revoked' | 'unknown' | 'error'
+    by?: string
+    /** The first after one that went well. */
+    isNews: boolean
+    code?: ErrorCode
+    message?: string
+  }
+  'certificate.staple-ended': { certificate: string; serial: string; endedAt: number }
+  'security.certificate-revoked': {
+    certificate: string
+    serial: string
+    by: string
+    revokedAt?: number | undefined
+    reason?: string | undefined
+  }
   'secret.started': { secret: string; why: string }
   'secret.read': Versions
   'secret.written': { secret: string; versions: string; directories: readonly string[] }
@@ -193,6 +213,21 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
   },
   'certificate.probed': { level: 'debug', message: 'target probed', audit: false },
   'certificate.removed': { level: 'info', message: 'certificate no longer managed, its files stay', audit: true },
+  'certificate.revoked': { level: 'info', message: 'certificate revoked, as asked for', audit: true },
+  'certificate.revoke-failed': { level: 'warn', message: 'certificate could not be revoked', audit: true },
+  'certificate.revocation-checked': {
+    level: 'debug',
+    // While nobody can say it counts as good, which is worth one line and no more.
+    escalate: ({ result, isNews }) => (result === 'error' && isNews ? 'warn' : undefined),
+    message: 'asked whether the certificate is revoked',
+    audit: false,
+  },
+  'certificate.staple-ended': {
+    level: 'error',
+    message: 'the OCSP response in service has ended, clients may refuse it',
+    audit: true,
+  },
+  'security.certificate-revoked': { level: 'error', message: 'certificate found revoked', audit: true },
   'secret.started': {
     level: 'debug',
     escalate: ({ why }) => (why === 'verify' || why === 'retry' ? undefined : 'info'),

@@ -109,6 +109,12 @@ export const EVENT_METRICS = {
     'result',
     'reason',
   ),
+  revocation_checks_total: counter(
+    'Times it was asked whether the certificate is revoked, by what came of it (good, revoked, unknown, error).',
+    'certificate',
+    'result',
+  ),
+  certificate_revoked_total: counter('Certificates that were found revoked by somebody else.', 'certificate'),
   rotation_duration_seconds: histogram('How long each stage of a rotation took.', ROTATION_BUCKETS, 'stage'),
   reload_total: counter(
     'Reloads of a target by kind of reloader and result (success, error); one reload may serve several certificates.',

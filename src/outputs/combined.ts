@@ -1,10 +1,22 @@
 import * as z from 'zod'
 import type { Bundle } from '../core/bundle.ts'
 import type { KeyFormat } from '../core/key-format.ts'
-import { FileName, fileOptions, hasPasswordFor, isLinked, keyOptions, PASSWORD_RULE, SET_RULE } from './options.ts'
+import {
+  CertificateFile,
+  FileName,
+  fileOptions,
+  hasPasswordFor,
+  isLinked,
+  keyOptions,
+  PASSWORD_RULE,
+  SET_RULE,
+} from './options.ts'
 import { defineOutput } from './output.ts'
-import { outputOf, writeKey } from './parts.ts'
+import { areDistinct, nameOf, outputOf, partOf, stapleOf, writeKey } from './parts.ts'
 import { allPem, caPem } from './pem.ts'
+
+/** HAProxy looks for it beside the file. */
+const USUAL_OCSP = 'tls.pem.ocsp'
 
 const PIECES = ['key', 'certificate', 'chain', 'ca'] as const
 type Piece = (typeof PIECES)[number]
@@ -30,11 +42,18 @@ export const combined = defineOutput({
         .default(['key', 'certificate', 'chain'])
         .describe('What stands in it, in this order: key, certificate, chain (the intermediates), ca (the roots)'),
       ...keyOptions,
+      ocspFile: CertificateFile.optional().describe(
+        'The OCSP response of the certificate beside it, for HAProxy tls.pem.ocsp; asked for and renewed where it is named',
+      ),
+    })
+    .refine(({ file, ocspFile }) => areDistinct([file, nameOf(ocspFile, USUAL_OCSP)]), {
+      path: ['ocspFile'],
+      error: 'names a file twice',
     })
     .refine(hasPasswordFor, PASSWORD_RULE)
     .refine(isLinked, SET_RULE),
   create: (options) => {
-    const { file, order, uid, gid, acl, mode, keyFormat, passwordFile } = options
+    const { file, ocspFile, order, uid, gid, acl, mode, keyFormat, passwordFile } = options
     const write = (bundle: Bundle) => {
       const pieces = order.map((piece) => pieceOf(bundle, piece, { keyFormat, passwordFile }))
       const content = Buffer.concat(pieces)
@@ -42,7 +61,13 @@ export const combined = defineOutput({
       return content
     }
     const part = { name: file, role: 'combined', mode, uid, gid, acl, write } as const
-    return outputOf(options, [part], { keyFormat, passwordFile })
+    const staple = partOf(ocspFile, {
+      usual: USUAL_OCSP,
+      role: 'staple',
+      access: { uid, gid, acl, mode },
+      write: stapleOf,
+    })
+    return outputOf(options, [...staple, part], { keyFormat, passwordFile })
   },
 })
 

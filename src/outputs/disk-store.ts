@@ -81,7 +81,8 @@ async function apply<C extends Content>(
     await beforeCommit?.(prepared.map(({ path }) => path))
   } catch (veto) {
     await discardAll(prepared)
-    await reject(state, set.bundle).catch(() => {})
+    // A newer edition of what is in service says nothing against the certificate.
+    if (set.bundle.fingerprint !== currentOf(state)?.fingerprint) await reject(state, set.bundle).catch(() => {})
     throw veto
   }
   for (const { commit } of prepared) await commit(state.memory)

@@ -15,6 +15,7 @@ const ManifestFile = z.object({
     'key',
     'ca',
     'chain',
+    'staple',
     'combined',
     'secret',
     'key-form',
@@ -86,6 +87,7 @@ export const sha256 = (content: Buffer): string => createHash('sha256').update(c
 const ORDER = {
   ca: 0,
   chain: 1,
+  staple: 1,
   combined: 2,
   secret: 2,
   'key-form': 2,

@@ -14,6 +14,9 @@ const State = z.object({
   verified: z.object({ fingerprint: z.string(), at: z.number() }).optional(),
   rejected: z.array(z.string()),
   condemned: z.array(z.string()).default([]),
+  toRevoke: z
+    .array(z.object({ fingerprint: z.string(), serial: z.string(), notAfter: z.number(), der: z.string() }))
+    .default([]),
 })
 
 /** Refusals to remember; older ones concern sets that are long gone. */
@@ -26,14 +29,15 @@ export const freshMemory = (): Memory => ({
   verified: undefined,
   rejected: [],
   condemned: [],
+  toRevoke: [],
 })
 
 /** undefined where there is none, or none that can be read: then a fresh one is as good as can be. */
 export async function readMemory(root: PinnedDir): Promise<Memory | undefined> {
   const content = await root.readFile(STATE_FILE)
   try {
-    const { seed, issuedAt, told, verified, rejected, condemned } = State.parse(JSON.parse(String(content)))
-    return { seed, issuedAt, told, verified, rejected, condemned }
+    const { seed, issuedAt, told, verified, rejected, condemned, toRevoke } = State.parse(JSON.parse(String(content)))
+    return { seed, issuedAt, told, verified, rejected, condemned, toRevoke }
   } catch {
     return undefined
   }
@@ -46,6 +50,7 @@ export async function writeMemory(root: PinnedDir, memory: Memory): Promise<void
     issuedAt: [...memory.issuedAt],
     rejected: memory.rejected.slice(-MAX_REJECTED),
     condemned: memory.condemned.slice(-MAX_REJECTED),
+    toRevoke: [...(memory.toRevoke ?? [])],
   }
   await replaceFile(root, STATE_FILE, { content: Buffer.from(`${JSON.stringify(state, null, 2)}\n`), mode: 0o600 })
 }

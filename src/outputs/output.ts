@@ -29,9 +29,18 @@ export interface OutputFile {
   readonly shown?: Shown | undefined
   /**
    * What it holds; `certificate` and `key` are PEM that nginx-include names, `combined` serves as both, and what a secret becomes is `secret`.
-   * `ca` and `chain` are neither. Other forms than PEM, with the key in it or without, are `key-form` and `certificate-form`.
+   * `ca`, `chain` and the OCSP response (`staple`) are neither. Other forms than PEM, with the key in it or without, are `key-form` and `certificate-form`.
    */
-  readonly role: 'certificate' | 'key' | 'ca' | 'chain' | 'combined' | 'secret' | 'key-form' | 'certificate-form'
+  readonly role:
+    | 'certificate'
+    | 'key'
+    | 'ca'
+    | 'chain'
+    | 'staple'
+    | 'combined'
+    | 'secret'
+    | 'key-form'
+    | 'certificate-form'
 }
 
 /** A name in another directory than that of the set. */
@@ -51,6 +60,8 @@ export interface Output<C extends Content = Bundle> {
   readonly seenAs: string
   /** Names of the files `render` gives, known without a bundle, so that a clash is found in the config. */
   readonly names: readonly string[]
+  /** True where one of them is the OCSP response of the certificate, written as soon as there is one. */
+  readonly staples?: boolean
   /** True where somebody else than this process's user may read a file: a directory made for it lets others pass through. */
   readonly isShared?: boolean
   /** What of it a server of PEM can be given: layout nginx-include needs both in a directory. */

@@ -10,8 +10,8 @@ import { withPassword } from './password.ts'
 /** Who may do what with a file. */
 export type Access = Pick<OutputFile, 'mode' | 'uid' | 'gid' | 'acl'>
 
-/** A file before there is a bundle. */
-export type Part = Omit<OutputFile, 'content'> & { readonly write: (bundle: Bundle) => Buffer }
+/** A file before there is a bundle; it is left out where there is nothing to write. */
+export type Part = Omit<OutputFile, 'content'> & { readonly write: (bundle: Bundle) => Buffer | undefined }
 
 interface Place {
   readonly directory: string
@@ -40,6 +40,7 @@ export function outputOf(
     seenAs,
     oneSetWith,
     names: parts.map(({ name }) => name),
+    staples: roles.includes('staple'),
     isShared: parts.some(({ uid, mode, acl }) => acl !== undefined || isShared(uid, mode)),
     serves: (['certificate', 'key'] as const).filter((role) => roles.includes(role) || roles.includes('combined')),
     ...(keyFormat && { misfit: (algorithm) => misfitOf(keyFormat, algorithm) }),
@@ -47,7 +48,11 @@ export function outputOf(
       if (parts.some(({ acl }) => acl)) await assertAclTools()
       if (passwordFile !== undefined) withPassword(passwordFile, () => {})
     },
-    render: (bundle) => parts.map(({ write, ...file }) => ({ ...file, content: write(bundle) })),
+    render: (bundle) =>
+      parts.flatMap(({ write, ...file }) => {
+        const content = write(bundle)
+        return content ? [{ ...file, content }] : []
+      }),
   }
 }
 
@@ -79,6 +84,9 @@ export function areDistinct(names: readonly (string | undefined)[]): boolean {
   const asked = names.filter((name) => name !== undefined)
   return new Set(asked).size === asked.length
 }
+
+/** The OCSP response, once there is one. The store may wipe what it is given. */
+export const stapleOf = ({ staple }: Bundle): Buffer | undefined => staple && Buffer.from(staple.der)
 
 /** The key in PEM as the config wants it. Throws KEY_FORMAT, PASSWORD_FILE. */
 export function writeKey(key: KeyObject, format: KeyFormat, passwordFile: string | undefined): Buffer {

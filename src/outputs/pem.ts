@@ -12,7 +12,7 @@ import {
   SET_RULE,
 } from './options.ts'
 import { defineOutput } from './output.ts'
-import { areDistinct, nameOf, outputOf, partOf, writeKey } from './parts.ts'
+import { areDistinct, nameOf, outputOf, partOf, stapleOf, writeKey } from './parts.ts'
 
 const USUAL = {
   certificate: 'tls.crt',
@@ -21,6 +21,7 @@ const USUAL = {
   chain: 'chain.crt',
   leaf: 'leaf.crt',
   fullChain: 'fullchain.crt',
+  ocsp: 'tls.ocsp',
 } as const
 
 const Files = z
@@ -37,6 +38,9 @@ const Files = z
     fullChain: CertificateFile.optional().describe(
       'Certificate, intermediates and roots; not written unless named, since servers should not send the root',
     ),
+    ocsp: CertificateFile.optional().describe(
+      'The OCSP response of the certificate, DER, as ssl_stapling_file of nginx reads it; asked for and renewed where it is named',
+    ),
   })
   .refine(
     (files) =>
@@ -47,6 +51,7 @@ const Files = z
         nameOf(files.chain, USUAL.chain),
         nameOf(files.leaf, USUAL.leaf),
         nameOf(files.fullChain, USUAL.fullChain),
+        nameOf(files.ocsp, USUAL.ocsp),
       ]),
     'names a file twice',
   )
@@ -85,6 +90,7 @@ export const pem = defineOutput({
         access: open,
         write: ({ leaf, intermediates, roots }) => allPem([leaf, ...intermediates, ...roots]),
       }),
+      ...partOf(files.ocsp, { usual: USUAL.ocsp, role: 'staple', access: open, write: stapleOf }),
       ...partOf(files.key, {
         usual: USUAL.key,
         role: 'key',

@@ -1,5 +1,6 @@
 import type { Bundle } from '../core/bundle.ts'
 import type { Content, Instant } from '../core/content.ts'
+import type { Outdated } from '../core/outdated.ts'
 import type { FileSet, Output } from './output.ts'
 
 /** What must survive a restart; kept 0600 beside the files of the first directory. */
@@ -16,6 +17,8 @@ export interface Memory {
   readonly rejected: readonly string[]
   /** Fingerprints that must not come back into service (compromise); no rollback goes to them. */
   readonly condemned: readonly string[]
+  /** Replaced, and to be revoked yet. */
+  readonly toRevoke?: readonly Outdated[]
 }
 
 /** What a store holds after recovery. */

@@ -108,6 +108,11 @@ export const acme = defineSource({
           return serving
         },
       },
+      revoke: async (certificate, why, signal) => {
+        const { openAcme, revokeAt } = await import('../acme/client.ts')
+        await using account = await openAcme(options, signal)
+        await revokeAt(account, certificate.toString(), why)
+      },
       rehearse: async (signal) => {
         const directory = stagingOf(options)
         if (directory === undefined)

@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import type { Bundle, Expectation } from '../core/bundle.ts'
 import type { Content, Instant } from '../core/content.ts'
@@ -69,6 +70,10 @@ export interface Source extends Origin<Bundle> {
   readonly isCommonNameFree?: true
   /** All that `fetch` does, at a place where nothing counts, for a certificate that is thrown away. Resolves with a sentence; throws as `fetch` does, and CONFIG_INVALID where no such place is known. */
   rehearse?(signal: AbortSignal): Promise<string>
+  /** Present where the issuer itself says when it revoked one of its certificates: 0 where it did not, undefined where it knows no such. */
+  revokedAt?(certificate: X509Certificate, signal: AbortSignal): Promise<Instant | undefined>
+  /** Present where the issuer revokes one of its certificates when asked. One that is revoked already, or unknown by now, is no error. */
+  revoke?(certificate: X509Certificate, why: 'superseded' | 'cessationOfOperation', signal: AbortSignal): Promise<void>
 }
 
 export interface SourceDeps {

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { type Bundle, toBundle } from '../core/bundle.ts'
+import { type Bundle, certificatePem, serialOf, toBundle } from '../core/bundle.ts'
 import { createCsr } from '../core/csr.ts'
 import type { Finding } from '../core/finding.ts'
 import { generateKey } from '../core/key.ts'
@@ -78,6 +78,8 @@ export const vaultPki = defineSource({
           { names, ttlMs: options.ttl, algorithm: method === 'sign' ? algorithm : undefined },
           signal,
         ),
+      revokedAt: (certificate, signal) => vault.revokedAt(mount, serialOf(certificate), signal),
+      revoke: (certificate, _why, signal) => vault.revoke(mount, certificatePem(certificate), signal),
       fetch: async (signal) => {
         signal.throwIfAborted()
         const answer = await obtain(signal)

@@ -1,4 +1,4 @@
-import type * as z from 'zod'
+import * as z from 'zod'
 import type { Clock } from '../clock.ts'
 import type { Secret } from '../core/secret.ts'
 import { type ErrorCode, mayHaveIssued, SidecarError, toSidecarError } from '../errors.ts'
@@ -16,8 +16,9 @@ import {
   type PkiRequest,
   PkiRole,
   pkiPath,
+  RevocationReply,
 } from './pki.ts'
-import { errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
+import { type Answer, errorsOf, isSuccess, isVaults, parseReply, refusal, warningsOf } from './replies.ts'
 import { createRequests, nameOf, type Wire } from './requests.ts'
 import { type Call, createSecrets, type KvPlace, type VaultSecret, type VaultSecrets } from './secrets.ts'
 import { createSink, type TokenSink } from './sink.ts'
@@ -53,6 +54,10 @@ export interface Vault extends AsyncDisposable {
     place: { readonly mount: string; readonly issuer: string; readonly isDelta: boolean },
     signal: AbortSignal,
   ): Promise<string | undefined>
+  /** GET {mount}/cert/{serial}: when a certificate of this mount was revoked, 0 where it was not; undefined where the mount keeps no such. Needs no token. */
+  revokedAt(mount: string, serial: string, signal: AbortSignal): Promise<number | undefined>
+  /** POST {mount}/revoke. What is revoked already, has ended, or was tidied away, is no error. */
+  revoke(mount: string, certificatePem: string, signal: AbortSignal): Promise<void>
   /** GET sys/health, advice only: no attempt depends on it. Needs no token. */
   health(signal: AbortSignal): Promise<VaultHealth>
   /** GET auth/token/lookup-self: the token in use, after a login where there is none; undefined where the policy does not let us ask. */
@@ -194,6 +199,20 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
       return parseReply(reply, CrlReply, nameOf(request))
     },
+    revokedAt: async (mount, serial, signal) => {
+      const path = [...mount.split('/'), 'cert', (serial.match(/../g) ?? []).join(':')]
+      const request = { operation: 'revoked', method: 'GET', path } as const
+      const reply = await send(request, signal)
+      if (reply.status === 404 && isVaults(reply)) return undefined
+      if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
+      return parseReply(reply, RevocationReply, nameOf(request))
+    },
+    revoke: async (mount, certificate, signal) => {
+      const path = [...mount.split('/'), 'revoke']
+      await unlessEnded(
+        call({ operation: 'revoke', method: 'POST', path, body: { certificate } }, z.unknown(), signal, ended),
+      )
+    },
     health: async (signal) => {
       const request = { operation: 'health', method: 'GET', path: ['sys', 'health'] } as const
       const reply = await send(request, signal)
@@ -239,6 +258,18 @@ const isNews = (warning: string) => !/ field was provided but the role is set wi
 
 /** Those with which Vault refuses a login; anything else is trouble on the way. */
 const REFUSED: readonly number[] = [400, 403, 404, 405]
+
+/** Vault keeps no more of what has ended, and refuses to revoke it. */
+const ended = (reply: Answer): SidecarError | undefined =>
+  /already expired|not found|tidied/i.test(errorsOf(reply))
+    ? new SidecarError('LEASE_GONE', errorsOf(reply))
+    : undefined
+
+async function unlessEnded(answer: Promise<unknown>): Promise<void> {
+  await answer.catch((error: unknown) => {
+    if (!(error instanceof SidecarError) || error.code !== 'LEASE_GONE') throw error
+  })
+}
 
 const leased = ({ revokeOnExit }: VaultOptions) =>
   `the role leases its certificates (generate_lease=true), so Vault revokes each with the login that asked for it${revokeOnExit ? ', which vault.revokeOnExit ends at every stop' : ''}`

@@ -53,6 +53,11 @@ export const IssuedReply = z
     }),
   )
 
+/** GET {mount}/cert/{serial}: seconds since 1970, 0 where it is not revoked. */
+export const RevocationReply = z
+  .object({ data: z.object({ revocation_time: z.int().min(0).default(0) }) })
+  .transform(({ data }) => data.revocation_time * 1000)
+
 /** GET {mount}/issuer/{ref}/json: the issuer and its issuers, as far as the mount knows them. */
 export const IssuerReply = z
   .object({ data: z.object({ certificate: z.string().default(''), ca_chain: z.array(z.string()).nullish() }) })

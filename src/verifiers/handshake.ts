@@ -25,6 +25,8 @@ export interface Endpoint extends Address {
    */
   readonly ca?: readonly string[] | undefined
   readonly timeoutMs: number
+  /** Asks for an OCSP response as well (status_request, RFC 6066 §8). */
+  readonly staple?: boolean
 }
 
 /** The leaf first; then, with `ca`, whatever else the server sent, in its order; without, its issuers as far as they were sent. */
@@ -39,6 +41,8 @@ export type Look =
       readonly protocol: string | undefined
       /** OpenSSL's verdict on the chain, such as CERT_HAS_EXPIRED; undefined when it trusts it, or never got to judge. */
       readonly distrust: string | undefined
+      /** The OCSP response that was shown, where one was asked for. */
+      readonly staple?: Buffer | undefined
     }
   | { readonly up: false; readonly why: string }
 
@@ -48,7 +52,7 @@ export type Look =
  * an answer. Rejects only with the reason of `signal`.
  */
 export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look> {
-  const { host, port, serverName, alpn, startTls, ca = [], timeoutMs } = endpoint
+  const { host, port, serverName, alpn, startTls, ca = [], timeoutMs, staple: requestOCSP = false } = endpoint
   const [secureContext, chainOf] =
     ca.length > 0 ? [createSecureContext({ ca: [...ca] }), allSent] : [trustingNobody(), wayUp]
   return new Promise((resolve, reject) => {
@@ -58,6 +62,7 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
       ...(serverName === undefined ? {} : { servername: serverName }),
       ...(alpn && { ALPNProtocols: [...alpn] }),
       secureContext,
+      requestOCSP,
     }
     let socket: Socket
     const settle = () => {
@@ -78,15 +83,23 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
     signal.addEventListener('abort', stop, { once: true })
     const lookOver = (secured: TLSSocket) => {
       socket = secured
+      let staple: Buffer | undefined
+      secured.on('OCSPResponse', (response: Buffer | null) => {
+        staple = response?.length ? response : undefined
+      })
+      const seen = () => {
+        const look = lookAt(secured, chainOf)
+        return look?.up && requestOCSP ? { ...look, staple } : look
+      }
       secured.once('secureConnect', () => {
         settle()
-        resolve(lookAt(secured, chainOf) ?? { up: false, why: 'the server presented no certificate' })
+        resolve(seen() ?? { up: false, why: 'the server presented no certificate' })
         secured.destroySoon()
       })
       // Stays attached: an error may follow after we have seen enough.
       secured.on('error', (error) => {
         settle()
-        resolve(lookAt(secured, chainOf) ?? { up: false, why: explain(error) })
+        resolve(seen() ?? { up: false, why: explain(error) })
       })
     }
     if (startTls === undefined) return lookOver(connect({ host, port, ...options }))

@@ -39,6 +39,10 @@ const Options = z.strictObject({
     .meta({ description: 'Handshakes in a row that must show the new certificate' }),
   quiet: Timeout.prefault('500ms').meta({ description: 'Time over which they must be spread' }),
   timeout: Timeout.prefault('2s').meta({ description: 'For one handshake' }),
+  staple: z
+    .boolean()
+    .default(false)
+    .meta({ description: 'The OCSP response that was written must be shown as well, where there is one' }),
   deadline: Timeout.prefault('15s').meta({ description: 'Time for the new certificate to show up' }),
 })
 
@@ -63,6 +67,7 @@ export const tls = defineVerifier({
       alpn: options.alpn,
       startTls: options.startTls,
       timeoutMs: options.timeout,
+      staple: options.staple,
     }
     const name = `TLS ${formatAddress(options.address)} (${serverName})`
     const needed = Math.max(options.probes, 3 * (options.workers ?? 0))
@@ -87,7 +92,7 @@ export const tls = defineVerifier({
         for (;;) {
           const look = await handshake(endpoint, signal)
           const now = clock.elapsed()
-          if (look.up && fingerprintOf(look.chain[0]) === bundle.fingerprint) {
+          if (look.up && fingerprintOf(look.chain[0]) === bundle.fingerprint && isStapled(look, bundle)) {
             streak = { since: streak?.since ?? now, count: (streak?.count ?? 0) + 1 }
             if (streak.count >= needed && now - streak.since >= options.quiet)
               return assertFullChain(look.chain, bundle, name)
@@ -103,6 +108,9 @@ export const tls = defineVerifier({
     }
   },
 })
+
+const isStapled = (look: Look, { staple }: Bundle) =>
+  !look.up || !('staple' in look) || !staple || look.staple?.equals(staple.der) === true
 
 function nameIn({ host, port }: Address): string {
   if (!isIP(host)) return host
@@ -135,6 +143,11 @@ function refusal(look: Look, { bundle, previous, name, deadlineMs }: Wanted): Si
   const after = `${formatDuration(deadlineMs)} after the reload`
   if (!look.up) return new SidecarError('TARGET_DOWN', `${name} does not answer ${after}: ${look.why}`)
   const [leaf] = look.chain
+  if (fingerprintOf(leaf) === bundle.fingerprint)
+    return new SidecarError(
+      'STAPLE_NOT_SERVED',
+      `${name} serves certificate ${bundle.serial} with ${look.staple ? 'another OCSP response than' : 'no OCSP response, and not with'} the one that was written, ${after}`,
+    )
   if (fingerprintOf(leaf) === previous)
     return new SidecarError(
       'RELOAD_NOT_EFFECTIVE',

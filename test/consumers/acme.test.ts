@@ -105,6 +105,16 @@ describe('Pebble', { skip: await skipReason('pebble', 'pebble-challtestsrv') }, 
     await assert.rejects(readdir(directory))
   })
 
+  test('revokes what was replaced, and says nothing when that is done already', async () => {
+    await using pebble = await startPebble()
+    const made = source(pebble, { commonName: 'a.example.com' })
+    const { leaf } = await made.fetch(forever)
+    assert.ok(made.revoke)
+    await made.revoke(leaf, 'superseded', forever)
+    assert.match(pebble.log(), /revoked/i)
+    await made.revoke(leaf, 'superseded', forever)
+  })
+
   test('refuses an order for a name of its block list, with the name and the reason', async () => {
     await using pebble = await startPebble({ config: { domainBlocklist: ['blocked.example.com'] } })
     const error = await failure(source(pebble, { commonName: 'blocked.example.com' }).fetch(forever))

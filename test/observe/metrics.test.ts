@@ -176,6 +176,8 @@ function everyEvent({ observe }: ReturnType<typeof createMetrics>) {
     code: 'VAULT_SEALED',
     message: 'sealed',
   })
+  observe('certificate.revocation-checked', { certificate, serial: '1', result: 'good', by: 'ocsp', isNews: true })
+  observe('security.certificate-revoked', { certificate, serial: '1', by: 'ocsp' })
   observe('rotation.rolled-back', { certificate, serial: '1', refused: '2' })
   observe('certificate.issued', { certificate, serial: '1', notAfter: NOW, forced: false })
   observe('certificate.probed', { certificate, notAfter: undefined, matches: false })

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict'
 import { createPrivateKey } from 'node:crypto'
 import { before, describe, test } from 'node:test'
 import { type Bundle, certificatePem, parseCertificates } from '../../src/core/bundle.ts'
+import { withStaple } from '../../src/core/staple.ts'
+import { includeFile } from '../../src/outputs/include-file.ts'
 import { outputs } from '../../src/outputs/index.ts'
 import { type Output, type OutputFile, render } from '../../src/outputs/output.ts'
 import { createTestCa, type TestCa } from '../support/ca.ts'
@@ -150,4 +152,40 @@ describe('refuses', () => {
       assert.match(issues?.join('; ') ?? '', says)
     })
   }
+})
+
+describe('an OCSP response', () => {
+  const staple = { der: Buffer.from([0x30, 0x03, 0x0a, 0x01, 0x00]), thisUpdate: 0, nextUpdate: 1 }
+
+  for (const [options, name] of [
+    [{ kind: 'pem', files: { ocsp: 'tls.ocsp' } }, 'tls.ocsp'],
+    [{ kind: 'combined', ocspFile: 'tls.pem.ocsp' }, 'tls.pem.ocsp'],
+  ] as const)
+    test(`is a file of ${options.kind} where it is named and there is one`, () => {
+      const output = create({ ...options, directory: '/tls' })
+      assert.equal(output.staples, true)
+      assert.ok(output.names.includes(name))
+      assert.ok(!output.render(bundle).some((file) => file.name === name))
+      const file = output.render(withStaple(bundle, staple)).find((one) => one.name === name)
+      assert.deepEqual([file?.role, file?.content], ['staple', staple.der])
+      assert.notEqual(file?.content, staple.der, 'a copy, which may be overwritten')
+      const without = create({ kind: options.kind, directory: '/tls' })
+      assert.deepEqual(
+        [without.staples, without.render(withStaple(bundle, staple)).length],
+        [false, output.names.length - 1],
+      )
+    })
+
+  test('is named in tls.conf by the same generation as certificate and key', () => {
+    const output = create({ kind: 'pem', directory: '/tls', layout: 'nginx-include', files: { ocsp: 'tls.ocsp' } })
+    const text = (of: Bundle) => {
+      const [set] = render([output], of).directories
+      return String(set && includeFile(set, '..gen-1')?.content)
+    }
+    assert.match(
+      text(withStaple(bundle, staple)),
+      /\nssl_stapling on;\nssl_stapling_file "\/tls\/\.\.gen-1\/tls\.ocsp";\n$/,
+    )
+    assert.doesNotMatch(text(bundle), /stapling/)
+  })
 })

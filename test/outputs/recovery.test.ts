@@ -181,13 +181,14 @@ describe('a start', () => {
       verified: { fingerprint: bundle(0).fingerprint, at: 1 },
       rejected: [],
       condemned: [],
+      toRevoke: [],
     })
     fs.writeFileSync(join(directory, '..state.json'), '{"schema":1,')
     const { store: next, held } = await again()
     assert.equal(held.current?.serial, bundle(1).serial)
     assert.deepEqual(
       { ...next.memory, seed: '' },
-      { seed: '', issuedAt: [], told: undefined, verified: undefined, rejected: [], condemned: [] },
+      { seed: '', issuedAt: [], told: undefined, verified: undefined, rejected: [], condemned: [], toRevoke: [] },
     )
     assert.notEqual(next.memory.seed, seed)
   })

@@ -3,6 +3,7 @@ import * as fs from 'node:fs'
 import { join } from 'node:path'
 import { before, describe, type TestContext, test } from 'node:test'
 import type { Bundle } from '../../src/core/bundle.ts'
+import { withStaple } from '../../src/core/staple.ts'
 import { LAYOUTS, type Layout, type Output, render } from '../../src/outputs/output.ts'
 import { createTestCa } from '../support/ca.ts'
 import { openStore } from '../support/store.ts'
@@ -133,6 +134,30 @@ for (const layout of LAYOUTS)
         assertTidy(directory)
         const { held } = await reopen()
         assert.deepEqual(serials(held.current, held.pending), serials(first, second))
+      })
+
+      test('keeps another edition of the same certificate over a restart, and condemns nothing when one is vetoed', async (t) => {
+        const [first] = bundles()
+        const directory = join(makeVolume(t), 'tls')
+        const named = kind === 'pem' ? { files: { ocsp: 'tls.ocsp' } } : { ocspFile: 'tls.ocsp' }
+        const withOcsp = makeOutput({ kind, layout, directory, ...named })
+        const { store, reopen } = await openStore(t, [withOcsp])
+        const edition = (text: string) => withStaple(first, { der: Buffer.from(text), thisUpdate: 1, nextUpdate: 2 })
+        await store.apply(render([withOcsp], edition('one')))
+        await store.settle(1)
+        const veto = new Error('nginx -t failed')
+        await assert.rejects(
+          store.apply(render([withOcsp], edition('two')), () => Promise.reject(veto)),
+          veto,
+        )
+        assert.deepEqual(store.memory.rejected, [])
+        assert.equal(fs.readFileSync(join(directory, 'tls.ocsp'), 'utf8'), 'one')
+        assert.equal((await store.apply(render([withOcsp], edition('two')))).changed, true)
+        assert.equal((await store.apply(render([withOcsp], edition('two')))).changed, false)
+        assert.equal(fs.readFileSync(join(directory, 'tls.ocsp'), 'utf8'), 'two')
+        const { held } = await reopen()
+        assert.deepEqual(held.current?.staple, edition('two').staple)
+        assert.deepEqual(serials(held.current, held.pending), serials(first, undefined))
       })
 
       test('rolls a complete set forward that was never committed', async (t) => {

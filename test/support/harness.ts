@@ -1,10 +1,12 @@
 import { assertUsable, type Bundle } from '../../src/core/bundle.ts'
+import { isSameContent } from '../../src/core/content.ts'
 import { SidecarError } from '../../src/errors.ts'
 import { keepFresh, type LoopRequest } from '../../src/keep-fresh.ts'
 import type { EventMap, EventName } from '../../src/observe/events.ts'
 import type { FileSet } from '../../src/outputs/output.ts'
 import type { Memory, Store } from '../../src/outputs/store.ts'
 import type { Report } from '../../src/report.ts'
+import type { Revocation } from '../../src/revocation/revocation.ts'
 import type { ManagedCertificate } from '../../src/rotation.ts'
 import { createScheduler } from '../../src/scheduler.ts'
 import { createTestCa } from './ca.ts'
@@ -53,6 +55,12 @@ export interface World {
   target: { up: boolean; serves: string | undefined; refuses: (id: string) => boolean }
   fail: { [What in 'fetch' | 'write' | 'open' | 'copy']?: SidecarError | undefined }
   lifeMs: number
+  /** Where the source is looked at: what it has of what is in service, such as another edition. */
+  look: ((serving: Bundle) => Bundle) | undefined
+  /** What was found out of each certificate by its name, where that is asked. */
+  revoked: Set<string>
+  /** Certificates that were revoked by our doing, in order; `fails` while that cannot be done. */
+  revocations: { readonly done: string[]; fails: boolean }
   /** How far the clock of the issuer is ahead. */
   aheadMs: number
   /** The issuer answers with the last certificate again. */
@@ -69,12 +77,17 @@ export interface WorldOptions extends Pick<FakeClockOptions, 'random' | 'lateMs'
   readonly verifies?: boolean
   /** There is a copy, which the target reads. */
   readonly copies?: boolean
+  /** The source is looked at this often. */
+  readonly lookMs?: number | undefined
+  readonly revocation?: Partial<Revocation<Bundle>> | undefined
 }
 
 export function createWorld({
   lifeMs = 3_600_000,
   verifies = true,
   copies = false,
+  lookMs,
+  revocation,
   ...clockOptions
 }: WorldOptions = {}): World {
   const clock = createFakeClock(T0, { settle: promisesSettled, ...clockOptions })
@@ -97,6 +110,9 @@ export function createWorld({
     },
     target: { up: true, serves: undefined, refuses: () => false },
     fail: {},
+    look: undefined,
+    revoked: new Set(),
+    revocations: { done: [], fails: false },
     lifeMs,
     aheadMs: 0,
     repeats: undefined,
@@ -110,8 +126,8 @@ export function createWorld({
       const ticking = scheduler.run(stop.signal)
       const alarm = scheduler.alarm(stop.signal)
       const loop = keepFresh(
-        certificate(world, { verifies, copies }),
-        { clock, emit, alarm, requests: world.requests, publish, isStart: true },
+        certificate(world, { verifies, copies, lookMs, revocation }),
+        { clock, emit, alarm, requests: world.requests, publish, isStart: true, isEnd: () => stop.signal.aborted },
         stop.signal,
       )
       running = { stop, ended: Promise.allSettled([loop, ticking]), ring: alarm.ring }
@@ -132,7 +148,15 @@ export function createWorld({
   return world
 }
 
-function certificate(world: World, { verifies, copies }: { verifies: boolean; copies: boolean }): ManagedCertificate {
+function certificate(
+  world: World,
+  {
+    verifies = true,
+    copies = false,
+    lookMs,
+    revocation,
+  }: Pick<WorldOptions, 'verifies' | 'copies' | 'lookMs' | 'revocation'>,
+): ManagedCertificate {
   return {
     name: 'web',
     source: {
@@ -142,6 +166,13 @@ function certificate(world: World, { verifies, copies }: { verifies: boolean; co
       algorithm: undefined,
       ttlMs: world.lifeMs,
       examine: async () => [],
+      ...(lookMs !== undefined && {
+        polling: {
+          afterMs: () => lookMs,
+          renewAt: () => undefined,
+          look: async (serving: Bundle) => world.look?.(serving) ?? serving,
+        },
+      }),
       fetch: async () => {
         world.asked += 1
         if (world.repeats) return world.issued.at(-1) ?? world.repeats
@@ -175,6 +206,21 @@ function certificate(world: World, { verifies, copies }: { verifies: boolean; co
     ],
     verifiers: verifies ? [verifier(world)] : [],
     startupGraceMs: 120_000,
+    ...(revocation && { revocation: { ...revocationIn(world), ...revocation } }),
+  }
+}
+
+function revocationIn(world: World): Revocation<Bundle> {
+  const name = ({ fingerprint, serial, notAfter }: Bundle) => ({ fingerprint, serial, notAfter, der: '' })
+  return {
+    everyMs: 600_000,
+    onRevoked: 'rotate',
+    check: async ({ fingerprint }) => ({ status: world.revoked.has(fingerprint) ? 'revoked' : 'good', by: 'ocsp' }),
+    outdated: name,
+    revoke: async ({ fingerprint }) => {
+      if (world.revocations.fails) throw new SidecarError('PERMISSION_DENIED', 'it may not be revoked')
+      world.revocations.done.push(fingerprint)
+    },
   }
 }
 
@@ -235,8 +281,13 @@ function memoryStore({ disk, fail }: World): Store {
     preflight: async () => trouble('write'),
     apply: async ({ bundle }: FileSet) => {
       trouble('write')
-      const changed = disk.current?.fingerprint !== bundle.fingerprint
-      if (changed && disk.current?.fingerprint === disk.memory.verified?.fingerprint) disk.previous = disk.current
+      const changed = !isSameContent(disk.current, bundle)
+      if (
+        changed &&
+        disk.current?.fingerprint !== bundle.fingerprint &&
+        disk.current?.fingerprint === disk.memory.verified?.fingerprint
+      )
+        disk.previous = disk.current
       disk.current = bundle
       return { changed, previous: disk.previous?.fingerprint === bundle.fingerprint ? undefined : disk.previous }
     },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { createServer as createTcpServer } from 'node:net'
-import { test } from 'node:test'
+import { describe, test } from 'node:test'
 import { createServer, type TlsOptions } from 'node:tls'
 import * as z from 'zod'
 import { type ErrorCode, SidecarError } from '../../src/errors.ts'
@@ -217,4 +217,41 @@ test('the config has safe defaults, and takes host:port and a name that TLS can 
     /^serverName: must be a host name; TLS cannot/,
   )
   assert.match(String(problems({ address: 'a:1', probes: 4 })), /^probes: Too small/)
+})
+
+describe('with staple: true', () => {
+  const written = { der: Buffer.from('the response that was written'), thisUpdate: 0, nextUpdate: undefined }
+  const bundle = { ...next.bundle, staple: written, edition: 'e' }
+
+  async function stapling(response: (handshake: number) => Buffer | null) {
+    let handshakes = 0
+    const key = { key: next.keyPem, cert: [next.certificatePem, ...next.chainPems.slice(0, -1)].join('') }
+    const server = createServer(key, (socket) => socket.on('error', () => {}).resume())
+    server.on('tlsClientError', () => {})
+    server.on('OCSPRequest', (_leaf, _issuer, callback) => callback(null, response(++handshakes)))
+    return listening(server)
+  }
+
+  test('waits until exactly the response that was written is shown', async () => {
+    await using server = await stapling((handshake) => (handshake > 3 ? written.der : Buffer.from('the one before')))
+    const time = createTime()
+    await make(server.port, { staple: true }, time).verify(bundle, undefined, never)
+    assert.ok(time.elapsed() >= 150 + 500, `${time.elapsed()}`)
+  })
+
+  for (const [what, response, message] of [
+    ['none', null, /with no OCSP response, and not with the one that was written, 200ms after/],
+    ['another', Buffer.from('the one before'), /with another OCSP response than the one that was written/],
+  ] as const)
+    test(`refuses a target that shows ${what}`, async () => {
+      await using server = await stapling(() => response)
+      const verifier = make(server.port, { staple: true, deadline: '200ms' })
+      await assert.rejects(verifier.verify(bundle, undefined, never), failure('STAPLE_NOT_SERVED', message))
+    })
+
+  test('asks for none where none was written, and does not look at it without the option', async () => {
+    await using server = await stapling(() => null)
+    await make(server.port, { staple: true }).verify(next.bundle, undefined, never)
+    await make(server.port).verify(bundle, undefined, never)
+  })
 })

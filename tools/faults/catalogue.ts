@@ -193,7 +193,8 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
   K2: { fault: 'The CA ends soon', expected: 'Told long before.' },
   K3: {
     fault: 'CRL or OCSP tell of a revocation, or cannot be reached',
-    expected: 'Nobody is asked yet; `rotate --reason compromise` replaces a revoked one.',
+    expected:
+      'Nobody is asked without `revocation`; with it, a revoked one is replaced, and trouble of those asked is one warning ([revocation.md](revocation.md)).',
   },
 
   X1: { fault: 'Eviction, drain', expected: 'As P1.' },
