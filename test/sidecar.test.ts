@@ -117,7 +117,7 @@ test('a rotation of an unknown name asks nobody', async () => {
   const old = serialOf(await running.once('web', 'is done', isDone))
   assert.throws(() => running.sidecar.rotate(['web', 'wbe'], '', never), {
     code: 'USAGE',
-    message: 'no certificate or secret named wbe; there are: web',
+    message: 'no certificate, secret or trust named wbe; there are: web',
   })
   assert.equal(serialOf(running.loop('web')), old)
 })

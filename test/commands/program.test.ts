@@ -132,7 +132,7 @@ describe('validate', () => {
     const { stdout } = await run('validate', '--print-schema')
     const { $schema, anyOf } = JSON.parse(stdout)
     assert.equal($schema, 'https://json-schema.org/draft/2020-12/schema')
-    assert.deepEqual(anyOf, [{ required: ['certificates'] }, { required: ['secrets'] }])
+    assert.deepEqual(anyOf, [{ required: ['certificates'] }, { required: ['secrets'] }, { required: ['trust'] }])
   })
 })
 

@@ -200,7 +200,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     assert.deepEqual([named.code, named.stdout], [0, 'ready: 1 certificate\n'])
     assert.deepEqual(
       [unknown.code, unknown.stderr.split('\n')[0]],
-      [64, 'certferry: no certificate or secret named apt; there are: web, api'],
+      [64, 'certferry: no certificate, secret or trust named apt; there are: web, api'],
     )
     assert.equal(late.code, 69)
     assert.match(late.stderr, /^certferry: not ready within 300ms: no answer from certferry at .*other\.sock/)
@@ -242,7 +242,7 @@ test('a running sidecar answers, rotates, loads its config again and ends cleanl
     const unknown = await ask('rotate', 'wbe', '--wait')
     assert.deepEqual(
       [unknown.code, unknown.stderr.split('\n')[0]],
-      [64, 'certferry: no certificate or secret named wbe; there are: web, api'],
+      [64, 'certferry: no certificate, secret or trust named wbe; there are: web, api'],
     )
   })
 

@@ -68,6 +68,7 @@ test('verbose readiness gives each certificate its reason', async () => {
       },
     ],
     secrets: [],
+    trust: [],
   })
 })
 

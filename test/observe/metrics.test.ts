@@ -9,10 +9,11 @@ import {
   SECRET_GAUGES,
   SELF_METRICS,
   SIDECAR_GAUGES,
+  TRUST_GAUGES,
 } from '../../src/observe/metric-table.ts'
 import { createMetrics } from '../../src/observe/metrics.ts'
 import type { SidecarStatus } from '../../src/observe/status.ts'
-import { active, leased, NOW, pending, sidecar } from './samples.ts'
+import { active, leased, NOW, pending, sidecar, trusting } from './samples.ts'
 
 test('the names that dashboards rely on are all there', () => {
   const names = { ...CERTIFICATE_GAUGES, ...SIDECAR_GAUGES, ...EVENT_METRICS, ...SELF_METRICS }
@@ -28,10 +29,10 @@ test('the names that dashboards rely on are all there', () => {
 })
 
 test('every metric of the table is exposed with its type and, once there is something to tell, a value', async () => {
-  const { metrics } = start(sidecar([active('web')], { secrets: [leased('app')] }))
+  const { metrics } = start(sidecar([active('web')], { secrets: [leased('app')], trust: [trusting('peers')] }))
   everyEvent(metrics)
   const { types, series } = parse(await metrics.text())
-  const tables = [CERTIFICATE_GAUGES, SECRET_GAUGES, SIDECAR_GAUGES, EVENT_METRICS, SELF_METRICS]
+  const tables = [CERTIFICATE_GAUGES, SECRET_GAUGES, TRUST_GAUGES, SIDECAR_GAUGES, EVENT_METRICS, SELF_METRICS]
   const expected = new Map([
     ...tables.flatMap((table) => Object.entries(table).map(([name, { type }]) => [PREFIX + name, type] as const)),
     ...Object.entries(PROCESS_METRICS).map(([name, { type }]) => [name, type] as const),

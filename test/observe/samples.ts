@@ -1,4 +1,4 @@
-import type { CertificateStatus, SecretStatus, SidecarStatus } from '../../src/observe/status.ts'
+import type { CertificateStatus, SecretStatus, SidecarStatus, TrustStatus } from '../../src/observe/status.ts'
 
 export const NOW = Date.UTC(2026, 0, 2, 3, 4, 5)
 const HOUR = 3_600_000
@@ -97,5 +97,24 @@ export const sidecar = (
   certificates,
   secrets: [],
   trust: [],
+  ...change,
+})
+
+export const trusting = (name: string, change: Partial<TrustStatus> = {}): TrustStatus => ({
+  name,
+  phase: 'ACTIVE',
+  reason: null,
+  lastError: null,
+  anchors: [
+    { subject: 'CN=New Root', fingerprint: 'b'.repeat(64), notAfter: NOW + 5000 * HOUR, retiring: false },
+    { subject: 'CN=Old Root', fingerprint: 'a'.repeat(64), notAfter: NOW + 1000 * HOUR, retiring: true },
+  ],
+  crls: [{ issuer: 'CN=New Root', number: '7', nextUpdate: NOW + 72 * HOUR, delta: false }],
+  verified: 'verified',
+  notAfter: NOW + 72 * HOUR,
+  nextAt: NOW + 5 * 60_000,
+  publishedAt: NOW - 2 * HOUR,
+  failures: 0,
+  directories: ['/trust'],
   ...change,
 })

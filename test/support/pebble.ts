@@ -23,6 +23,8 @@ export interface Pebble extends AsyncDisposable {
   /** Of the DNS server: POST set-txt, clear-txt and the like. */
   dns(path: string, body: object): Promise<string>
   readonly dnsManagement: string
+  /** What it keeps of a certificate: `Valid` or `Revoked`. */
+  statusOf(serial: string): Promise<string>
   readonly folder: string
   log(): string
 }
@@ -115,6 +117,10 @@ export async function startPebble({ program = 'pebble', env = {}, config = {} }:
       tlsPort: tlsPort ?? 0,
       dns,
       dnsManagement,
+      statusOf: async (serial: string) => {
+        const told = await get(`https://127.0.0.1:${management}/cert-status-by-serial/${serial}`, ca.rootPem)
+        return /"Status":\s*"(\w+)"/.exec(told)?.[1] ?? told
+      },
       folder,
       log,
       [Symbol.asyncDispose]: dispose,

@@ -29,7 +29,7 @@ test('the JSON Schema is one, and knows what is required', () => {
     .object({ $schema: z.url(), anyOf: z.array(z.unknown()), properties: z.record(z.string(), z.unknown()) })
     .parse(JSON.parse(JSON.stringify(printedJsonSchema())))
   assert.match(schema.$schema, /json-schema\.org\/draft\/2020-12/)
-  assert.deepEqual(schema.anyOf, [{ required: ['certificates'] }, { required: ['secrets'] }])
+  assert.deepEqual(schema.anyOf, [{ required: ['certificates'] }, { required: ['secrets'] }, { required: ['trust'] }])
   assert.deepEqual(Object.keys(schema.properties).sort(), [
     'admin',
     'audit',
@@ -39,6 +39,7 @@ test('the JSON Schema is one, and knows what is required', () => {
     'kubernetes',
     'log',
     'secrets',
+    'trust',
     'vault',
     'vaults',
     'volumes',

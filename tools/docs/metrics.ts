@@ -7,6 +7,7 @@ import {
   SECRET_GAUGES,
   SELF_METRICS,
   SIDECAR_GAUGES,
+  TRUST_GAUGES,
 } from '../../src/observe/metric-table.ts'
 import { code, GENERATED, table } from './table.ts'
 
@@ -43,6 +44,10 @@ ${rows(CERTIFICATE_GAUGES)}
 ## Per secret
 
 ${rows(SECRET_GAUGES)}
+
+## Per trust
+
+${rows(TRUST_GAUGES)}
 
 ## Sidecar, Vault and target
 
