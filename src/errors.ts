@@ -201,7 +201,7 @@ export const ERRORS = {
     hint: 'The certificate waits until peers trust its CA: see the trust that the message names; nothing is issued again.',
   },
   CRL_INVALID: {
-    retry: 'config',
+    retry: 'transient',
     exit: 69,
     hint: 'Check trust.crls: a list must be signed by a CA of this trust, not have ended, and not be older than the one in service.',
   },

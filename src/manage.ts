@@ -203,7 +203,9 @@ function assertTrusted(bundle: Bundle, { name: trust, state, spreadMs }: Trusted
     new SidecarError('TRUST_PENDING', `certificate ${bundle.serial} waits: ${why}`, { retryAfterMs })
   const anchor = state?.serving?.anchors.find(({ certificate }) => chainsTo(bundle, certificate))
   if (!anchor) throw pending(`its CA is not in trust "${trust}" yet`)
-  if (state?.verification !== 'verified' && state?.verification !== 'none')
+  // A target that was never there starts with what is on disk.
+  const isAwaited = state?.verification === 'pending' && state.waits > 0 && !state.targetSeen
+  if (state?.verification !== 'verified' && state?.verification !== 'none' && !isAwaited)
     throw pending(`trust "${trust}" is not proven to be in force`)
   const leftMs = anchor.since + spreadMs - now
   if (leftMs > 0) throw pending(`its CA is in trust "${trust}" for a moment only`, leftMs)

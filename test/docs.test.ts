@@ -15,6 +15,7 @@ const PAGES = [
   'docs/spiffe.md',
   'docs/outputs.md',
   'docs/acme.md',
+  'docs/trust.md',
 ]
 
 const Mapping = z.record(z.string(), z.unknown())

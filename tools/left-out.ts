@@ -9,6 +9,9 @@ import type { Plugin } from 'rolldown'
 const LEFT_OUT: Readonly<Record<string, string>> = {
   // node-vault is given its transport, and only `request` of it is called, without a schema and without a template.
   '/axios/': 'node-vault is given its transport',
+  '/acme-client/src/axios.js': 'acme-client is given its transport',
+  '/acme-client/src/verify.js': 'the CA looks at challenges, certferry does not',
+  '/acme-client/src/auto.js': 'orders are placed step by step',
   '/node-vault/src/commands.js': 'only `request` of node-vault is called',
   'https of /node-vault/': 'node-vault is given its transport',
   '/tv4/': 'node-vault is given what it needs of it',

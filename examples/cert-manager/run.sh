@@ -26,8 +26,9 @@ show validate
 show once
 
 say "the server at https://localhost:$HTTPS_PORT, and the sidecar beside it"
-start server env TLS_DIR="$DIR/tls" PORT="$HTTPS_PORT" PID_FILE="$DIR/server.pid" "$node" "$here/../node-server/server.mjs"
-until_works server test -s "$DIR/server.pid"
+# In this repository `certferry/client` is the source; an installed package has it built, and needs no condition.
+start server env TLS_DIR="$DIR/tls" PORT="$HTTPS_PORT" "$node" --conditions=certferry-source "$here/../node-server/server.mjs"
+until_works server grep -q https "$DIR/server.log"
 start_certferry run
 show wait --timeout 30s
 show check "localhost:$HTTPS_PORT" --ca-file "$DIR/issuer/ca.crt" --warn 2h --critical 1h

@@ -57,6 +57,8 @@ export const vaultPkiLists = defineLists({
           refs.flatMap((ref) => kinds.map((isDelta) => vault.revocationList({ mount, issuer: ref, isDelta }, signal))),
         )
         const texts = found.filter((text) => text !== undefined)
+        if (texts.length === 0)
+          throw new SidecarError('CRL_INVALID', `${mount} of ${vault.address} has no revocation list of ${issuer}`)
         const lists = texts.flatMap((text) => blocksOfLists(Buffer.from(text), `${mount} of ${vault.address}`))
         return [...new Map(lists.map((list) => [list.toString('base64'), list])).values()]
       },

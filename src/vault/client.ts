@@ -195,7 +195,8 @@ export function createVault(options: VaultOptions, deps: VaultDeps): Vault {
       const path = [...mount.split('/'), 'issuer', issuer, 'crl', ...(isDelta ? ['delta'] : [])]
       const request = { operation: 'read-crl', method: 'GET', path } as const
       const reply = await send(request, signal)
-      if (isDelta && reply.status === 404) return undefined
+      // Of an issuer whose key is elsewhere there is none; Vault says so with 500.
+      if (reply.status === 404 || /unable to find CRL for issuer/.test(errorsOf(reply))) return undefined
       if (!isSuccess(reply)) throw refusal(reply, nameOf(request), clock.now())
       return parseReply(reply, CrlReply, nameOf(request))
     },

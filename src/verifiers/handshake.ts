@@ -64,19 +64,19 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
       secureContext,
       requestOCSP,
     }
-    let socket: Socket
+    let socket: Socket | undefined
     const settle = () => {
       clearTimeout(timer)
       signal.removeEventListener('abort', stop)
     }
     const stop = () => {
       settle()
-      socket.destroy()
+      socket?.destroy()
       reject(signal.reason)
     }
     const fail = (why: string) => {
       settle()
-      socket.destroy()
+      socket?.destroy()
       resolve({ up: false, why })
     }
     const timer = setTimeout(() => fail(`no TLS handshake within ${formatDuration(timeoutMs)}`), timeoutMs)
@@ -102,13 +102,19 @@ export function handshake(endpoint: Endpoint, signal: AbortSignal): Promise<Look
         resolve(seen() ?? { up: false, why: explain(error) })
       })
     }
-    if (startTls === undefined) return lookOver(connect({ host, port, ...options }))
-    const plain = connectTcp({ host, port })
-    socket = plain
-    askForTls(plain, startTls).then(
-      (refusal) => (refusal === undefined ? lookOver(connect({ socket: plain, ...options })) : fail(refusal)),
-      (error) => fail(explain(error)),
-    )
+    try {
+      if (startTls === undefined) return lookOver(connect({ host, port, ...options }))
+      const plain = connectTcp({ host, port })
+      socket = plain
+      askForTls(plain, startTls).then(
+        (refusal) => (refusal === undefined ? lookOver(connect({ socket: plain, ...options })) : fail(refusal)),
+        (error) => fail(explain(error)),
+      )
+    } catch (error) {
+      // A defect; nothing of this must go on.
+      settle()
+      reject(error)
+    }
   })
 }
 

@@ -87,7 +87,7 @@ describe('what cannot be done ends with its exit code:', () => {
       'a rotation of nothing',
       ['rotate', '-c', file],
       64,
-      /^certferry: give names of certificates or secrets, or --all\n/,
+      /^certferry: give names of certificates, secrets or trusts, or --all\n/,
     ],
     ['a rotation of some and all', ['rotate', 'web', '--all', '-c', file], 64, /give names or --all, not both/],
     ['a config that is not there', ['run', '-c', join(folder, 'none.yaml')], 78, /none\.yaml {2}no such file/],

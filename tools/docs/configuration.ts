@@ -3,11 +3,14 @@ import { configJsonSchema } from '../../src/config/schema.ts'
 import { UNUSED_VARIABLES, VAULT_VARIABLES } from '../../src/config/vault-variables.ts'
 import { outputs } from '../../src/outputs/index.ts'
 import { secretOutputs } from '../../src/outputs/secrets.ts'
+import { trustOutputs } from '../../src/outputs/trust.ts'
 import { reloaders } from '../../src/reloaders/index.ts'
 import { sources } from '../../src/sources/index.ts'
+import { anchors, lists } from '../../src/trust/index.ts'
 import { values } from '../../src/values/index.ts'
 import { authMethods } from '../../src/vault/auth/index.ts'
 import { verifiers } from '../../src/verifiers/index.ts'
+import { trustVerifiers } from '../../src/verifiers/trust.ts'
 import { code, GENERATED, table } from './table.ts'
 
 /** The part of a JSON Schema that a table can show. */
@@ -33,6 +36,10 @@ const FAMILIES = [
   ['Verify', 'certificates[].verify[]', verifiers],
   ['Values of secrets', 'secrets[].values', values],
   ['Outputs of secrets', 'secrets[].outputs[]', secretOutputs],
+  ['Anchors of trust', 'trust[].anchors[]', anchors],
+  ['Revocation lists of trust', 'trust[].crls[]', lists],
+  ['Outputs of trust', 'trust[].outputs[]', trustOutputs],
+  ['Verify of trust', 'trust[].verify[]', trustVerifiers],
   ['Vault login', 'vault.auth', authMethods],
 ] as const
 
@@ -110,7 +117,7 @@ ${table(
 )}
 
 ${sections
-  .filter(([key]) => key !== 'certificates' && key !== 'secrets')
+  .filter(([key]) => key !== 'certificates' && key !== 'secrets' && key !== 'trust')
   .map(([key, shape]) => section(key, shape))
   .join('\n\n')}
 
@@ -129,6 +136,12 @@ Each entry is one secret: values that are read together, and what they become. F
 \`api["tls.crt"]\`.
 
 ${keysTable('secrets', itemOf('secrets'))}
+
+## trust
+
+Each entry is one set of CAs and revocation lists that peers go by, and where it is written. See [trust.md](trust.md).
+
+${keysTable('trust', itemOf('trust'))}
 
 ${FAMILIES.map(family).join('\n\n')}
 `
@@ -195,6 +208,7 @@ function standard({ default: value, properties }: Shape, isRequired: boolean): s
 /** What takes the kinds of a family that stands elsewhere. */
 const SAME_FAMILY: Readonly<Record<string, string>> = {
   'secrets[].reload': 'certificates[].reload',
+  'trust[].reload': 'certificates[].reload',
   'certificates[].fallback': 'certificates[].source',
 }
 
