@@ -14,6 +14,8 @@ export interface Wanted {
 export interface Responder {
   /** Shows it; resolves once the CA may look. Throws ACME_CHALLENGE_SETUP, or the reason of `signal`. */
   present(wanted: Wanted, signal: AbortSignal): Promise<void>
+  /** After all of an order are shown: resolves once others can see them. */
+  settle?(signal: AbortSignal): Promise<void>
   /** Takes it away again: after success, failure and a stop alike. Never throws; what it cannot take away it tells. */
   cleanup(wanted: Wanted): Promise<string | undefined>
   /** Ends what served all of them. */

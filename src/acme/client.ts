@@ -50,17 +50,25 @@ export async function openAcme({ directory, caFile, account }: Place, signal: Ab
       throw refusal(`${directory} refuses ${what}`, code, problem, error)
     }
   }
-  await step('the account', () => openAccount(client, account), 'ACME_ACCOUNT')
+  await openAccount({ client, step }, account)
   const held = opened.move()
   return { client, transport, step, [Symbol.asyncDispose]: () => held.disposeAsync() }
 }
 
 /** The account of the key, made where there is none (RFC 8555 §7.3.1), with the contacts of the config. */
-async function openAccount(client: Client, { termsOfServiceAgreed, contact }: Place['account']): Promise<void> {
-  const found = await client.createAccount({ onlyReturnExisting: true }).catch(() => undefined)
+async function openAccount({ client, step }: Pick<Acme, 'client' | 'step'>, account: Place['account']): Promise<void> {
+  const { termsOfServiceAgreed, contact } = account
+  const ask = <T>(work: () => Promise<T>) => step('the account', work, 'ACME_ACCOUNT')
+  const found = await ask(() => client.createAccount({ onlyReturnExisting: true })).catch((error: unknown) => {
+    // A rate limit, or a CA that cannot be reached, says nothing of the account.
+    if (error instanceof AcmeRefusal) return undefined
+    throw error
+  })
   const wanted = contact.length > 0 ? { contact: [...contact] } : {}
-  if (!found) await client.createAccount({ ...wanted, ...(termsOfServiceAgreed && { termsOfServiceAgreed }) })
-  else if (contact.length > 0 && !isDeepStrictEqual(found.contact, contact)) await client.updateAccount(wanted)
+  if (!found)
+    await ask(() => client.createAccount({ ...wanted, ...(termsOfServiceAgreed && { termsOfServiceAgreed }) }))
+  else if (contact.length > 0 && !isDeepStrictEqual(found.contact, contact))
+    await ask(() => client.updateAccount(wanted))
 }
 
 /** RFC 5280 §5.3.1. */

@@ -11,18 +11,18 @@ interface Records {
   remove(name: string, text: string, domain: string, signal: AbortSignal): Promise<void>
 }
 
-/** To take a record away, also when all else has to stop, ms. */
+/** A name server has this long to take a record away, also when all else has to stop, ms; a hook has its own timeout. */
 const CLEANUP_MS = 10_000
 
 export function openDns01({ exec, rfc2136, propagation }: ChallengeOptions, deps: ResponderDeps): Responder {
-  const records = rfc2136 ? createUpdates(rfc2136, readSecret(rfc2136.keyFile)) : hooks(exec, deps)
+  const records = rfc2136 ? createUpdates(rfc2136, readSecret(rfc2136.keyFile), deps.clock) : hooks(exec, deps)
   return {
     present: async ({ name, proof }, signal) => {
       await records.add(recordOf(name), proof, name, signal)
-      if (propagation !== undefined) await deps.clock.sleep(propagation, signal)
     },
+    ...(propagation !== undefined && { settle: (signal) => deps.clock.sleep(propagation, signal) }),
     cleanup: ({ name, proof }: Wanted) =>
-      records.remove(recordOf(name), proof, name, AbortSignal.timeout(CLEANUP_MS)).then(
+      records.remove(recordOf(name), proof, name, AbortSignal.timeout(exec?.timeout ?? CLEANUP_MS)).then(
         () => undefined,
         (error: unknown) =>
           `the TXT record of ${recordOf(name)} may be left behind: ${error instanceof Error ? error.message : String(error)}`,

@@ -1,5 +1,6 @@
 import { createHmac, randomInt } from 'node:crypto'
 import { connect } from 'node:net'
+import type { Clock } from '../clock.ts'
 import { SidecarError } from '../errors.ts'
 import type { UpdateOptions } from './options.ts'
 
@@ -14,13 +15,15 @@ const ANSWER_MS = 10_000
  * Dynamic updates (RFC 2136) of one zone over TCP, signed by TSIG (RFC 8945). Of the answer only its code is believed: whoever could forge it
  * could at most have us ask the CA in vain. Throws ACME_CHALLENGE_SETUP.
  */
-export function createUpdates(options: UpdateOptions, secret: Buffer) {
+export function createUpdates(options: UpdateOptions, secret: Buffer, { now }: Pick<Clock, 'now'>) {
   const { zone, ttl } = options
   const send = async (record: Buffer, signal: AbortSignal) => {
     const id = randomInt(1, 0xffff)
     const header = shorts(id, OPCODE_UPDATE, 1, 0, 1, 0)
     const message = Buffer.concat([header, nameOf(zone), shorts(TYPE.soa, CLASS.in), record])
-    const answer = await exchange(options.server, sign(message, options, secret), signal)
+    const answer = await exchange(options.server, sign(message, options, secret, now()), signal)
+    if (answer.length < 12)
+      throw new SidecarError('ACME_CHALLENGE_SETUP', `${options.server} answers with no DNS message`)
     const code = answer.readUInt16BE(2) & 0x0f
     if (answer.readUInt16BE(0) === id && code === 0) return
     throw new SidecarError(
@@ -54,8 +57,8 @@ function recordOf(name: string, recordClass: number, ttl: number, text: string):
 }
 
 /** RFC 8945 §4.3.3: the message as it would be without the TSIG record, then the variables of that. */
-function sign(message: Buffer, { keyName, algorithm }: UpdateOptions, secret: Buffer): Buffer {
-  const now = Math.floor(Date.now() / 1000)
+function sign(message: Buffer, { keyName, algorithm }: UpdateOptions, secret: Buffer, nowMs: number): Buffer {
+  const now = Math.floor(nowMs / 1000)
   const time = Buffer.concat([shorts(Math.floor(now / 2 ** 32)), seconds(now % 2 ** 32)])
   const name = nameOf(keyName.toLowerCase())
   const algorithmName = nameOf(algorithm)
@@ -88,7 +91,7 @@ function exchange(server: string, message: Buffer, signal: AbortSignal): Promise
     socket.on('close', () => fail('it closed the connection'))
     socket.on('data', (chunk) => {
       got = Buffer.concat([got, chunk])
-      if (got.length < 14 || got.length < 2 + got.readUInt16BE(0)) return
+      if (got.length < 2 || got.length < 2 + got.readUInt16BE(0)) return
       resolve(got.subarray(2, 2 + got.readUInt16BE(0)))
       socket.destroy()
     })
@@ -103,6 +106,8 @@ function placeOf(server: string) {
 
 function nameOf(name: string): Buffer {
   const labels = name.replace(/\.$/, '').split('.')
+  if (labels.some((label) => label === '' || label.length > 63))
+    throw new SidecarError('ACME_CHALLENGE_SETUP', `${name} is no DNS name: each label has 1 to 63 characters`)
   return Buffer.concat([
     ...labels.flatMap((label) => [Buffer.of(label.length), Buffer.from(label, 'latin1')]),
     Buffer.of(0),

@@ -1,4 +1,4 @@
-import { mkdir, rename, unlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, rename, unlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { SidecarError, systemCode } from '../errors.ts'
@@ -15,7 +15,7 @@ export async function openHttp01(listen: string): Promise<Responder> {
   const server = createServer(
     { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
     (request, response) => {
-      const { pathname } = new URL(request.url ?? '/', 'http://name')
+      const [pathname = ''] = (request.url ?? '').split('?', 1)
       const proof = pathname.startsWith(PREFIX) ? proofs.get(pathname.slice(PREFIX.length)) : undefined
       response
         .writeHead(proof === undefined ? 404 : 200, { 'content-type': 'text/plain', connection: 'close' })
@@ -39,35 +39,44 @@ export async function openHttp01(listen: string): Promise<Responder> {
   }
 }
 
-/** Files for a server that is there already. Readable by all, since that is what they are for. */
+/** Files for a server that is there already. Readable by all, whatever the umask, since that is what they are for. */
 export async function openWebroot(webroot: string): Promise<Responder> {
-  const folder = join(webroot, PREFIX)
-  const pathOf = (token: string) => {
-    if (TOKEN.test(token)) return join(folder, token)
-    throw new SidecarError('BAD_RESPONSE', 'the token of a challenge is no base64url text')
-  }
+  const folders = [join(webroot, '.well-known'), join(webroot, PREFIX)]
+  const pathOf = (token: string) => join(webroot, PREFIX, token)
   return {
     present: async ({ token, proof }) => {
+      if (!TOKEN.test(token)) throw new SidecarError('BAD_RESPONSE', 'the token of a challenge is no base64url text')
       const path = pathOf(token)
       try {
-        await mkdir(folder, { recursive: true, mode: 0o755 })
-        await writeFile(`${path}.tmp`, proof, { mode: 0o644, flag: 'wx' })
+        for (const folder of folders) await makeReadable(folder)
+        await writeFile(`${path}.tmp`, proof)
+        await chmod(`${path}.tmp`, 0o644)
         await rename(`${path}.tmp`, path)
       } catch (cause) {
+        await unlink(`${path}.tmp`).catch(() => {})
         const why = systemCode(cause) ?? String(cause)
-        throw new SidecarError(
-          'ACME_CHALLENGE_SETUP',
-          `the answer to the challenge cannot be written to ${folder} (${why})`,
-          { cause },
-        )
+        const message = `the answer to the challenge cannot be written to ${path} (${why})`
+        throw new SidecarError('ACME_CHALLENGE_SETUP', message, { cause })
       }
     },
-    cleanup: ({ token }) =>
-      unlink(pathOf(token)).then(
+    cleanup: async ({ token }) => {
+      if (!TOKEN.test(token)) return undefined
+      return unlink(pathOf(token)).then(
         () => undefined,
         (error: unknown) =>
           systemCode(error) === 'ENOENT' ? undefined : `${pathOf(token)} cannot be removed (${systemCode(error)})`,
-      ),
+      )
+    },
     [Symbol.asyncDispose]: async () => {},
+  }
+}
+
+/** A folder that was there before keeps its mode. */
+async function makeReadable(folder: string): Promise<void> {
+  try {
+    await mkdir(folder)
+    await chmod(folder, 0o755)
+  } catch (error) {
+    if (systemCode(error) !== 'EEXIST') throw error
   }
 }

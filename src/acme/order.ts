@@ -93,6 +93,7 @@ async function authorize(
       presented.push(wanted)
       await responder.present(wanted, signal)
     }
+    await responder.settle?.(signal)
     for (const authorization of pending)
       await step('the challenge', () => client.completeChallenge(challengeOf(authorization, options.kind)))
     await authorized(acme, order, deps, signal)

@@ -1,4 +1,5 @@
 import { createHash, createPublicKey, randomBytes } from 'node:crypto'
+import type { Socket } from 'node:net'
 import { createSecureContext, createServer, type SecureContext } from 'node:tls'
 import { keyPem } from '../core/bundle.ts'
 import { isIP } from '../core/ip.ts'
@@ -25,6 +26,12 @@ export async function openTlsAlpn01(listen: string): Promise<Responder> {
     },
     (socket) => socket.end(),
   )
+  const sockets = new Set<Socket>()
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+    socket.on('error', () => {})
+  })
   // Whoever is no CA is refused; that is no event.
   server.on('tlsClientError', () => {})
   server.maxConnections = 64
@@ -39,6 +46,7 @@ export async function openTlsAlpn01(listen: string): Promise<Responder> {
     },
     [Symbol.asyncDispose]: async () => {
       server.close()
+      for (const socket of sockets) socket.destroy()
     },
   }
 }

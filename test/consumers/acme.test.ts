@@ -164,7 +164,7 @@ describe('dynamic updates of a real BIND', { skip: await skipReason('named') }, 
     const { server, zone, keyName, keyFile } = bind
     const secret = Buffer.from((await import('node:fs')).readFileSync(keyFile, 'utf8').trim(), 'base64')
     const updates = (key = secret) =>
-      createUpdates({ server, zone, keyName, keyFile, algorithm: 'hmac-sha256', ttl: 60_000 }, key)
+      createUpdates({ server, zone, keyName, keyFile, algorithm: 'hmac-sha256', ttl: 60_000 }, key, { now: Date.now })
     const name = `_acme-challenge.www.${zone}`
     await updates().add(name, 'one', 'www', forever)
     await updates().add(name, 'two', 'www', forever)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { assertUsable, parseCertificates } from '../../src/core/bundle.ts'
@@ -71,9 +71,33 @@ describe('certificates of a real ACME server', { skip }, () => {
     await assert.rejects(fetch(`http://127.0.0.1:${pebble.httpPort}/`), 'nobody listens any more')
   })
 
+  test('are obtained while others send nonsense to the listener', async () => {
+    const { connect } = await import('node:net')
+    const send = (line: string) =>
+      new Promise<void>((resolve) => {
+        const socket = connect(pebble.httpPort, '127.0.0.1', () => socket.write(`${line}\r\nHost: a\r\n\r\n`))
+        socket.on('error', () => {})
+        socket.once('close', () => resolve())
+        socket.resume()
+      })
+    const stop = new AbortController()
+    const nonsense = (async () => {
+      while (!stop.signal.aborted)
+        for (const path of ['//', '/\\', '/.well-known/acme-challenge/%', '*']) await send(`GET ${path} HTTP/1.1`)
+    })()
+    try {
+      const made = source({ commonName: 'nonsense.example.com' })
+      usable(made, await made.fetch(forever))
+    } finally {
+      stop.abort()
+      await nonsense
+    }
+  })
+
   test('are obtained by http-01 from the folder of a server that is there, and nothing is left in it', async () => {
     const { createServer } = await import('node:http')
     const webroot = join(pebble.folder, 'webroot')
+    await mkdir(webroot)
     const server = createServer((request, response) => {
       try {
         response.end(readPlainFile(join(webroot, request.url ?? '')))
@@ -86,6 +110,7 @@ describe('certificates of a real ACME server', { skip }, () => {
       const made = source({ commonName: 'c.example.com', challenge: { kind: 'http-01', webroot } })
       usable(made, await made.fetch(forever))
       assert.deepEqual(await readdir(join(webroot, '.well-known/acme-challenge')), [])
+      assert.equal((await stat(join(webroot, '.well-known/acme-challenge'))).mode & 0o777, 0o755)
     } finally {
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
@@ -111,6 +136,7 @@ describe('certificates of a real ACME server', { skip }, () => {
   })
 
   test('that cannot be confirmed are refused with the name and the reason of the CA', async () => {
+    await mkdir(join(pebble.folder, 'nobody-serves-this'))
     const made = source({
       commonName: 'f.example.com',
       challenge: { kind: 'http-01', webroot: join(pebble.folder, 'nobody-serves-this') },
