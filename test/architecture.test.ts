@@ -250,6 +250,14 @@ test('a package that carries risk is imported in one place', () => {
   )
 })
 
+test('of undici only parts are loaded: the bundle has no whole one', () => {
+  const wrong = imports.filter(({ specifier, typeOnly }) => specifier === 'undici' && !typeOnly)
+  assert.deepEqual(
+    wrong.map((one) => `${placeOf(one)} imports undici as a whole`),
+    [],
+  )
+})
+
 test('nothing has a default export', () => {
   const wrong = [...sourceOf].filter(([, source]) => /^export default\b/m.test(source) || /\bas default\b/.test(source))
   assert.deepEqual(

@@ -32,25 +32,31 @@ const MAX_BODY_BYTES = 1024 * 1024
  * redirect and reads no more than a MiB. Problem documents (RFC 8555 §6.7) of rate limits become errors here; all others are answers.
  */
 export async function openTransport(caFile: string | undefined, signal: AbortSignal): Promise<Transport> {
-  const { Agent, request } = await import('undici')
+  const [{ default: sendRequest }, { default: Agent }] = await Promise.all([
+    import('undici/lib/api/api-request.js'),
+    import('undici/lib/dispatcher/agent.js'),
+  ])
   const agent = new Agent({
     connect: { timeout: CONNECT_MS, ...(caFile !== undefined && { ca: caOf(caFile) }) },
     headersTimeout: ANSWER_MS,
     bodyTimeout: ANSWER_MS,
     maxResponseSize: MAX_BODY_BYTES,
+    allowH2: false,
   })
   return {
     send: async (url, method, { headers = {}, data }) => {
       try {
-        const sent = request(url, {
+        const { origin, pathname, search } = new URL(url)
+        const sent = sendRequest.call(agent, {
+          origin,
+          path: `${pathname}${search}`,
           method: methodOf(method),
           headers: {
             'user-agent': 'certferry',
             ...(data !== undefined && { 'content-type': 'application/jose+json' }),
             ...headers,
           },
-          ...(data !== undefined && { body: JSON.stringify(data) }),
-          dispatcher: agent,
+          body: data === undefined ? null : JSON.stringify(data),
           signal,
         })
         return await read(url, await abortable(sent, signal))

@@ -29,18 +29,26 @@ export const httpLists = defineLists({
       origin: `http ${url}`,
       read: async (signal) => {
         const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)])
-        const { Agent, request } = await import('undici')
+        const [{ default: sendRequest }, { default: Agent }] = await Promise.all([
+          import('undici/lib/api/api-request.js'),
+          import('undici/lib/dispatcher/agent.js'),
+        ])
+        const { origin, pathname, search } = new URL(url)
         const agent = new Agent({
           connect: { timeout: 5_000, ...(caFile !== undefined && { ca: readPlainFile(caFile) }) },
           maxResponseSize: MAX_BYTES,
+          allowH2: false,
         })
         try {
-          const headers = last ? { 'if-none-match': last.etag } : {}
-          const {
-            statusCode,
-            headers: got,
-            body,
-          } = await abortable(request(url, { dispatcher: agent, headers, signal: limit }), limit)
+          const headers = { 'user-agent': 'certferry', ...(last && { 'if-none-match': last.etag }) }
+          const sent = sendRequest.call(agent, {
+            origin,
+            path: `${pathname}${search}`,
+            method: 'GET',
+            headers,
+            signal: limit,
+          })
+          const { statusCode, headers: got, body } = await abortable(sent, limit)
           const content = Buffer.from(await body.arrayBuffer())
           if (statusCode === 304 && last) return blocksOfLists(last.content, url)
           if (statusCode !== 200) throw new SidecarError('CRL_UNREACHABLE', `${url} answers ${statusCode}`)

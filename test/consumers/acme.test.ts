@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import { certificateId } from '../../src/acme/ari.ts'
 import { createUpdates } from '../../src/acme/dns-update.ts'
 import { SidecarError } from '../../src/errors.ts'
+import { bundleCli } from '../../tools/build.ts'
 import { createSource } from '../sources/contract.ts'
 import { startBind } from '../support/bind.ts'
 import { createTestCa } from '../support/ca.ts'
@@ -79,6 +80,9 @@ describe('Pebble', { skip: await skipReason('pebble', 'pebble-challtestsrv') }, 
 
   test('is rehearsed with by once --dry-run: the whole challenge, and nothing written', async () => {
     await using pebble = await startPebble()
+    // What ships: a bundle, without what acme-client would send by.
+    await bundleCli(join(pebble.folder, 'dist'))
+    const program = join(pebble.folder, 'dist/cli.cjs')
     const directory = join(pebble.folder, 'tls')
     const file = join(pebble.folder, 'certferry.yaml')
     const certificate = {
@@ -98,7 +102,7 @@ describe('Pebble', { skip: await skipReason('pebble', 'pebble-challtestsrv') }, 
     await writeFile(file, JSON.stringify({ certificates: [certificate] }), { mode: 0o600 })
     const { stdout } = await promisify(execFile)(
       process.execPath,
-      [...commandLine(undefined, 'once', '-c', file, '--dry-run')],
+      [...commandLine(program, 'once', '-c', file, '--dry-run')],
       { env: { PATH: process.env.PATH ?? '' } },
     )
     assert.match(stdout, /✓ web {2}https:.*issued certificate [0-9a-f]+ for a\.example\.com, which is thrown away/)
