@@ -3,14 +3,15 @@ import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { SidecarError, systemCode } from '../errors.ts'
 import type { Responder } from './challenge.ts'
-import { listenOn } from './listen.ts'
+import { listenOn, takeTurn } from './listen.ts'
 
 const PREFIX = '/.well-known/acme-challenge/'
 /** RFC 8555 §8.1: base64url, so a name of a file as it is. */
 const TOKEN = /^[\w-]{16,200}$/
 
 /** A server for the time of the order (RFC 8555 §8.3). Says nothing but the answers it was given. */
-export async function openHttp01(listen: string): Promise<Responder> {
+export async function openHttp01(listen: string, signal: AbortSignal): Promise<Responder> {
+  const endTurn = await takeTurn(listen, signal)
   const proofs = new Map<string, string>()
   const server = createServer(
     { headersTimeout: 5_000, requestTimeout: 10_000, connectionsCheckingInterval: 1_000 },
@@ -23,7 +24,10 @@ export async function openHttp01(listen: string): Promise<Responder> {
     },
   )
   server.maxConnections = 64
-  await listenOn(server, listen)
+  await listenOn(server, listen).catch((error) => {
+    endTurn()
+    throw error
+  })
   return {
     present: async ({ token, proof }) => {
       proofs.set(token, proof)
@@ -33,8 +37,11 @@ export async function openHttp01(listen: string): Promise<Responder> {
       return undefined
     },
     [Symbol.asyncDispose]: async () => {
-      server.close()
-      server.closeAllConnections()
+      await new Promise((resolve) => {
+        server.close(resolve)
+        server.closeAllConnections()
+      })
+      endTurn()
     },
   }
 }

@@ -82,7 +82,7 @@ async function authorize(
     ({ status }) => status === 'pending',
   )
   if (pending.length === 0) return
-  await using responder = await openResponder(options, deps)
+  await using responder = await openResponder(options, deps, signal)
   const presented: Wanted[] = []
   try {
     for (const authorization of pending) {

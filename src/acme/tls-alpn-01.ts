@@ -5,7 +5,7 @@ import { keyPem } from '../core/bundle.ts'
 import { isIP } from '../core/ip.ts'
 import { generateKey } from '../core/key.ts'
 import type { Responder, Wanted } from './challenge.ts'
-import { listenOn } from './listen.ts'
+import { listenOn, takeTurn } from './listen.ts'
 
 /** RFC 8737 §3. */
 const PROTOCOL = 'acme-tls/1'
@@ -13,7 +13,8 @@ const ACME_IDENTIFIER = '1.3.6.1.5.5.7.1.31'
 const DAY_MS = 86_400_000
 
 /** A TLS server for the time of the order, which shows nothing but certificates of challenges. */
-export async function openTlsAlpn01(listen: string): Promise<Responder> {
+export async function openTlsAlpn01(listen: string, signal: AbortSignal): Promise<Responder> {
+  const endTurn = await takeTurn(listen, signal)
   const contexts = new Map<string, SecureContext>()
   const server = createServer(
     {
@@ -35,7 +36,10 @@ export async function openTlsAlpn01(listen: string): Promise<Responder> {
   // Whoever is no CA is refused; that is no event.
   server.on('tlsClientError', () => {})
   server.maxConnections = 64
-  await listenOn(server, listen)
+  await listenOn(server, listen).catch((error) => {
+    endTurn()
+    throw error
+  })
   return {
     present: async (wanted) => {
       contexts.set(sniOf(wanted.name), await contextOf(wanted))
@@ -45,8 +49,11 @@ export async function openTlsAlpn01(listen: string): Promise<Responder> {
       return undefined
     },
     [Symbol.asyncDispose]: async () => {
-      server.close()
-      for (const socket of sockets) socket.destroy()
+      await new Promise((resolve) => {
+        server.close(resolve)
+        for (const socket of sockets) socket.destroy()
+      })
+      endTurn()
     },
   }
 }

@@ -198,9 +198,11 @@ export function decide<C extends Content>(
   if (isUnproven && !isWaste && isWorthServing(serving, now))
     return { kind: 'deliver', bundle: serving, why: state.failures > 0 ? 'retry' : 'verify' }
   if (renewAt !== undefined && now >= emergencyAt(serving)) return { kind: 'renew', why: 'emergency' }
-  if (isDue) return { kind: 'renew', why: 'due' }
+  // Whoever advises may put the renewal off: asked first, such as after a restart, unless that has failed.
+  const isLookDue = isReached(now, pollAt) || isReached(elapsed, pollElapsed)
+  if (isDue && !(isLookDue && !state.failure)) return { kind: 'renew', why: 'due' }
   if (isUnproven) return { kind: 'deliver', bundle: serving, why: 'retry' }
-  if (isReached(now, pollAt) || isReached(elapsed, pollElapsed)) return { kind: 'poll', bundle: serving, why: 'poll' }
+  if (isLookDue) return { kind: 'poll', bundle: serving, why: 'poll' }
   const at = Math.min(renewAt ?? serving.notAfter, pollAt ?? serving.notAfter, serving.notAfter)
   const atElapsed = Math.min(renewElapsed ?? Number.POSITIVE_INFINITY, pollElapsed ?? Number.POSITIVE_INFINITY)
   return { kind: 'wait', until: Math.min(at, Math.ceil(now + atElapsed - elapsed)) }

@@ -30,6 +30,7 @@ export function withFallback(sources: readonly [Source, ...Source[]], deps: Fall
     throw new SidecarError('CONFIG_INVALID', `fallback: ${twice.origin} ${why}`)
   }
   const polling = pollingOf(sources)
+  const rehearsals = sources.flatMap(({ rehearse }) => (rehearse ? [rehearse] : []))
   return {
     origin: first.origin,
     alternatives: others.map(({ origin }) => origin),
@@ -40,6 +41,9 @@ export function withFallback(sources: readonly [Source, ...Source[]], deps: Fall
     algorithm: first.algorithm,
     fetch: (signal, current) => fetchInTurn(sources, deps, signal, current),
     ...(polling && { polling }),
+    ...(rehearsals.length > 0 && {
+      rehearse: async (signal) => (await Promise.all(rehearsals.map((rehearse) => rehearse(signal)))).join('; '),
+    }),
     examine: async (signal) => (await Promise.all(sources.map((source) => examined(source, signal)))).flat(),
   }
 }

@@ -71,6 +71,15 @@ describe('certificates of a real ACME server', { skip }, () => {
     await assert.rejects(fetch(`http://127.0.0.1:${pebble.httpPort}/`), 'nobody listens any more')
   })
 
+  test('take turns at one address', async () => {
+    const names = ['one', 'two', 'three']
+    const bundles = await Promise.all(names.map((name) => source({ commonName: `${name}.example.com` }).fetch(forever)))
+    assert.deepEqual(
+      bundles.map(({ leaf }) => namesOf(leaf).dns[0]),
+      names.map((name) => `${name}.example.com`),
+    )
+  })
+
   test('are obtained while others send nonsense to the listener', async () => {
     const { connect } = await import('node:net')
     const send = (line: string) =>
