@@ -55,6 +55,54 @@ const empty = () => initialState({ current: undefined, pending: undefined }, pol
 const resumed = (bundle = bundleAt(T0)) => initialState({ current: bundle, pending: undefined }, policy, at(0), 120_000)
 const active = () => step(resumed(), served(bundleAt(T0)), 0)
 
+describe('what is polled and renewed by time as well', () => {
+  /** When the source would have it renewed; a look may change that. */
+  let advice: number | undefined
+  const advised: Policy = { ...policy, pollAfterMs: () => 60_000, advice: () => advice }
+  const next = (state: RotationState, outcome: Outcome, ms: number) =>
+    evolve(state, outcome, advised, { ...at(ms), random: () => 0 })
+  const unchanged: Outcome = { kind: 'unchanged', bundle: bundleAt(T0) }
+  const look = (state: RotationState, ms: number) => decide(state, at(ms), undefined)
+  const begin = (asked: number | undefined = undefined) => {
+    advice = asked
+    const first = initialState({ current: bundleAt(T0), pending: undefined }, advised, at(0), 0)
+    return next(next(first, served(bundleAt(T0), false), 0), unchanged, 0)
+  }
+  /** After the last look at the source, so that only time counts. */
+  const calm = (state: RotationState): RotationState => ({ ...state, pollAt: T0 + 2 * HOUR, pollElapsed: 2 * HOUR })
+
+  it('is due by the config where the source does not say', () => {
+    assert.equal(begin().renewAt, T0 + HOUR / 2)
+    assert.equal(look(calm(begin()), HOUR / 2).kind, 'renew')
+  })
+  it('is due when the source says, be it earlier or later', () => {
+    assert.equal(look(calm(begin(T0 + HOUR / 4)), HOUR / 4).kind, 'renew')
+    assert.equal(look(calm(begin(T0 + 0.8 * HOUR)), 0.7 * HOUR).kind, 'wait')
+    assert.equal(look(calm(begin(T0 + 0.8 * HOUR)), 0.8 * HOUR).kind, 'renew')
+  })
+  it('follows the source when a look finds that it has changed its mind', () => {
+    const state = begin(T0 + 0.8 * HOUR)
+    advice = T0 + 60_000
+    const moved = next(state, unchanged, 60_000)
+    assert.equal(moved.renewAt, T0 + 60_000)
+    assert.equal(look(moved, 60_000).kind, 'renew')
+  })
+  it('is not put off into the last twentieth', () => {
+    const state = calm(begin(T0 + HOUR))
+    assert.equal(look(state, 0.94 * HOUR).kind, 'wait')
+    assert.deepEqual(look(state, 0.96 * HOUR), { kind: 'renew', why: 'emergency' })
+  })
+  it('is renewed when it has ended, not looked at', () => {
+    assert.equal(look(begin(), 2 * HOUR).kind, 'renew')
+  })
+  it('is looked at before it is renewed, such as after a restart, unless that has failed', () => {
+    const state = begin()
+    assert.equal(look(state, HOUR / 2).kind, 'poll')
+    const after = next(state, failed('OCSP_UNAVAILABLE', 'fetch'), HOUR / 2)
+    assert.equal(look({ ...after, nextAt: T0, nextElapsed: 0 }, HOUR / 2).kind, 'renew')
+  })
+})
+
 describe('what is polled', () => {
   const polled: Policy = { ...policy, pollAfterMs: () => 60_000 }
   const look = (state: RotationState, ms: number) => decide(state, at(ms), undefined)
