@@ -139,13 +139,10 @@ function converse(
     }
     socket.on('error', onError)
     tcp.on('error', onError)
-    socket.once('close', () =>
-      settle(
-        isSecure
-          ? { ok: false, refused: true, why: 'it closed the connection' }
-          : { ok: false, refused: false, why: 'it closed the connection' },
-      ),
-    )
+    // Some servers, such as Node, tell no more than that when they refuse.
+    const onEnd = () => settle({ ok: false, refused: isSecure, why: 'it closed the connection' })
+    socket.once('end', onEnd)
+    socket.once('close', onEnd)
   })
 }
 
