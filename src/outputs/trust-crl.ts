@@ -12,7 +12,7 @@ export const trustCrl = defineTrustOutput({
     ...trustFileOptions,
     file: FileName.default('crl.pem').describe('Name of the file'),
     deltaFile: FileName.optional().describe(
-      'File of its own for the delta lists; nginx and HAProxy do not read them, and take what is in one for all',
+      'File of its own for the delta lists, so that no server takes what changed for all there is',
     ),
   }),
   create: ({ file, deltaFile, ...place }) =>

@@ -128,6 +128,8 @@ test('a root rolls over under client certificates on both sides: no handshake fa
     const next = await newRoot(vault, 'new-root')
     await vault.api('POST', 'pki/config/issuers', { default: next })
     const startedAt = performance.now()
+    const seenBefore = certferry.log().length
+    const issuedBefore = certferry.log('certificate.issued').length
     await certferry.control.rotate(
       { certificates: 'all', reason: 'rollover', wait: false },
       AbortSignal.timeout(10_000),
@@ -151,12 +153,21 @@ test('a root rolls over under client certificates on both sides: no handshake fa
     await until('clients go on', () => clients.counts.handshakes > seen + 20)
 
     assert.deepEqual(subjectsIn(at('trust/ca.crt')), ['CN=new-root'])
-    const events = certferry.log()
-    const published = events.findIndex(({ event, content }) => event === 'trust.proven' && content === '2 CAs')
-    const shown = events.findLastIndex(
-      ({ event, certificate }) => event === 'certificate.written' && certificate === 'web',
+    const events = certferry.log().slice(seenBefore)
+    const proven = events.findIndex(({ event, content }) => event === 'trust.proven' && content === '2 CAs')
+    assert.ok(proven >= 0, 'both CAs were proven')
+    for (const name of ['web', 'client']) {
+      const first = events.findIndex(
+        ({ event, certificate }) => event === 'certificate.written' && certificate === name,
+      )
+      assert.ok(first > proven, `the first new certificate of ${name} was written after the trust was proven`)
+    }
+    assert.ok(
+      events.some((line) => line.event === 'rotation.failed' && line.reason === 'trust_pending'),
+      'what came too early waited',
     )
-    assert.ok(published >= 0 && published < shown, 'the new leaf was shown after the trust was proven')
+    const issued = certferry.log('certificate.issued').length - issuedBefore
+    assert.equal(issued, 2, 'what waited was not issued again')
     const { handshakes, failed, why } = clients.counts
     t.diagnostic(JSON.stringify({ rollover: 'root', handshakes, failed, leavesMovedMs: movedMs, oldGoneMs: goneMs }))
     assert.deepEqual(why, [])
