@@ -52,7 +52,12 @@ export async function certificateId(leaf: X509Certificate): Promise<string> {
   const { X509Certificate: Parsed, AuthorityKeyIdentifierExtension } = await import('@peculiar/x509')
   const keyId = new Parsed(leaf.raw).getExtension(AuthorityKeyIdentifierExtension)?.keyId
   if (keyId === undefined) throw new SidecarError('BAD_RESPONSE', 'the certificate does not name the key of its issuer')
-  const hex = leaf.serialNumber.length % 2 === 0 ? leaf.serialNumber : `0${leaf.serialNumber}`
+  return identifierOf(keyId, leaf.serialNumber)
+}
+
+/** Of both in hex, as certificates are read. */
+export function identifierOf(keyId: string, serialNumber: string): string {
+  const hex = serialNumber.length % 2 === 0 ? serialNumber : `0${serialNumber}`
   const serial = Buffer.from(hex, 'hex')
   // DER: a number whose first bit is set has a zero in front.
   const encoded = ((serial[0] ?? 0) & 0x80) === 0 ? serial : Buffer.concat([Buffer.of(0), serial])
