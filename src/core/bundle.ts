@@ -100,7 +100,8 @@ function leafOf(first: string, blocks: readonly string[], key: KeyObject, origin
 export function newerOf(serving: Bundle, found: Bundle): Bundle {
   if (found.fingerprint !== serving.fingerprint) return found
   const chain = chainOf(found)
-  return chain === chainOf(serving) ? serving : { ...found, edition: `chain ${chain.slice(0, 16)}` }
+  if (chain === chainOf(serving)) return serving
+  return { ...found, receivedAt: serving.receivedAt, edition: `chain ${chain.slice(0, 16)}` }
 }
 
 const chainOf = ({ intermediates, roots }: Bundle): string =>

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import * as z from 'zod'
-import { type Bundle, newerOf } from '../core/bundle.ts'
+import type { Bundle } from '../core/bundle.ts'
 import { bundleOf, type Material, type Piece, passwordIn } from '../core/material.ts'
 import { Duration } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
-import { jittered } from '../vault/paths.ts'
 import { watchFiles } from '../watching.ts'
+import { heldSource } from './held.ts'
 import { defineSource, type SourceDeps } from './source.ts'
 import { warnOfUnrelated } from './unrelated.ts'
 
@@ -63,34 +63,21 @@ export const file = defineSource({
         for (const { content } of pieces.values()) content.fill(0)
       }
     }
-    return {
+    return heldSource({
       origin,
-      issues: false,
-      ttlMs: undefined,
-      names: undefined,
-      algorithm: undefined,
+      place,
+      poll: options.poll,
+      random,
       fetch,
-      polling: {
-        afterMs: () => jittered(options.poll, random),
-        look: async (serving, signal) => newerOf(serving, await fetch(signal)),
-        ...(options.watch !== 'off' && {
-          watch: (ring) =>
-            watchFiles(filesOf(options), ring, {
-              polling: options.watch === 'polling',
-              failed: (error) =>
-                warn(
-                  `${place} cannot be watched (${systemCode(error) ?? 'unknown'}); it is read as often as poll says`,
-                ),
-            }),
-        }),
-      },
-      examine: async (signal) => {
-        const { notAfter, serial } = await fetch(signal)
-        return [
-          { ok: true, what: `${place} holds certificate ${serial}, valid until ${new Date(notAfter).toISOString()}` },
-        ]
-      },
-    }
+      watch:
+        options.watch !== 'off' &&
+        ((ring) =>
+          watchFiles(filesOf(options), ring, {
+            polling: options.watch === 'polling',
+            failed: (error) =>
+              warn(`${place} cannot be watched (${systemCode(error) ?? 'unknown'}); it is read as often as poll says`),
+          })),
+    })
   },
 })
 

@@ -4,7 +4,8 @@ import { bundleOf, isPkcs12, type Password, passwordIn } from '../core/material.
 import { SidecarError, systemCode } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import { isLoopback } from '../vault/loopback.ts'
-import { jittered, poll } from '../vault/paths.ts'
+import { poll } from '../vault/paths.ts'
+import { heldSource } from './held.ts'
 import type { Validators } from './http-client.ts'
 import { defineSource } from './source.ts'
 import { warnOfUnrelated } from './unrelated.ts'
@@ -72,24 +73,7 @@ export const http = defineSource({
         piece.content.fill(0)
       }
     }
-    return {
-      origin,
-      issues: false,
-      ttlMs: undefined,
-      names: undefined,
-      algorithm: undefined,
-      fetch,
-      polling: {
-        afterMs: () => jittered(poll, random),
-        look: async (serving, signal) => newerOf(serving, await fetch(signal)),
-      },
-      examine: async (signal) => {
-        const { notAfter, serial } = await fetch(signal)
-        return [
-          { ok: true, what: `${place} holds certificate ${serial}, valid until ${new Date(notAfter).toISOString()}` },
-        ]
-      },
-    }
+    return heldSource({ origin, place, poll, random, fetch })
   },
 })
 

@@ -1,11 +1,12 @@
 import * as z from 'zod'
 import { delayMs } from '../core/backoff.ts'
-import { type Bundle, newerOf } from '../core/bundle.ts'
+import type { Bundle } from '../core/bundle.ts'
 import { bundleOf, type Piece } from '../core/material.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Kubernetes, KubernetesRequest } from '../kubernetes/client.ts'
 import { Label, ObjectName } from '../kubernetes/options.ts'
-import { jittered, poll } from '../vault/paths.ts'
+import { poll } from '../vault/paths.ts'
+import { heldSource } from './held.ts'
 import { defineSource, type SourceDeps } from './source.ts'
 import { warnOfUnrelated } from './unrelated.ts'
 
@@ -52,25 +53,14 @@ export const kubernetesSecret = defineSource({
         key.content.fill(0)
       }
     }
-    return {
+    return heldSource({
       origin,
-      issues: false,
-      ttlMs: undefined,
-      names: undefined,
-      algorithm: undefined,
+      place,
+      poll,
+      random: clock.random,
       fetch,
-      polling: {
-        afterMs: () => jittered(poll, clock.random),
-        look: async (serving, signal) => newerOf(serving, await fetch(signal)),
-        ...(watch && { watch: (ring) => watchSecret(api, watchOf(path, name), ring, { clock, warn }) }),
-      },
-      examine: async (signal) => {
-        const { notAfter, serial } = await fetch(signal)
-        return [
-          { ok: true, what: `${place} holds certificate ${serial}, valid until ${new Date(notAfter).toISOString()}` },
-        ]
-      },
-    }
+      watch: watch && ((ring) => watchSecret(api, watchOf(path, name), ring, { clock, warn })),
+    })
   },
 })
 

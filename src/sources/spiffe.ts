@@ -2,13 +2,13 @@ import { createHash, createPrivateKey, type KeyObject } from 'node:crypto'
 import { isIP } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import * as z from 'zod'
-import { type Bundle, fingerprintOf, toBundle } from '../core/bundle.ts'
+import { type Bundle, toBundle } from '../core/bundle.ts'
 import { pem } from '../core/csr.ts'
 import { namesOf } from '../core/names.ts'
 import { quote } from '../core/secret.ts'
 import { Duration } from '../core/units.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
-import { jittered } from '../vault/paths.ts'
+import { heldSource } from './held.ts'
 import { defineSource } from './source.ts'
 import { decodeX509SvidResponse, type Svid, type X509SvidResponse } from './spiffe-message.ts'
 import { type Endpoint, nameOf, streamX509Svids } from './spiffe-stream.ts'
@@ -76,30 +76,20 @@ export const spiffe = defineSource({
         message.fill(0)
       }
     }
-    return {
+    return heldSource({
       origin,
-      issues: false,
-      ttlMs: undefined,
-      names: undefined,
-      algorithm: undefined,
+      place: nameOf(socket),
+      poll,
+      random,
       fetch,
-      polling: {
-        afterMs: () => jittered(poll, random),
-        look: async (serving, signal) => newerOf(await fetch(signal), serving),
-        watch: (ring) =>
-          listen(socket, (digest) => {
-            if (digest === known) return
-            known = digest
-            ring()
-          }),
-      },
-      examine: async (signal) => {
-        const { leaf, serial, notAfter } = await fetch(signal)
-        const until = new Date(notAfter).toISOString()
-        const [id] = namesOf(leaf).uri
-        return [{ ok: true, what: `${nameOf(socket)} gives ${id}, certificate ${serial}, valid until ${until}` }]
-      },
-    }
+      watch: (ring) =>
+        listen(socket, (digest) => {
+          if (digest === known) return
+          known = digest
+          ring()
+        }),
+      tell: ({ leaf }) => `${nameOf(socket)} gives ${namesOf(leaf).uri[0]},`,
+    })
   },
 })
 
@@ -176,16 +166,6 @@ function keyOf(der: Buffer, origin: string): KeyObject {
     throw new SidecarError('BAD_RESPONSE', `the private key from ${origin} does not parse`)
   }
 }
-
-/** Roots come and go without a new certificate: then the same one is another edition, so that `ca.crt` is written anew. */
-function newerOf(found: Bundle, serving: Bundle): Bundle {
-  if (found.fingerprint !== serving.fingerprint) return found
-  const [now, before] = [rootsOf(found), rootsOf(serving)]
-  if (now === before) return serving
-  return { ...found, receivedAt: serving.receivedAt, edition: createHash('sha256').update(now).digest('hex') }
-}
-
-const rootsOf = ({ roots }: Bundle): string => roots.map(fingerprintOf).sort().join(' ')
 
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [500, 30_000]
 

@@ -1,11 +1,12 @@
 import * as z from 'zod'
-import { type Bundle, newerOf, toBundle } from '../core/bundle.ts'
+import { type Bundle, toBundle } from '../core/bundle.ts'
 import { readPkcs12 } from '../core/pkcs12.ts'
 import { Secret } from '../core/secret.ts'
 import { type Json, textOf } from '../core/values.ts'
 import { SidecarError } from '../errors.ts'
-import { jittered, MountPath, poll, SecretPath, vaultName } from '../vault/paths.ts'
+import { MountPath, poll, SecretPath, vaultName } from '../vault/paths.ts'
 import type { KvSecret } from '../vault/secrets.ts'
+import { heldSource } from './held.ts'
 import { defineSource } from './source.ts'
 import { warnOfUnrelated } from './unrelated.ts'
 
@@ -58,23 +59,7 @@ export const vaultKv = defineSource({
       seen = bundle.fingerprint
       return bundle
     }
-    return {
-      origin,
-      issues: false,
-      ttlMs: undefined,
-      names: undefined,
-      algorithm: undefined,
-      fetch,
-      polling: {
-        afterMs: () => jittered(poll, random),
-        look: async (serving, signal) => newerOf(serving, await fetch(signal)),
-      },
-      examine: async (signal) => {
-        const { notAfter, serial } = await fetch(signal)
-        const until = new Date(notAfter).toISOString()
-        return [{ ok: true, what: `${where} holds certificate ${serial}, valid until ${until}` }]
-      },
-    }
+    return heldSource({ origin, place: where, poll, random, fetch })
   },
 })
 
