@@ -1,16 +1,5 @@
 import { type Instant, NEVER } from '../core/content.ts'
-import type { Emit, EventMap, EventName } from './events.ts'
-
-type Telling = { readonly [Name in EventName]?: (event: EventMap[Name], emit: Emit) => void }
-
-/** What the flow tells of a secret, in the words for secrets; everything else passes as it is. */
-export const asSecret =
-  (emit: Emit): Emit =>
-  (name, event) => {
-    const tell = TELLING[name]
-    if (tell) tell(event, emit)
-    else emit(name, event)
-  }
+import { renaming, type Telling } from './renaming.ts'
 
 const TELLING: Telling = {
   'rotation.started': ({ certificate: secret, why }, emit) => emit('secret.started', { secret, why }),
@@ -31,5 +20,8 @@ const TELLING: Telling = {
     emit('secret.phase', { secret, from, to, reason }),
   'certificate.removed': ({ certificate: secret }, emit) => emit('secret.removed', { secret }),
 }
+
+/** What the flow tells of a secret, in the words for secrets. */
+export const asSecret = renaming(TELLING)
 
 const ending = (notAfter: Instant) => (notAfter === NEVER ? {} : { expiresAt: notAfter })

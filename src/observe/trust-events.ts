@@ -1,15 +1,4 @@
-import type { Emit, EventMap, EventName } from './events.ts'
-
-type Telling = { readonly [Name in EventName]?: (event: EventMap[Name], emit: Emit) => void }
-
-/** What the flow tells of a trust, in the words for it; everything else passes as it is. */
-export const asTrust =
-  (emit: Emit): Emit =>
-  (name, event) => {
-    const tell = TELLING[name]
-    if (tell) tell(event, emit)
-    else emit(name, event)
-  }
+import { renaming, type Telling } from './renaming.ts'
 
 const TELLING: Telling = {
   'rotation.started': ({ certificate: trust, why }, emit) => emit('trust.started', { trust, why }),
@@ -30,3 +19,6 @@ const TELLING: Telling = {
   'certificate.removed': ({ certificate: trust }, emit) => emit('trust.removed', { trust }),
   'certificate.probed': () => {},
 }
+
+/** What the flow tells of a trust, in the words for it. */
+export const asTrust = renaming(TELLING)
