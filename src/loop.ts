@@ -22,7 +22,7 @@ export interface Loop<C extends Content = Bundle> {
   readonly ended: Promise<void>
 }
 
-/** Of either kind. */
+/** Of any kind. */
 export type AnyLoop = Loop | Loop<Snapshot> | Loop<TrustSet>
 
 export interface LoopParts<C extends Content = Bundle> {

@@ -5,7 +5,7 @@ import { assertUsable, type Bundle, type Expectation, parseCertificates } from '
 import type { KeyAlgorithm } from './core/key.ts'
 import type { Snapshot } from './core/snapshot.ts'
 import type { RotationState } from './core/state.ts'
-import { chainsTo, type TrustSet } from './core/trust.ts'
+import { type Anchor, chainsTo, type TrustSet } from './core/trust.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
@@ -134,7 +134,7 @@ function make(
     assertUsable: (bundle, at) => {
       isUsable(bundle, at)
       const trust = config.trust === undefined ? undefined : trusted(config.trust)
-      if (trust) assertTrusted(bundle, trust, clock.now())
+      if (trust && mustWait(store.current, bundle, clock.now())) assertTrusted(bundle, trust, clock.now())
       if (isStapleRequired) staples?.assertStapled(bundle, store.current, at)
     },
     renewal: { after, beforeMs, cron, timezone, jitter },
@@ -162,7 +162,7 @@ function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit
   const files = config.outputs.map((options) => trustOutputs.create(options, undefined))
   const isUsed = (anchor: X509Certificate) => inService().some((bundle) => chainsTo(bundle, anchor))
   const warned = new Set<string>()
-  const warnOfEnds = ({ anchors: all }: TrustSet, now: number) => {
+  const warnOfEnds = (all: readonly Anchor[], now: number) => {
     for (const { certificate, retiredAt } of all) {
       const notAfter = certificate.validToDate.getTime()
       if (retiredAt !== undefined || notAfter - now > config.warnBefore || warned.has(certificate.fingerprint256))
@@ -181,12 +181,10 @@ function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit
       pollMs: config.poll,
       keepMs: config.keep,
       isUsed,
+      mind: warnOfEnds,
       clock,
     }),
-    assertUsable: (set, now) => {
-      assertTrustworthy(set, now)
-      warnOfEnds(set, now)
-    },
+    assertUsable: assertTrustworthy,
     renewal: { jitter: 0 },
     outputs: files,
     remotes: [],
@@ -196,6 +194,10 @@ function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit
     startupGraceMs: config.startupGrace,
   }
 }
+
+/** What is in service is not taken out of it; and one that has ended is of use to nobody, whomever they trust. */
+const mustWait = (current: Bundle | undefined, bundle: Bundle, now: number): boolean =>
+  current?.fingerprint !== bundle.fingerprint && (current === undefined || now < current.notAfter)
 
 /** Refuses for now what peers do not trust yet: its CA must be in force, and that long enough. Throws TRUST_PENDING. */
 function assertTrusted(bundle: Bundle, { name: trust, state, spreadMs }: Trusted, now: number): void {

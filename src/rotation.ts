@@ -346,6 +346,7 @@ async function unlessDown<C extends Content>(
   const name = pass.cert.verifiers[0]?.description
   return new SidecarError('TARGET_DOWN', `${name} does not answer: ${first.why}; ${error.message}`, { cause: error })
 }
+
 /** How long whoever knows of revocation is waited for before a rollback, ms. */
 const ASK_MS = 2_000
 

@@ -71,14 +71,18 @@ function integerIn(value: ArrayBuffer | undefined): bigint | undefined {
 export function assertNotOlder(found: readonly RevocationList[], before: readonly RevocationList[]): void {
   for (const list of found) {
     const known = before.find((one) => one.issuerFingerprint === list.issuerFingerprint && one.isDelta === list.isDelta)
+    if (!known) continue
     const isOlder =
-      known?.number !== undefined && list.number !== undefined
+      known.number !== undefined && list.number !== undefined
         ? list.number < known.number
-        : known !== undefined && list.thisUpdate < known.thisUpdate
+        : list.thisUpdate < known.thisUpdate
     if (isOlder)
       throw new SidecarError(
         'CRL_INVALID',
-        `the revocation list of "${list.issuer}" has number ${list.number}, less than the ${known?.number} in service`,
+        `the revocation list of "${list.issuer}" is older than the one in service: ${ageOf(list)}, not ${ageOf(known)}`,
       )
   }
 }
+
+const ageOf = ({ number, thisUpdate }: RevocationList): string =>
+  number === undefined ? `of ${new Date(thisUpdate).toISOString()}` : `number ${number}`

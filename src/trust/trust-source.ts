@@ -1,8 +1,9 @@
 import type { X509Certificate } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import { fingerprintOf, isIssuedBy } from '../core/bundle.ts'
+import type { Instant } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
-import { nextAnchors, type TrustSet, toTrustSet } from '../core/trust.ts'
+import { type Anchor, nextAnchors, type TrustSet, toTrustSet } from '../core/trust.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
 import type { AnchorSource, ListSource } from './anchor.ts'
@@ -16,6 +17,8 @@ export interface TrustParts {
   readonly keepMs: number
   /** Whether a certificate in service chains to the anchor. */
   readonly isUsed: (anchor: X509Certificate) => boolean
+  /** Told of the CAs at each look. */
+  readonly mind: (anchors: readonly Anchor[], now: Instant) => void
   readonly clock: Pick<Clock, 'now' | 'random'>
 }
 
@@ -25,7 +28,7 @@ const SOONEST_MS = 1_000
 
 /** All anchors and revocation lists of a trust as one source. Somebody else decides when there is something new. */
 export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
-  const { name, anchors, lists, pollMs, keepMs, isUsed, clock } = parts
+  const { name, anchors, lists, pollMs, keepMs, isUsed, mind, clock } = parts
   const origin = `trust ${name}: ${[...anchors, ...lists].map((one) => one.origin).join(', ')}`
 
   const gather = async (signal: AbortSignal, before: TrustSet | undefined): Promise<TrustSet> => {
@@ -36,6 +39,7 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
     ])
     const now = clock.now()
     const kept = nextAnchors(named, before?.anchors ?? [], { now, keepMs, isUsed })
+    mind(kept, now)
     const signers = descendantsOf(
       kept.map(({ certificate }) => certificate),
       issuers.flat(),
@@ -66,10 +70,7 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
         return found.fingerprint === serving.fingerprint ? { ...serving, anchors: found.anchors } : found
       },
     },
-    examine: async (signal) => {
-      const found = await Promise.all([...anchors, ...lists].map((one) => examined(one, signal)))
-      return found
-    },
+    examine: (signal) => Promise.all([...anchors, ...lists].map((one) => examined(one, signal))),
   }
 }
 
