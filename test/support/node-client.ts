@@ -101,7 +101,8 @@ export async function rotateUnderChurn(t: TestContext, program: string, rotation
       committed[name].set(serial.toLowerCase().replace(/^0+/, ''), ctimeMs)
     }
   }
-  const seen = await clients.finish(Clients)
+  const last = [committed.web, committed.caller].flatMap((serials) => [...serials.keys()].slice(-1))
+  const seen = await clients.finish(Clients, last)
   await server.stop()
   const delays = (side: 'server' | 'client', from: ReadonlyMap<string, number>) =>
     [...from].map(([serial, at]) => {
@@ -141,7 +142,7 @@ function figures(values: readonly number[]) {
   return { median: at(0.5), p99: at(0.99) }
 }
 
-/** A program of test/fixtures: says a line when it is ready, goes on until its standard input ends, and says what it saw. */
+/** A program of test/fixtures: says a line when it is ready, goes on until its standard input ends, or longer as that says, and tells what it saw. */
 async function startFixture(name: string, args: readonly string[]) {
   const file = fileURLToPath(new URL(`../fixtures/${name}.ts`, import.meta.url))
   const child: ChildProcess = spawn(process.execPath, [file, ...args], { stdio: ['pipe', 'pipe', 'inherit'] })
@@ -155,8 +156,8 @@ async function startFixture(name: string, args: readonly string[]) {
   return {
     greeting: String(greeting),
     stop,
-    finish: async <T>(schema: z.ZodType<T>): Promise<T> => {
-      stdin.end()
+    finish: async <T>(schema: z.ZodType<T>, told: readonly string[] = []): Promise<T> => {
+      stdin.end(told.join('\n'))
       const { value } = await answer.next()
       await ended
       await stop()

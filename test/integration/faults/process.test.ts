@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, type TestContext, test } from 'node:test'
 import { skipReason } from '../../support/components.ts'
+import { plantDefect } from '../../support/defect.ts'
 import { type Fault, gzipBomb } from '../../support/fault-proxy.ts'
 import {
   askForRotation,
@@ -90,28 +91,6 @@ describe('the process', { skip, concurrency: 6 }, () => {
       },
       afterwards: { issued: 4 },
     })
-  })
-
-  test('P6 a defect that does not pass ends the process with 70 after the fifth time, and the next start goes on', async (t) => {
-    const defect = plantDefect(t, BROKEN_TLS)
-    await using rig = await rigWith({ certferry: { env: defect.env } })
-    const { fingerprint } = await inService(rig)
-    defect.begin()
-    const tooLong = setTimeout(() => rig.certferry.send('SIGKILL'), 150_000)
-    const { code } = await rig.certferry.ended
-    clearTimeout(tooLong)
-    assert.equal(code, 70)
-    assert.match(rig.certferry.stderr(), /a defect made by the test/)
-    assert.match(rig.certferry.stderr(), /defect of certferry; please report it/)
-    assert.ok(rig.certferry.log('rotation.failed').filter(({ reason }) => reason === 'bug').length >= 4)
-    assertNoSecret(`${JSON.stringify(rig.certferry.log())}${rig.certferry.stderr()}`, rig.stage)
-    assert.equal(readPair(rig.directory, rig.layout), fingerprint)
-    assert.equal(await servedBy(rig.stage), fingerprint)
-
-    defect.end()
-    await using next = rig.stage.certferry()
-    assert.equal((await next.certificate('web', 'is in service', isWell)).fingerprint, fingerprint)
-    assert.equal(await rig.stage.issued(), 1)
   })
 
   test('P5 bodies without end and gzip bombs from Vault are borne within 128 MiB', async (t) => {
@@ -283,23 +262,6 @@ describe('the process', { skip, concurrency: 6 }, () => {
   })
 })
 
-/**
- * A program put before certferry's own with --require, which breaks a part of Node while a file is there: a defect as it may slip into
- * any release, and no hook for it in what ships.
- */
-function plantDefect(t: TestContext, code: (flag: string) => string) {
-  const folder = makeVolume(t)
-  const [flag, module] = [join(folder, 'broken'), join(folder, 'defect.cjs')]
-  fs.writeFileSync(module, code(JSON.stringify(flag)))
-  return {
-    env: { NODE_OPTIONS: `--require=${module}` },
-    begin: () => fs.writeFileSync(flag, ''),
-    end: () => fs.rmSync(flag),
-    /** There once the code wrote it. */
-    reached: `${flag}.reached`,
-  }
-}
-
 /** The disk of certificate web is found out of order by a TypeError, that of the others is not. */
 const BROKEN_DISK = (flag: string) => `
   const fs = require('node:fs')
@@ -343,14 +305,6 @@ function hungryAt(place: string) {
 }
 
 /** No target can be looked at any more. */
-const BROKEN_TLS = (flag: string) => `
-  const tls = require('node:tls')
-  const { connect } = tls
-  tls.connect = (...args) => {
-    if (require('node:fs').existsSync(${flag})) throw new TypeError('a defect made by the test')
-    return connect(...args)
-  }
-`
 /** Nothing else gets a turn, for two minutes at most. */
 const BLOCKED_LOOP = (flag: string) => `
   const isThere = () => require('node:fs').existsSync(${flag})
