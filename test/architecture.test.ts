@@ -21,7 +21,7 @@ const FAMILY = { values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts'],
 const CLUSTER_FAMILY = { ...FAMILY, values: [...FAMILY.values, 'kubernetes/'] }
 /** Those that know an API. */
 const CLIENT = {
-  values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts', 'abortable.ts'],
+  values: ['core/', 'registry.ts', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'http-exchange.ts'],
   types: ['clock.ts'],
 }
 /** One pass, and the loop around it: they know the contracts, never one implementation. */
@@ -57,6 +57,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   'registry.ts': { values: [] },
   'plain-file.ts': { values: [] },
   'abortable.ts': { values: [] },
+  'http-exchange.ts': { values: ['abortable.ts'] },
   'watching.ts': { values: [] },
   'hardening.ts': { values: ['errors.ts'] },
   'footprint.ts': { values: [] },
@@ -74,7 +75,7 @@ const RULES: Readonly<Record<string, Rule>> = {
   },
   // A DNS hook is a command like one that reloads something.
   'acme/': {
-    values: ['core/', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'reloaders/command.ts'],
+    values: ['core/', 'errors.ts', 'plain-file.ts', 'abortable.ts', 'http-exchange.ts', 'reloaders/command.ts'],
     types: ['clock.ts'],
   },
   'sources/': {
@@ -86,20 +87,23 @@ const RULES: Readonly<Record<string, Rule>> = {
       'registry.ts',
       'errors.ts',
       'plain-file.ts',
-      'abortable.ts',
+      'http-exchange.ts',
       'watching.ts',
     ],
     types: ['clock.ts'],
   },
   // The contract of a source, as a type.
   'trust/': {
-    values: ['core/', 'vault/', 'registry.ts', 'errors.ts', 'plain-file.ts', 'abortable.ts'],
+    values: ['core/', 'vault/', 'registry.ts', 'errors.ts', 'plain-file.ts', 'http-exchange.ts'],
     types: ['clock.ts', 'sources/source.ts'],
   },
   'outputs/': { ...CLUSTER_FAMILY, values: [...CLUSTER_FAMILY.values, 'text/'] },
   'reloaders/': CLUSTER_FAMILY,
   'verifiers/': FAMILY,
-  'revocation/': { values: ['core/', 'errors.ts'], types: ['sources/source.ts', 'config/config.ts'] },
+  'revocation/': {
+    values: ['core/', 'errors.ts', 'http-exchange.ts'],
+    types: ['sources/source.ts', 'config/config.ts'],
+  },
   'observe/': CLUSTER_FAMILY,
   ...Object.fromEntries(FLOW_FILES.map((file) => [file, FLOW])),
   'config/': {

@@ -1,8 +1,8 @@
-import type { Dispatcher } from 'undici'
+import { createSecureContext } from 'node:tls'
 import * as z from 'zod'
-import { abortable } from '../abortable.ts'
 import { quote } from '../core/secret.ts'
 import { type ErrorCode, SidecarError, systemCode } from '../errors.ts'
+import { type HttpAnswer, openHttp } from '../http-exchange.ts'
 import { readPlainFile } from '../plain-file.ts'
 
 /** An answer, as acme-client reads it. */
@@ -22,50 +22,28 @@ export interface Transport extends AsyncDisposable {
   ): Promise<Answer>
 }
 
-const CONNECT_MS = 5_000
 /** A CA may take its time with an order. */
-const ANSWER_MS = 30_000
-const MAX_BODY_BYTES = 1024 * 1024
+const LIMITS = { connectMs: 5_000, totalMs: 60_000, maxBytes: 1024 * 1024 }
 
 /**
  * HTTPS to one ACME server, in place of the one acme-client brings: it stops when `signal` aborts, knows private CAs, trusts no
  * redirect and reads no more than a MiB. Problem documents (RFC 8555 §6.7) of rate limits become errors here; all others are answers.
  */
 export async function openTransport(caFile: string | undefined, signal: AbortSignal): Promise<Transport> {
-  const [{ default: sendRequest }, { default: Agent }] = await Promise.all([
-    import('undici/lib/api/api-request.js'),
-    import('undici/lib/dispatcher/agent.js'),
-  ])
-  const agent = new Agent({
-    connect: { timeout: CONNECT_MS, ...(caFile !== undefined && { ca: caOf(caFile) }) },
-    headersTimeout: ANSWER_MS,
-    bodyTimeout: ANSWER_MS,
-    maxResponseSize: MAX_BODY_BYTES,
-    allowH2: false,
-  })
+  const http = await openHttp(LIMITS, caFile === undefined ? undefined : createSecureContext({ ca: caOf(caFile) }))
   return {
     send: async (url, method, { headers = {}, data }) => {
+      const body = data === undefined ? undefined : JSON.stringify(data)
+      const type = data === undefined ? {} : { 'content-type': 'application/jose+json' }
       try {
-        const { origin, pathname, search } = new URL(url)
-        const sent = sendRequest.call(agent, {
-          origin,
-          path: `${pathname}${search}`,
-          method: methodOf(method),
-          headers: {
-            'user-agent': 'certferry',
-            ...(data !== undefined && { 'content-type': 'application/jose+json' }),
-            ...headers,
-          },
-          body: data === undefined ? null : JSON.stringify(data),
-          signal,
-        })
-        return await read(url, await abortable(sent, signal))
+        const request = { url, method: methodOf(method), headers: { ...type, ...headers }, body }
+        return read(url, await http.send(request, signal))
       } catch (error) {
         signal.throwIfAborted()
         throw failure(url, error)
       }
     },
-    [Symbol.asyncDispose]: () => agent.destroy(),
+    [Symbol.asyncDispose]: () => http[Symbol.asyncDispose](),
   }
 }
 
@@ -81,29 +59,22 @@ function caOf(file: string): Buffer {
   }
 }
 
-const methodOf = (method: string): Dispatcher.HttpMethod =>
+const methodOf = (method: string): 'GET' | 'HEAD' | 'POST' =>
   method.toUpperCase() === 'HEAD' ? 'HEAD' : method.toUpperCase() === 'GET' ? 'GET' : 'POST'
 
-async function read(url: string, { statusCode, headers, body }: Dispatcher.ResponseData): Promise<Answer> {
-  const text = await body.text()
-  const flat = Object.fromEntries(
-    Object.entries(headers).map(([name, value]) => [name, Array.isArray(value) ? value.join(', ') : (value ?? '')]),
-  )
-  const isJson = /^application\/(?:\w+\+)?json\b/.test(flat['content-type'] ?? '')
-  const answer = { status: statusCode, headers: flat, data: isJson ? parse(text, url) : text }
+function read(url: string, { status, headers, content }: HttpAnswer): Answer {
+  const text = content.toString('utf8')
+  const isJson = /^application\/(?:\w+\+)?json\b/.test(headers['content-type'] ?? '')
+  const answer = { status, headers, data: isJson ? parse(text, url) : text }
   const problem = problemOf(answer)
-  if (problem?.type === 'rateLimited' || statusCode === 429)
+  if (problem?.type === 'rateLimited' || status === 429)
     throw new SidecarError('ACME_RATE_LIMITED', `${url}: ${problem?.detail ?? 'too many requests'}`, {
-      retryAfterMs: retryAfterOf(flat['retry-after'], Date.now()),
+      retryAfterMs: retryAfterOf(headers['retry-after'], Date.now()),
     })
-  if (statusCode >= 500)
-    throw new SidecarError(
-      'ACME_UNREACHABLE',
-      `${url} answers ${statusCode}: ${problem?.detail ?? 'without a reason'}`,
-      {
-        retryAfterMs: retryAfterOf(flat['retry-after'], Date.now()),
-      },
-    )
+  if (status >= 500)
+    throw new SidecarError('ACME_UNREACHABLE', `${url} answers ${status}: ${problem?.detail ?? 'without a reason'}`, {
+      retryAfterMs: retryAfterOf(headers['retry-after'], Date.now()),
+    })
   return answer
 }
 

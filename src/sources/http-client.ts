@@ -1,17 +1,12 @@
 import { X509Certificate } from 'node:crypto'
 import { createSecureContext, type SecureContext } from 'node:tls'
-import sendRequest from 'undici/lib/api/api-request.js'
-import createConnector from 'undici/lib/core/connect.js'
-import Agent from 'undici/lib/dispatcher/agent.js'
-import { abortable } from '../abortable.ts'
 import { mask, quote, Secret } from '../core/secret.ts'
-import { formatDuration } from '../core/units.ts'
 import { SidecarError, systemCode } from '../errors.ts'
+import { HttpTimeout, openHttp } from '../http-exchange.ts'
 import { readPlainFile } from '../plain-file.ts'
 
 /** A certificate with its chain and key has some kB. */
-const MAX_BODY_BYTES = 1024 * 1024
-const LIMITS_MS = { connect: 3_000, headers: 10_000, body: 10_000, total: 30_000 }
+const LIMITS = { connectMs: 3_000, totalMs: 30_000, maxBytes: 1024 * 1024 }
 
 export interface HttpPlace {
   readonly url: string
@@ -51,67 +46,30 @@ export async function download(
   signal: AbortSignal,
 ): Promise<Download | undefined> {
   const name = `GET ${nameOf(place.url)}`
-  const { origin, pathname, search, protocol } = new URL(place.url)
+  const { protocol } = new URL(place.url)
   const secrets = secretHeaders(place)
-  const deadline = AbortSignal.timeout(LIMITS_MS.total)
-  const either = AbortSignal.any([signal, deadline])
   const secureContext = protocol === 'https:' ? contextOf(place) : undefined
-  const connect = createConnector({
-    ...(secureContext && { secureContext }),
-    rejectUnauthorized: true,
-    timeout: LIMITS_MS.connect,
-    maxCachedSessions: 0,
-    allowH2: false,
-  })
-  const agent = new Agent({
-    connect: (target, callback) =>
-      connect(target, (...[error, socket]) => {
-        if (error) return callback(error, null)
-        // With TLS 1.3 a server refuses our certificate after the handshake: the alert, then the end, by which undici would forget the alert.
-        socket.once('error', (alert) => socket.destroy(alert))
-        callback(null, socket)
-      }),
-    headersTimeout: LIMITS_MS.headers,
-    bodyTimeout: LIMITS_MS.body,
-    maxResponseSize: MAX_BODY_BYTES,
-    allowH2: false,
-  })
-  const exchange = async () => {
-    const response = await sendRequest.call(agent, {
-      origin,
-      path: `${pathname}${search}`,
-      method: 'GET',
-      headers: {
-        accept: '*/*',
-        'user-agent': 'certferry',
-        // A cache in between asks anew.
-        'cache-control': 'no-cache',
-        ...(etag !== undefined && { 'if-none-match': etag }),
-        ...(lastModified !== undefined && { 'if-modified-since': lastModified }),
-        ...Object.fromEntries(secrets.map(([header, value]) => [header, value.reveal()])),
-      },
-      signal: either,
-    })
-    return { response, content: Buffer.from(await response.body.arrayBuffer()) }
+  await using http = await openHttp(LIMITS, secureContext)
+  const headers = {
+    accept: '*/*',
+    // A cache in between asks anew.
+    'cache-control': 'no-cache',
+    ...(etag !== undefined && { 'if-none-match': etag }),
+    ...(lastModified !== undefined && { 'if-modified-since': lastModified }),
+    ...Object.fromEntries(secrets.map(([header, value]) => [header, value.reveal()])),
   }
   try {
-    // What connects does not look at the signal.
-    const { response, content } = await abortable(exchange(), either)
-    const header = (of: string) => [response.headers[of]].flat()[0]
-    if (response.statusCode === 304 && (etag ?? lastModified) !== undefined) return undefined
-    if (response.statusCode !== 200)
-      throw refusal(name, response.statusCode, { location: header('location'), retryAfter: header('retry-after') })
-    return { content, etag: header('etag'), lastModified: header('last-modified') }
+    const { status, headers: got, content } = await http.send({ url: place.url, headers }, signal)
+    if (status === 304 && (etag ?? lastModified) !== undefined) return undefined
+    if (status !== 200) throw refusal(name, status, { location: got.location, retryAfter: got['retry-after'] })
+    return { content, etag: got.etag, lastModified: got['last-modified'] }
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof SidecarError) throw error
-    const limit = formatDuration(LIMITS_MS.total)
+    if (error instanceof HttpTimeout)
+      throw new SidecarError('URL_UNREACHABLE', `${name}: ${error.message}`, { cause: error })
     const values = secrets.map(([, value]) => value)
-    throw deadline.aborted
-      ? new SidecarError('URL_UNREACHABLE', `${name} took longer than ${limit}`)
-      : failureOf(error, name, values)
-  } finally {
-    await agent.destroy()
+    throw failureOf(error, name, values)
   }
 }
 

@@ -1,13 +1,13 @@
+import { createSecureContext } from 'node:tls'
 import * as z from 'zod'
-import { abortable } from '../abortable.ts'
 import { quote } from '../core/secret.ts'
 import { SidecarError } from '../errors.ts'
+import { openHttp } from '../http-exchange.ts'
 import { readPlainFile } from '../plain-file.ts'
 import { defineLists } from './anchor.ts'
 import { blocksOfLists } from './blocks.ts'
 
-const MAX_BYTES = 16 * 1024 * 1024
-const ANSWER_MS = 10_000
+const LIMITS = { connectMs: 5_000, totalMs: 10_000, maxBytes: 16 * 1024 * 1024 }
 
 export const httpLists = defineLists({
   kind: 'http',
@@ -28,45 +28,21 @@ export const httpLists = defineLists({
     return {
       origin: `http ${url}`,
       read: async (signal) => {
-        const limit = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)])
-        const [{ default: sendRequest }, { default: Agent }] = await Promise.all([
-          import('undici/lib/api/api-request.js'),
-          import('undici/lib/dispatcher/agent.js'),
-        ])
-        const { origin, pathname, search } = new URL(url)
-        const agent = new Agent({
-          connect: { timeout: 5_000, ...(caFile !== undefined && { ca: readPlainFile(caFile) }) },
-          maxResponseSize: MAX_BYTES,
-          allowH2: false,
-        })
+        const ca = caFile === undefined ? undefined : createSecureContext({ ca: readPlainFile(caFile) })
+        await using http = await openHttp(LIMITS, ca)
         try {
-          const headers = { 'user-agent': 'certferry', ...(last && { 'if-none-match': last.etag }) }
-          const sent = sendRequest.call(agent, {
-            origin,
-            path: `${pathname}${search}`,
-            method: 'GET',
-            headers,
-            signal: limit,
-          })
-          const { statusCode, headers: got, body } = await abortable(sent, limit)
-          const content = Buffer.from(await body.arrayBuffer())
-          if (statusCode === 304 && last) return blocksOfLists(last.content, url)
-          if (statusCode !== 200) throw new SidecarError('CRL_UNREACHABLE', `${url} answers ${statusCode}`)
+          const headers = last ? { 'if-none-match': last.etag } : {}
+          const { status, headers: got, content } = await http.send({ url, headers }, signal)
+          if (status === 304 && last) return blocksOfLists(last.content, url)
+          if (status !== 200) throw new SidecarError('CRL_UNREACHABLE', `${url} answers ${status}`)
           const lists = blocksOfLists(content, url)
-          const etag = got.etag
-          last = typeof etag === 'string' ? { etag, content } : undefined
+          last = got.etag === undefined ? undefined : { etag: got.etag, content }
           return lists
         } catch (error) {
           signal.throwIfAborted()
           if (error instanceof SidecarError) throw error
-          const why = limit.aborted
-            ? 'no answer in time'
-            : error instanceof Error
-              ? quote(error.message, 200)
-              : String(error)
+          const why = error instanceof Error ? quote(error.message, 200) : String(error)
           throw new SidecarError('CRL_UNREACHABLE', `${url}: ${why}`, { cause: error })
-        } finally {
-          await agent.destroy()
         }
       },
     }

@@ -1,21 +1,12 @@
-import sendRequest from 'undici/lib/api/api-request.js'
-import Agent from 'undici/lib/dispatcher/agent.js'
 import * as z from 'zod'
-import { abortable } from '../../abortable.ts'
 import { mask, quote, type Secret } from '../../core/secret.ts'
 import { SidecarError, systemCode } from '../../errors.ts'
+import { type HttpRequest, HttpTimeout, openHttp } from '../../http-exchange.ts'
 
-/** A metadata service is on this host, or nowhere. */
-const CONNECT_MS = 2_000
-const TOTAL_MS = 10_000
-/** No identity token or set of credentials comes near it. */
-const MAX_BODY_BYTES = 64 * 1024
+/** A metadata service is on this host, or nowhere; no identity token or set of credentials comes near the size. */
+const LIMITS = { connectMs: 2_000, totalMs: 10_000, maxBytes: 64 * 1024 }
 
-export interface CloudRequest {
-  readonly method?: 'GET' | 'POST' | 'PUT'
-  readonly url: string
-  readonly headers?: Readonly<Record<string, string>>
-  readonly body?: string
+export interface CloudRequest extends HttpRequest {
   /** What no message may repeat of the answer. */
   readonly secrets?: readonly Secret[]
 }
@@ -25,25 +16,17 @@ export interface CloudRequest {
  * AUTH_SOURCE when the service is away or refuses, for then there is no credential; or the reason of the signal.
  */
 export async function askCloud(request: CloudRequest, signal: AbortSignal): Promise<string> {
-  const deadline = AbortSignal.timeout(TOTAL_MS)
-  const either = AbortSignal.any([signal, deadline])
-  const agent = new Agent({
-    connect: { timeout: CONNECT_MS, rejectUnauthorized: true, maxCachedSessions: 0 },
-    maxResponseSize: MAX_BODY_BYTES,
-    allowH2: false,
-  })
+  await using http = await openHttp(LIMITS)
   try {
-    // undici looks at the signal only once the connection stands.
-    const { status, text } = await abortable(exchange(agent, request, either), either)
+    const { status, content } = await http.send(request, signal)
+    const text = content.toString('utf8')
     if (status >= 200 && status < 300) return text
     throw refused(request, `${status} ${text}`)
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof SidecarError) throw error
-    const why = deadline.aborted ? `no answer within ${TOTAL_MS / 1000} s` : (systemCode(error) ?? String(error))
+    const why = error instanceof HttpTimeout ? error.message : (systemCode(error) ?? String(error))
     throw refused(request, why, error)
-  } finally {
-    await agent.destroy()
   }
 }
 
@@ -54,13 +37,6 @@ export async function askCloudFor<T>(schema: z.ZodType<T>, request: CloudRequest
   if (error === undefined) return data
   const [issue] = error.issues
   throw refused(request, `the answer is not as documented at "${issue?.path.join('.')}": ${issue?.message}`)
-}
-
-async function exchange(agent: Agent, { method = 'GET', url, headers = {}, body }: CloudRequest, signal: AbortSignal) {
-  const { origin, pathname, search } = new URL(url)
-  const options = { origin, path: `${pathname}${search}`, method, headers, body: body ?? null, signal }
-  const response = await sendRequest.call(agent, options)
-  return { status: response.statusCode, text: await response.body.text() }
 }
 
 function refused({ method = 'GET', url, secrets = [] }: CloudRequest, why: string, cause?: unknown): SidecarError {
