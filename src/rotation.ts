@@ -271,6 +271,7 @@ async function convince<C extends Content>(pass: Pass<C>, bundle: C, before: rea
   // Who reads a copy is not who is asked for proof.
   const mayBeServed = isServed && bundle.edition === undefined && cert.remotes.length === 0
   const isDone = cert.verifiers.length === 0 ? isTold : mayBeServed || (isServed && isTold)
+  assertAnyone(pass, before)
   if (!isDone) await step('reload', () => reload(pass, bundle))
   else if (cert.remotes.length > 0) await step('reload', () => publish(pass, bundle))
   const previous = previousIn(before, bundle, known)
@@ -284,6 +285,14 @@ async function convince<C extends Content>(pass: Pass<C>, bundle: C, before: rea
     await verify()
   }
   if (cert.verifiers.length > 0) pass.targetUp = true
+}
+
+/** Where nobody is told and nobody answers, there is nothing to wait for. */
+function assertAnyone<C extends Content>({ cert }: Pass<C>, before: readonly Served[]): void {
+  const [first] = before
+  if (cert.reloaders.length > 0 || cert.remotes.length > 0 || !first || before.some(({ up }) => up)) return
+  const why = first.up ? '' : `: ${first.why}`
+  throw new SidecarError('TARGET_DOWN', `${cert.verifiers[0]?.description} does not answer${why}`)
 }
 
 /** The one of ours that a target serves yet: only that, shown after the reload, is a refusal. A certificate of somebody else is none. */

@@ -144,6 +144,20 @@ test('R1 a command that fails because the target is not there has been refused b
   )
 })
 
+test('a target that is not there and that nobody tells of anything is not waited for', async () => {
+  const { config } = place()
+  await using running = run(config({ web: 'verify: [{ kind: tls, address: "127.0.0.1:1" }]' }))
+  await running.once('web', 'waits', (loop) => loop.report?.state.awaited !== undefined)
+  const [{ outcome } = assert.fail()] = await running.sidecar.rotate(['web'], 'a test', never)
+  assert.ok(outcome.kind === 'failed' && outcome.error.code === 'TARGET_DOWN', JSON.stringify(outcome))
+  assert.equal(outcome.error.message, 'TLS 127.0.0.1:1 (web.example) does not answer: connection refused')
+  assert.equal(outcome.onDisk, outcome.inHand)
+  assert.deepEqual(
+    running.events.filter(({ event }) => 'stage' in event && event.stage === 'verify'),
+    [],
+  )
+})
+
 /** The system clock, with no wait longer than a moment. */
 const hasty = {
   ...systemClock,
