@@ -90,14 +90,19 @@ async function commit(options: Options, { clock }: ReloaderDeps, signal: AbortSi
   const { file = '', name = file } = options
   const talk = conversation(options, signal)
   const { payload, fingerprint } = await readPem(file)
+  const staple = await readStaple(file)
+  const set = async (of: string, content: Buffer) => {
+    const answer = await whileBusy(() => talk(`set ssl cert ${of} <<`, content), clock, signal)
+    if (!/^Transaction (?:created|updated)/m.test(answer)) throw refusal(options, answer)
+  }
   try {
     // 1. What somebody left open of this file would be committed with ours.
     await talk(`abort ssl cert ${name}`)
     // 2. Another certificate may be in the middle of its own transaction, for a moment.
-    await whileBusy(() => talk(`set ssl cert ${name} <<`, payload), clock, signal).then((answer) => {
-      if (!/^Transaction (?:created|updated)/m.test(answer)) throw refusal(options, answer)
-    })
-    // 3. The old one stays in service until HAProxy has found certificate and key to be a pair.
+    await set(name, payload)
+    // 3. Else it would staple nothing: a new certificate takes the response of the one before away.
+    if (staple) await set(`${name}.ocsp`, staple)
+    // 4. The old one stays in service until HAProxy has found certificate and key to be a pair.
     const answer = await talk(`commit ssl cert ${name}`)
     if (!answer.includes('Success!')) throw refusal(options, answer)
   } catch (error) {
@@ -107,7 +112,7 @@ async function commit(options: Options, { clock }: ReloaderDeps, signal: AbortSi
   } finally {
     payload.fill(0)
   }
-  // 4. What the running process has now.
+  // 5. What the running process has now.
   const has = fingerprintIn(await talk(`show ssl cert ${name}`))
   if (has === fingerprint) return
   throw new SidecarError(
@@ -164,6 +169,17 @@ async function readPem(file: string): Promise<{ payload: Buffer; fingerprint: st
     return { payload: withoutBlankLines(pem), fingerprint: sha1Of(pem.subarray(begins)) }
   } finally {
     pem.fill(0)
+  }
+}
+
+/** The OCSP response beside the file, by the name under which HAProxy looks for it as well; where there is one. */
+async function readStaple(file: string): Promise<Buffer | undefined> {
+  try {
+    return Buffer.from(`${(await readFile(`${file}.ocsp`)).toString('base64')}\n`)
+  } catch (cause) {
+    if (systemCode(cause) === 'ENOENT') return undefined
+    const why = `the OCSP response for HAProxy, ${file}.ocsp, cannot be read: ${systemCode(cause)}`
+    throw new SidecarError('RELOAD_TARGET_MISSING', why, { cause })
   }
 }
 

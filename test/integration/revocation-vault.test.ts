@@ -141,7 +141,7 @@ test('revokePrevious revokes what was replaced, revokeOnExit what was in service
   const directory = join(place.volume, 'web')
   const more = {
     outputs: [{ kind: 'combined', directory, ocspFile: 'tls.pem.ocsp' }],
-    reload: [{ kind: 'signal', pidFile: place.pidFile, signal: 'SIGUSR2' }],
+    reload: [{ kind: 'haproxy', socket: join(place.folder, 'haproxy.sock'), file: join(directory, 'tls.pem') }],
     revokePrevious: true,
     revokeOnExit: true,
   }
@@ -163,6 +163,7 @@ test('revokePrevious revokes what was replaced, revokeOnExit what was in service
   await until('the first one is revoked', async () => (await revokedAt('pki', first.serial)) > 0)
   const second = await certferry.certificate('web', 'is another', ({ serial }) => serial !== first.serial)
   assert.equal(await revokedAt('pki', second.serial), 0)
+  assert.deepEqual((await look(place)).staple, readFileSync(join(directory, 'tls.pem.ocsp')))
 
   const { tookMs } = await certferry.stop()
   assert.ok(tookMs < 10_000)
