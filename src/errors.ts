@@ -69,7 +69,7 @@ export const ERRORS = {
   BAD_RESPONSE: {
     retry: 'transient',
     exit: 69,
-    hint: 'The answer is not what the Vault API documents; check for a proxy between certferry and Vault.',
+    hint: 'The answer is not what the API of the server documents; check the address, and for a proxy in between.',
   },
   PERMISSION_DENIED: {
     retry: 'config',
@@ -182,7 +182,7 @@ export const ERRORS = {
   ACME_CHALLENGE_SETUP: {
     retry: 'config',
     exit: 69,
-    hint: 'The answer to the challenge could not be put in place; nothing was asked of the CA. See docs/acme.md.',
+    hint: 'The answer to the challenge could not be put in place; the CA was not asked to look for it. See docs/acme.md.',
   },
   ACME_HOOK_TIMEOUT: {
     retry: 'config',
@@ -319,7 +319,7 @@ export const ERRORS = {
   CHAIN_INVALID: {
     retry: 'config',
     exit: 69,
-    hint: 'Give the missing root with check.trustFile, import the full chain into the Vault issuer, or set check.chain to lenient.',
+    hint: 'Give the missing root with check.trustFile (or caFile of the source, where it has that), have the source send the full chain, or set check.chain to lenient.',
   },
   NAMES_MISMATCH: {
     retry: 'config',
@@ -339,7 +339,7 @@ export const ERRORS = {
   CERTIFICATE_EXPIRED: {
     retry: 'transient',
     exit: 69,
-    hint: 'The certificate is past its notAfter; check the clock of this machine and of the issuer.',
+    hint: 'The certificate is past its notAfter; check the clock of this machine and of the issuer, or where a source holds it, put a new one there.',
   },
   TTL_TOO_SHORT: { retry: 'config', exit: 69, hint: 'Raise max_ttl of the role, or lower check.minTtl.' },
   CA_EXPIRING: {
@@ -531,7 +531,7 @@ export const ERRORS = {
   TIMED_OUT: {
     retry: 'never',
     exit: 69,
-    hint: 'Raise --timeout, or look at "certferry status" for what it waits for.',
+    hint: 'Mend what the message names, or raise --timeout where it only takes long.',
   },
   AUDIT_BROKEN: {
     retry: 'never',

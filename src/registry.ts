@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { suggestion } from './core/near.ts'
 
 /** One implementation of a family (source, output, reloader, …): its name, its options and how it is made. */
 export interface Definition<Kind extends string, Options extends z.ZodObject, Deps, Made> {
@@ -35,7 +36,7 @@ export function registry<Deps, Made>(...definitions: readonly AnyDefinition<Deps
     schema: z.discriminatedUnion('kind', [first, ...rest], {
       error: ({ code, input }) =>
         code === 'invalid_union'
-          ? `${isNamed(input) ? 'unknown kind; known here' : 'is required; one of'}: ${[...byKind.keys()].join(', ')}`
+          ? `${troubleWith(input, [...byKind.keys()])}: ${[...byKind.keys()].join(', ')}`
           : undefined,
     }),
     definitions,
@@ -47,4 +48,8 @@ export function registry<Deps, Made>(...definitions: readonly AnyDefinition<Deps
   }
 }
 
-const isNamed = (input: unknown): boolean => typeof input === 'object' && input !== null && 'kind' in input
+function troubleWith(input: unknown, known: readonly string[]): string {
+  if (typeof input !== 'object' || input === null || !('kind' in input)) return 'is required; one of'
+  const near = typeof input.kind === 'string' ? suggestion(input.kind, known) : ''
+  return near ? `unknown kind${near} Known here` : 'unknown kind; known here'
+}

@@ -54,7 +54,7 @@ interface Rule {
 const RULES: Readonly<Record<string, Rule>> = {
   'errors.ts': { values: [] },
   'clock.ts': { values: [] },
-  'registry.ts': { values: [] },
+  'registry.ts': { values: ['core/'] },
   'plain-file.ts': { values: [] },
   'abortable.ts': { values: [] },
   'http-exchange.ts': { values: ['abortable.ts'] },

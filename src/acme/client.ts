@@ -47,7 +47,8 @@ export async function openAcme({ directory, caFile, account }: Place, signal: Ab
     } catch (error) {
       signal.throwIfAborted()
       if (error instanceof SidecarError) throw error
-      throw refusal(`${directory} refuses ${what}`, code, problem, error)
+      const where = problem ? `${directory} refuses ${what}` : `${directory} gives no answer of RFC 8555 to ${what}`
+      throw refusal(where, code, problem, error)
     }
   }
   await openAccount({ client, step }, account)

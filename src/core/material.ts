@@ -79,7 +79,10 @@ async function openPkcs12(
   { options }: Read,
 ): Promise<Parts> {
   if (pkcs12.content.length === 0) throw incomplete(`${pkcs12.place} is empty`)
-  const found = await readPkcs12(pkcs12.content, password?.value, pkcs12.place)
+  const found = await readPkcs12(pkcs12.content, password?.value, pkcs12.place).catch((error: unknown) => {
+    if (password || !(error instanceof SidecarError) || error.code !== 'PKCS12_INVALID') throw error
+    throw new SidecarError('PKCS12_INVALID', `${error.message}; if it has one, say ${options.password}`)
+  })
   if (found.certificates.length === 0) throw invalid(`${pkcs12.place} holds a private key, and no certificate`)
   return {
     certificate: found.certificates.join(''),

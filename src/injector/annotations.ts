@@ -1,5 +1,6 @@
 import * as z from 'zod'
-import { inWords, isRecord, suggestion } from '../config/problems.ts'
+import { inWords, isRecord } from '../config/problems.ts'
+import { suggestion } from '../core/near.ts'
 import { Label, ObjectName } from '../kubernetes/options.ts'
 import { parseYaml } from './annotation-yaml.ts'
 

@@ -1,4 +1,4 @@
-import { suggestion } from '../config/problems.ts'
+import { suggestion } from '../core/near.ts'
 import { PREFIX } from './annotations.ts'
 import { consumersOf, INIT, type Pod, SIDECAR, VOLUMES } from './pod.ts'
 import { MOUNTS, sendsSignal } from './sidecar-config.ts'

@@ -1,4 +1,5 @@
-import { isRecord, suggestion } from '../config/problems.ts'
+import { isRecord } from '../config/problems.ts'
+import { suggestion } from '../core/near.ts'
 import { quote } from '../core/secret.ts'
 import { parseYaml } from './annotation-yaml.ts'
 import { PLACES } from './sidecar-config.ts'

@@ -1,4 +1,5 @@
-import { inWords, isRecord, suggestion } from '../config/problems.ts'
+import { inWords, isRecord } from '../config/problems.ts'
+import { suggestion } from '../core/near.ts'
 import { quote } from '../core/secret.ts'
 import { outputs } from '../outputs/index.ts'
 import {

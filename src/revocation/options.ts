@@ -6,10 +6,12 @@ const HttpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL such as http
 
 export const RevocationOptions = z.strictObject({
   check: z
-    .union([z.enum(['auto', 'none']), z.array(z.enum(CHECKS)).min(1)])
+    .union([z.enum(['auto', 'none']), z.array(z.enum(CHECKS)).min(1)], {
+      error: `must be auto, none, or a list of ${CHECKS.join(', ')}, such as [ocsp, crl]`,
+    })
     .default('auto')
     .describe(
-      'Who is asked, in this order, until one can say: ocsp the responder, crl the list that the certificate names, vault the mount that issued it. auto: vault, ocsp, crl, as far as there are such',
+      'auto, none, or a list such as [ocsp, crl]: who is asked, in this order, until one can say; ocsp the responder, crl the list that the certificate names, vault the mount that issued it. auto: vault, ocsp, crl, as far as there are such',
     ),
   every: Duration.refine((ms) => ms >= 1000, { error: 'must be at least 1s' })
     .prefault('10m')

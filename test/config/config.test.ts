@@ -81,7 +81,13 @@ const BAD: Readonly<Record<string, Case>> = {
     text: withOutputs('[{ kind: pam, directory: /tls }]'),
     at: '4:23',
     path: 'certificates[0].outputs[0].kind',
-    says: /^unknown kind; known here: pem, combined, .*kubernetes-secret \(found "pam"\)$/,
+    says: /^unknown kind; did you mean "pem"\? Known here: pem, combined, .*kubernetes-secret \(found "pam"\)$/,
+  },
+  'one check that is no list': {
+    text: withMore('    revocation: { check: crl }'),
+    at: '5:26',
+    path: 'certificates[0].revocation.check',
+    says: /^must be auto, none, or a list of ocsp, crl, vault, such as \[ocsp, crl\] \(found "crl"\)$/,
   },
   'no kind': {
     text: withOutputs('[{ directory: /tls }]'),

@@ -129,7 +129,7 @@ describe('what somebody else wrote is refused by name, place and fix', () => {
       'PKCS#12 without password',
       { pkcs12: piece('/p12', pkcs12('canary')), issuers: [], password: undefined },
       'PKCS12_INVALID',
-      /^\/p12: it does not open/,
+      /^\/p12: it does not open with this password; if it has one, say passwordFile$/,
     ],
     [
       'PKCS#12 that is none',

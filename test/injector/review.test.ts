@@ -54,7 +54,7 @@ describe('a bad annotation is refused with its name and what to write', () => {
     [{ image: '' }, /certferry\.io\/image: must be the reference of an image/],
     [{ 'limits-memory': '1 GB' }, /certferry\.io\/limits-memory: must be a quantity such as/],
     [{ 'metrics-port': '70000' }, /certferry\.io\/metrics-port: must be at most 65535/],
-    [{ 'auth-type': 'kuberntes' }, /certferry\.io\/auth-type: unknown kind; known here: /],
+    [{ 'auth-type': 'kuberntes' }, /certferry\.io\/auth-type: unknown kind; did you mean "kubernetes"\? Known here: /],
     [{ 'auth-config': '{rol: x}' }, /certferry\.io\/auth-config: vault\.auth\.rol: unknown key; did you mean "role"\?/],
     [{ containers: 'ngins' }, /certferry\.io\/containers: the pod has no container "ngins"; did you mean "nginx"\?/],
     [{ 'json-patch': '{' }, /certferry\.io\/json-patch: is not JSON/],
