@@ -32,8 +32,8 @@ export interface CrlRequest {
   /** By default in an hour; null for none. */
   readonly nextUpdate?: Date | null
   readonly withIntermediate?: boolean
-  /** OIDs of further critical extensions. */
-  readonly critical?: readonly string[]
+  /** Further critical extensions: their values in DER, by OID. */
+  readonly critical?: Readonly<Record<string, Buffer>>
 }
 
 export interface IssueRequest {
@@ -113,21 +113,26 @@ export async function createTestCa({ commonName = 'Test Root', ...validity }: Ca
     thisUpdate = new Date(Date.now() - 30_000),
     nextUpdate = new Date(Date.now() + 3_600_000),
     withIntermediate,
-    critical = [],
+    critical = {},
   } = {}) => {
     const { authority } = await issuer(withIntermediate)
     const list = await x509.X509CrlGenerator.create({
       issuer: authority.certificate.subjectName,
       thisUpdate,
       ...(nextUpdate && { nextUpdate }),
-      entries: revoked.map((serial) => ({ serialNumber: serial, revocationDate: thisUpdate })),
+      // Without a reason the library writes an empty sequence, which is none (RFC 5280 §5.1).
+      entries: revoked.map((serialNumber) => ({
+        serialNumber,
+        revocationDate: thisUpdate,
+        reason: x509.X509CrlReason.superseded,
+      })),
       signingKey: authority.keys.privateKey,
       signingAlgorithm: SIGNATURE,
       extensions: [
         await x509.AuthorityKeyIdentifierExtension.create(authority.keys.publicKey),
         ...(number === null ? [] : [new x509.Extension(CRL_NUMBER, false, integer(number))]),
         ...(base === undefined ? [] : [new x509.Extension(DELTA_INDICATOR, true, integer(base))]),
-        ...critical.map((oid) => new x509.Extension(oid, true, Buffer.of(0x30, 0))),
+        ...Object.entries(critical).map(([oid, value]) => new x509.Extension(oid, true, value)),
       ],
     })
     return Buffer.from(list.rawData)
