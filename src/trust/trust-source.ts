@@ -71,7 +71,24 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
       },
       delivered: inForce,
     },
-    examine: (signal) => Promise.all([...anchors, ...lists].map((one) => examined(one, signal))),
+    examine: async (signal) => {
+      const found = await Promise.all([...anchors, ...lists].map((one) => examined(one, signal)))
+      // What a place has is of use only together with the others: a list with the CA that signed it.
+      return found.some(({ ok }) => !ok)
+        ? found
+        : [...found, await judged(() => gather(signal, undefined), clock.now())]
+    },
+  }
+}
+
+async function judged(gather: () => Promise<TrustSet>, now: Instant): Promise<Finding> {
+  try {
+    const set = await gather()
+    assertTrustworthy(set, now)
+    return { ok: true, what: `${set.serial}: fit to be trusted until ${new Date(set.notAfter).toISOString()}` }
+  } catch (thrown) {
+    const { message, kind } = toSidecarError(thrown)
+    return { ok: false, what: message, fix: kind.hint }
   }
 }
 
