@@ -52,7 +52,7 @@ function waitOf(given: Case): { readonly why: string; readonly ms: number | unde
   }
 }
 
-describe('a certificate with a trust', () => {
+describe('K7 a certificate with a trust', () => {
   it('waits until the trust names its CA, and is proven to be in force', () => {
     const unnamed = 'its CA is not in trust "peers" yet'
     assert.equal(waitOf({ state: undefined })?.why, unnamed)

@@ -157,7 +157,7 @@ describe('revocation lists', { skip: await skipReason('vault', 'nginx', 'openssl
     assert.deepEqual(peers?.crls.map((one) => one.delta).toSorted(), [false, false, true])
   })
 
-  test('that are older than the one in service, or cannot be had, change nothing, and the status says why', async () => {
+  test('K4 and K5 that are older than the one in service, or cannot be had, change nothing, and the status says why', async () => {
     const list = async () => {
       await vault.api('GET', 'pki/crl/rotate')
       const reply = await fetch(`${vault.address}/v1/pki/issuer/default/crl/der`)

@@ -49,14 +49,14 @@ describe('a certificate asked about by a list', () => {
     }
   })
 
-  it('is neither by a list that has ended, however it names it', async () => {
+  it('K4 is neither by a list that has ended, however it names it', async () => {
     const ended = await ca.crl({ revoked, nextUpdate: new Date(Date.now() + HOUR) })
     assert.equal(await judge(ended), 'revoked by crl')
     assert.match(await judge(ended, { now: Date.now() + 2 * HOUR }), /^the list at URL ended at \d{4}-/)
     assert.equal(await judge(await ca.crl({ nextUpdate: null }), { now: Date.now() + 2 * HOUR }), 'good by crl')
   })
 
-  it('is neither by a list of somebody else, by none, or while nobody answers', async () => {
+  it('K5 is neither by a list of somebody else, by none, or while nobody answers', async () => {
     assert.match(await judge(await other.crl({ revoked })), /^the list at URL is not signed by the issuer of /)
     const list = await ca.crl()
     const forged = Buffer.concat([list.subarray(0, -1), Buffer.of((list.at(-1) ?? 0) ^ 1)])
@@ -67,7 +67,7 @@ describe('a certificate asked about by a list', () => {
     assert.match(await judge(Buffer.alloc(17 * 1024 * 1024)), /^URL did not answer: /)
   })
 
-  it('is neither by a delta, which leaves out who was revoked before', async () => {
+  it('K5 is neither by a delta, which leaves out who was revoked before', async () => {
     const delta = await ca.crl({ number: 5, base: 4 })
     assert.equal(await judge(delta), 'the list at URL is a delta: it does not name who was revoked before')
   })

@@ -15,7 +15,7 @@ const at = (name: string) => join(folder, name)
 const [old, next] = [await createTestCa({ commonName: 'Old' }), await createTestCa({ commonName: 'New' })]
 const soon = (ms: number) => new Date(Date.now() + ms)
 
-test('a list that ends in service stays, the status says so, and the next one is taken without a restart', async () => {
+test('K4 a list that ends in service stays, the status says so, and the next one is taken without a restart', async () => {
   writeFileSync(at('ca.pem'), old.rootPem)
   writeFileSync(at('list'), await old.crl({ number: 1, nextUpdate: soon(2_500) }))
   const config = {

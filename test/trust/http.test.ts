@@ -111,7 +111,7 @@ describe('lists by http', () => {
     )
   })
 
-  it('that cannot be read leave the tag of the last good answer as it was', async () => {
+  it('K5 that cannot be read leave the tag of the last good answer as it was', async () => {
     const good = pemOfLists(await ca.crl({ number: 1 }))
     const shelf: Shelf = { body: good, hasTag: true }
     await using place = await begin(shelf)
@@ -137,7 +137,7 @@ describe('lists by http', () => {
     )
   })
 
-  it('that cannot be had fail with what the server said', async () => {
+  it('K4 that cannot be had fail with what the server said', async () => {
     const shelf: Shelf = { body: '' }
     await using place = await begin(shelf)
     assert.equal(await place.refusal(), 'CRL_INVALID URL holds no revocation list, neither DER nor PEM')

@@ -38,7 +38,7 @@ const written = (set: TrustSet, name: string) => {
   return String(files.find((file) => file.name === name)?.content)
 }
 
-describe('delta lists', () => {
+describe('K5 delta lists', () => {
   it('come in a file of their own, beside the complete list that they build on', async () => {
     const [complete, delta] = [await ca.crl({ number: 4 }), await ca.crl({ number: 5, base: 4, revoked: ['0a'] })]
     for (const files of [{ all: pemOfLists(delta, complete) }, { delta, complete }]) {
@@ -80,7 +80,7 @@ describe('delta lists', () => {
 })
 
 describe('a list', () => {
-  it('that has ended is refused by its name and end, and the next one is taken', async () => {
+  it('K4 that has ended is refused by its name and end, and the next one is taken', async () => {
     const nextUpdate = new Date(Date.now() - 1000)
     const source = open({ list: await ca.crl({ number: 1, nextUpdate }) })
     const named = new RegExp(
@@ -107,7 +107,7 @@ describe('a list', () => {
     assert.equal(set.notAfter, Math.max(...[ca, other].map(({ root }) => root.validToDate.getTime())))
   })
 
-  it('of a CA that is not in the trust, or that is none, is refused', async () => {
+  it('K5 of a CA that is not in the trust, or that is none, is refused', async () => {
     const foreign = await createTestCa({ commonName: 'Foreign' })
     assert.match(await refusal(open({ list: await foreign.crl() })), /"CN=Foreign" is signed by none of the CAs/)
     const forged = await createTestCa()
