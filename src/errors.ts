@@ -203,7 +203,7 @@ export const ERRORS = {
   CRL_INVALID: {
     retry: 'transient',
     exit: 69,
-    hint: 'Check trust.crls: a list must be signed by a CA of this trust, not have ended, and not be older than the one in service.',
+    hint: 'Check trust.crls: a list must be signed by a CA of this trust, not have ended, and not be older than the one in service; a delta needs the complete list that it builds on.',
   },
   CRL_UNREACHABLE: {
     retry: 'transient',

@@ -4,8 +4,8 @@ import type { CertificateConfig, SecretConfig, TrustConfig } from './config/conf
 import { assertUsable, type Bundle, type Expectation, parseCertificates } from './core/bundle.ts'
 import type { KeyAlgorithm } from './core/key.ts'
 import type { Snapshot } from './core/snapshot.ts'
-import type { RotationState } from './core/state.ts'
 import { type Anchor, chainsTo, type TrustSet } from './core/trust.ts'
+import { assertTrusted, type Trusted } from './core/trusted.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
@@ -48,14 +48,6 @@ export interface Parts {
   readonly inService: () => readonly Bundle[]
   /** How it stands with the trust of that name; undefined for those who only look. */
   readonly trusted: (name: string) => Trusted | undefined
-}
-
-/** A trust, as those see it who wait for it. */
-export interface Trusted {
-  readonly name: string
-  /** undefined until its store has been looked at. */
-  readonly state: RotationState<TrustSet> | undefined
-  readonly spreadMs: number
 }
 
 /** A certificate of the config with all that serves it. Throws CONFIG_INVALID, such as for a trust file that cannot be used. */
@@ -134,7 +126,7 @@ function make(
     assertUsable: (bundle, at) => {
       isUsable(bundle, at)
       const trust = config.trust === undefined ? undefined : trusted(config.trust)
-      if (trust && mustWait(store.current, bundle, clock.now())) assertTrusted(bundle, trust, clock.now())
+      if (trust) assertTrusted(bundle, { current: store.current, trust, now: clock.now() })
       if (isStapleRequired) staples?.assertStapled(bundle, store.current, at)
     },
     renewal: { after, beforeMs, cron, timezone, jitter },
@@ -193,24 +185,6 @@ function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit
     verifiers: config.verify.map((options) => trustVerifiers.create(options, { clock })),
     startupGraceMs: config.startupGrace,
   }
-}
-
-/** What is in service is not taken out of it; and one that has ended is of use to nobody, whomever they trust. */
-const mustWait = (current: Bundle | undefined, bundle: Bundle, now: number): boolean =>
-  current?.fingerprint !== bundle.fingerprint && (current === undefined || now < current.notAfter)
-
-/** Refuses for now what peers do not trust yet: its CA must be in force, and that long enough. Throws TRUST_PENDING. */
-function assertTrusted(bundle: Bundle, { name: trust, state, spreadMs }: Trusted, now: number): void {
-  const pending = (why: string, retryAfterMs?: number) =>
-    new SidecarError('TRUST_PENDING', `certificate ${bundle.serial} waits: ${why}`, { retryAfterMs })
-  const anchor = state?.serving?.anchors.find(({ certificate }) => chainsTo(bundle, certificate))
-  if (!anchor) throw pending(`its CA is not in trust "${trust}" yet`)
-  // A target that was never there starts with what is on disk.
-  const isAwaited = state?.verification === 'pending' && state.waits > 0 && !state.targetSeen
-  if (state?.verification !== 'verified' && state?.verification !== 'none' && !isAwaited)
-    throw pending(`trust "${trust}" is not proven to be in force`)
-  const leftMs = anchor.since + spreadMs - now
-  if (leftMs > 0) throw pending(`its CA is in trust "${trust}" for a moment only`, leftMs)
 }
 
 function makeSecret({ name, outputs: wanted, ...config }: SecretConfig, { vault, clock, targets }: Parts) {

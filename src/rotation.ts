@@ -108,8 +108,8 @@ async function goThrough<C extends Content>(pass: Pass<C>, assignment: Assignmen
         serial: bundle.serial,
         directories: directoriesOf(cert),
       })
-    await deliver(pass, bundle, change)
-    return { kind: 'served', bundle, verified: cert.verifiers.length > 0, targetUp: pass.targetUp }
+    const served = await deliver(pass, bundle, change)
+    return { kind: 'served', bundle: served, verified: cert.verifiers.length > 0, targetUp: pass.targetUp }
   } catch (thrown) {
     const error = asError(thrown, cert.name, signal)
     const inHand = WORTH_KEEPING.has(error.code) || stage() !== 'check' ? pass.inHand : undefined
@@ -230,8 +230,8 @@ async function test<C extends Content>(
   for (const reloader of cert.reloaders) await reloader.test({ ...contextOf(cert, bundle, known), directories }, signal)
 }
 
-/** Reload and verify; goes back when the target refuses. */
-async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Change<C>): Promise<void> {
+/** Reload and verify; goes back when the target refuses. What is in service then. */
+async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Change<C>): Promise<C> {
   const { cert, deps, step } = pass
   const before = await look(pass, bundle)
   try {
@@ -244,11 +244,13 @@ async function deliver<C extends Content>(pass: Pass<C>, bundle: C, change: Chan
   }
   await noteOutdated(cert, change.previous, bundle)
   await cert.store.settle(deps.clock.now())
-  cert.source.polling?.delivered?.(bundle)
+  const since = cert.store.memory.verified?.at ?? deps.clock.now()
+  const served = cert.source.polling?.delivered?.(bundle, since) ?? bundle
   if (cert.verifiers.length > 0)
     deps.emit('certificate.served', { certificate: cert.name, serial: bundle.serial, notAfter: bundle.notAfter })
   const { unpublished } = pass
   if (unpublished) await step('reload', () => Promise.reject(unpublished))
+  return served
 }
 
 /** On record before the new one counts as proven: what is proven, or in place, is not revoked, so a stop in between does no harm. */

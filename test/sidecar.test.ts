@@ -6,7 +6,9 @@ import { systemClock } from '../src/clock.ts'
 import { loadConfig } from '../src/config/config.ts'
 import { namesOf } from '../src/core/names.ts'
 import type { Emit } from '../src/observe/events.ts'
+import type { Sidecar } from '../src/sidecar.ts'
 import { counter, isDone, never, place, run, serialOf, told } from './support/sidecar.ts'
+import { until } from './support/until.ts'
 
 test('another config: untouched certificates run on, changed ones renew, removed ones stop and leave their files', async () => {
   const { folder, config } = place()
@@ -77,6 +79,37 @@ test('a config that comes with the stop, or just before it, starts nothing', asy
   await new Promise((resolve) => setImmediate(resolve))
   assert.ok(!existsSync(join(folder, 'late', 'tls.key')))
   assert.ok(!events.some(({ name }) => name === 'config.loaded'))
+})
+
+test('since when a CA is in force outlives the process, and what is renewed of the same CA does not wait for it', async () => {
+  const { folder, config } = place()
+  const trusting = () => {
+    const { file } = config({ web: 'startupGrace: 1s' })
+    const trust = `trust:
+  - name: peers
+    anchors: [{ kind: file, file: ${folder}/ca/ca.crt }]
+    spread: 24h
+    outputs: [{ kind: pem, directory: ${folder}/trust }]
+`
+    writeFileSync(file, `${readFileSync(file, 'utf8').replace('startupGrace: 1s', 'trust: peers')}${trust}`)
+    return loadConfig(file, {})
+  }
+  const anchorOf = ({ trust: [loop] }: Sidecar) => loop?.report?.state.serving?.anchors[0]
+  // Makes the CA.
+  {
+    await using first = run(config({ web: '' }))
+    await first.once('web', 'is done', isDone)
+  }
+  let since: number | undefined
+  {
+    await using running = run(trusting())
+    since = await until('the CA is in force', () => anchorOf(running.sidecar)?.inForceSince)
+    const old = serialOf(await running.once('web', 'is done', isDone))
+    await running.sidecar.rotate(['web'], 'test', never)
+    assert.notEqual(serialOf(running.loop('web')), old)
+  }
+  await using again = run(trusting())
+  assert.equal(await until('it is known again', () => anchorOf(again.sidecar)?.inForceSince), since)
 })
 
 test('what is read at the start only is told when it changes', async () => {

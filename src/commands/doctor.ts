@@ -7,7 +7,8 @@ import type { TrustSet } from '../core/trust.ts'
 import { formatDuration } from '../core/units.ts'
 import { ERRORS, toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
-import { peek } from '../outputs/peek.ts'
+import { peek, peekAs } from '../outputs/peek.ts'
+import { trustFile } from '../outputs/trust-file.ts'
 import { examineVolume } from '../outputs/volume.ts'
 import type { Managed, ManagedCertificate } from '../rotation.ts'
 import type { TokenInfo, Vault } from '../vault/client.ts'
@@ -106,12 +107,34 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
     )
   }
   yield* examineTarget(cert, limit)
+  yield* examineRevocation(cert, limit)
   if (cert.verifiers.length === 0) {
     yield {
       ok: undefined,
       what: 'no verifier: nobody will know whether the target serves it',
       fix: 'Add verify: [{ kind: tls, address: … }].',
     }
+  }
+}
+
+/** Of the certificate on disk, where the config has it asked about. */
+async function* examineRevocation({ outputs, revocation }: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
+  const { current } = await peek(outputs[0]?.directory ?? '')
+  if (!current || !revocation?.check) return
+  const what = `certificate ${current.serial}`
+  try {
+    const { status, by, reason } = await revocation.check(current, limit())
+    if (status === 'good') yield { ok: true, what: `${what} is not revoked, says ${by}` }
+    else if (status === 'revoked')
+      yield {
+        ok: false,
+        what: `${what} is revoked, says ${by}${reason === undefined ? '' : ` (${reason})`}`,
+        fix: 'certferry run replaces it at once with onRevoked: rotate; otherwise certferry rotate does.',
+      }
+    else yield { ok: undefined, what: `${what}: ${by} does not know it`, fix: ERRORS.REVOCATION_UNKNOWN.hint }
+  } catch (error) {
+    // It counts as good then.
+    yield { ...failed(error), ok: undefined }
   }
 }
 
@@ -125,8 +148,34 @@ async function* onlyFailure(work: () => Promise<void>): AsyncGenerator<Finding> 
 
 async function* examineTrust(trust: Managed<TrustSet>, limit: Limit): AsyncGenerator<Finding> {
   yield* await trust.source.examine(limit()).catch((error: unknown) => [failed(error)])
+  for (const { prepare } of trust.outputs) if (prepare) yield* onlyFailure(prepare)
   yield* examineVolumes(trust)
   yield* askReloaders(trust, limit)
+  yield* examineProof(trust, limit)
+}
+
+/** Whether the target trusts what is on disk. */
+async function* examineProof({ outputs, verifiers }: Managed<TrustSet>, limit: Limit): AsyncGenerator<Finding> {
+  const { current } = await peekAs(trustFile, outputs[0]?.directory ?? '')
+  if (verifiers.length === 0)
+    yield {
+      ok: undefined,
+      what: 'no verifier: nobody will know whether the target trusts it',
+      fix: 'Add verify: [{ kind: client-ca, address: … }].',
+    }
+  for (const { description, probe } of verifiers) {
+    const served = await probe(limit(), current)
+    const isInForce = served.up && served.fingerprint === current?.fingerprint
+    const why = served.up ? served.serial : served.why
+    if (isInForce) yield { ok: true, what: `${description}: what is on disk is in force` }
+    else if (!current)
+      yield {
+        ok: undefined,
+        what: `${description}: ${why}`,
+        fix: 'To be expected before the first set is there; look again after it.',
+      }
+    else yield { ok: false, what: `${description}: ${why}`, fix: 'Start the target, reload it, or correct verify.' }
+  }
 }
 
 async function* examineSecret(secret: Managed<Snapshot>, limit: Limit): AsyncGenerator<Finding> {

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
-import { loadConfig } from '../config/config.ts'
+import { type CertificateConfig, loadConfig, type TrustConfig } from '../config/config.ts'
 import { type Content, NEVER } from '../core/content.ts'
 import { decide, evolve, initialState } from '../core/state.ts'
 import { formatDuration } from '../core/units.ts'
@@ -35,13 +35,18 @@ interface Plan {
   readonly tell: readonly string[]
   /** Null for a secret: nobody can be asked whether it is used. */
   readonly verify: readonly string[] | null
+  /** Of a certificate: what else it goes by. */
+  readonly heed: readonly string[]
 }
 
 /** Says what would be renewed, when, why and who would be told. Asks nobody for a certificate, takes no lock, writes nothing. */
 export async function plan(file: string, { json }: { readonly json: boolean }, io: Io): Promise<void> {
   await using idle = openIdle(loadConfig(file, io.env), io.env)
   const plans = await Promise.all([
-    ...idle.certificates.map(({ cert }) => planFor(cert, bundleFile)),
+    ...idle.certificates.map(async ({ config, cert }) => ({
+      ...(await planFor(cert, bundleFile)),
+      heed: heededBy(config, idle.trust),
+    })),
     ...idle.secrets.map(({ secret }) => planFor(secret, readingsFile)),
     ...idle.trust.map(({ trust }) => planFor(trust, trustFile)),
   ])
@@ -76,7 +81,26 @@ async function planFor<C extends Content>(cert: Managed<C>, codec: Codec<C>): Pr
       ),
     ),
     verify: codec.file === readingsFile.file ? null : cert.verifiers.map(({ description }) => description),
+    heed: [],
   }
+}
+
+/** The trust that it waits for, and when it is taken for revoked, or revoked. */
+function heededBy(
+  { trust, revocation, revokePrevious, revokeOnExit }: CertificateConfig,
+  trusts: readonly { readonly config: TrustConfig }[],
+): string[] {
+  const spread = trusts.find(({ config }) => config.name === trust)?.config.spread
+  const { check = 'none', every = 0, onRevoked } = revocation ?? {}
+  const asked = check === 'auto' ? 'vault, ocsp, crl' : check === 'none' ? undefined : check.join(', ')
+  return [
+    ...(trust === undefined
+      ? []
+      : [`trust "${trust}": a new CA has to be in force there${spread ? ` for ${formatDuration(spread)}` : ''}`]),
+    ...(asked === undefined ? [] : [`revocation: ${asked} asked every ${formatDuration(every)}, then ${onRevoked}`]),
+    ...(revokePrevious ? ['revokes what it replaces, once the new one is proven'] : []),
+    ...(revokeOnExit ? ['revokes what is in service when certferry run stops'] : []),
+  ]
 }
 
 /** What the loop would decide, taking for granted that what is on disk is served. */
@@ -117,7 +141,7 @@ const copies = ({ place, inspect }: Pick<RemoteOutput, 'place' | 'inspect'>): Pr
     (error: unknown) => `${place}: not now, ${toSidecarError(error).message}`,
   )
 
-function describe({ name, action, why, at, onDisk, ask, write, tell, verify }: Plan, io: Io): string {
+function describe({ name, action, why, at, onDisk, ask, write, tell, verify, heed }: Plan, io: Io): string {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: io.stdout })
   const isNow = action.endsWith(' now')
   const headline = isNow
@@ -142,5 +166,6 @@ function describe({ name, action, why, at, onDisk, ask, write, tell, verify }: P
       'verify',
       verify === null || verify.length > 0 ? (verify ?? []) : ['nobody: the status will say verified: none'],
     ),
+    ...row('heed', heed),
   ].join('\n')
 }

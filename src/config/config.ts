@@ -136,6 +136,7 @@ function crossCheck(
     ...entryTroubles(secrets).map(({ path, message }) => document.problem(path, message)),
     ...sinkTroubles(value, claims).map(({ path, message }) => document.problem(path, message)),
     ...trustTroubles(value).map(({ path, message }) => document.problem(path, message)),
+    ...listTroubles(trust).map(({ path, message }) => document.problem(path, message)),
     ...execTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...emptiness(value).map(({ path, message }) => document.problem(path, message)),
     ...injectorTroubles(value, certificates).map((trouble) => document.problem(['injector', 'certificate'], trouble)),
@@ -206,6 +207,36 @@ function trustTroubles({ certificates, trust }: Record<string, unknown>): { path
           },
         ],
   )
+}
+
+/** Lists that nothing writes end the trust in vain; a file of no lists has nginx refuse everybody. */
+function listTroubles(
+  trust: readonly (z.output<typeof TrustOptions> | undefined)[],
+): { path: Path; message: string }[] {
+  return trust.flatMap((one, index) => {
+    const { crls = [], outputs = [] } = one ?? {}
+    const writers = outputs.filter(({ kind }) => kind === 'crl')
+    const writesDeltas = writers.some((output) => 'deltaFile' in output && output.deltaFile !== undefined)
+    const deltas = writesDeltas ? [] : crls.flatMap((list, at) => ('delta' in list && list.delta === true ? [at] : []))
+    const idle = crls.length > 0 ? [] : writers
+    return [
+      ...(crls.length > 0 && writers.length === 0
+        ? [
+            {
+              path: ['trust', index, 'crls'],
+              message: 'are written by no output: add one of kind crl, or leave them out',
+            },
+          ]
+        : deltas.map((at) => ({
+            path: ['trust', index, 'crls', at, 'delta'],
+            message: 'is written by no output: name a deltaFile in one of kind crl',
+          }))),
+      ...idle.map((output) => ({
+        path: ['trust', index, 'outputs', outputs.indexOf(output), 'kind'],
+        message: 'writes the lists of crls, and there are none: name where they come from, or leave this output out',
+      })),
+    ]
+  })
 }
 
 /** `exec.env` may name what there is. */

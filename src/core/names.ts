@@ -78,16 +78,29 @@ function problemOf(name: string): string | undefined {
         ? undefined
         : 'is not an email address in ASCII'
     case 'dns':
-      return isHost(name.replace(/^\*\./, '')) ? undefined : 'is not a DNS name'
+      return isDnsName(name) ? undefined : 'is not a DNS name'
   }
 }
 
 const isAscii = (text: string) => /^[\x21-\x7e]*$/.test(text)
 
+/** A host, or a wildcard, which counts for the length as well. What becomes an address by the rules for international names is none. */
+function isDnsName(name: string): boolean {
+  const host = name.replace(/^\*\./, '')
+  const ascii = toAscii(host)
+  return isHost(host) && !isIP(ascii) && ascii.length + name.length - host.length <= LONGEST_NAME
+}
+
+/** RFC 1035 §2.3.4, without the length octets of the first label and the root. */
+const LONGEST_NAME = 253
+
 /** Labels of letters, digits, hyphen and underscore (in use, if not in RFC 1123), 63 characters each and 253 in all. */
 function isHost(name: string): boolean {
   const ascii = toAscii(name)
-  return ascii.length <= 253 && ascii.split('.').every((label) => /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label))
+  return (
+    ascii.length <= LONGEST_NAME &&
+    ascii.split('.').every((label) => /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/.test(label))
+  )
 }
 
 /** Lower case, and international names as their A-labels (RFC 5891); an empty string where that cannot be done. */

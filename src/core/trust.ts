@@ -7,6 +7,8 @@ export interface Anchor {
   readonly certificate: X509Certificate
   /** Since when it is a part of the set. */
   readonly since: Instant
+  /** Since when a target is known to trust it; undefined while that is not proven. */
+  readonly inForceSince: Instant | undefined
   /** When it was last of use, of one that no source names any more; undefined while one does. */
   readonly retiredAt: Instant | undefined
 }
@@ -56,6 +58,7 @@ export function nextAnchors(
     ([fingerprint, certificate]): Anchor => ({
       certificate,
       since: known.get(fingerprint)?.since ?? now,
+      inForceSince: known.get(fingerprint)?.inForceSince,
       retiredAt: undefined,
     }),
   )
@@ -70,6 +73,12 @@ export function nextAnchors(
     .filter(({ certificate, retiredAt = now }) => retiredAt + keepMs > now && certificate.validToDate.getTime() > now)
   return [...present, ...retiring]
 }
+
+/** The set once it is in force, all of it at the latest since then. */
+export const inForce = (set: TrustSet, since: Instant): TrustSet => ({
+  ...set,
+  anchors: set.anchors.map((anchor) => ({ ...anchor, inForceSince: anchor.inForceSince ?? since })),
+})
 
 /** The set of these parts. Its end is that of the anchor that ends last, or the next update of a list: with that in the past, peers refuse everybody. */
 export function toTrustSet({
@@ -121,9 +130,10 @@ export const firstEnd = (anchors: readonly Anchor[]): Instant | undefined => {
 
 /** A set as JSON, and back: only what has been checked is kept, so it is not checked again. */
 export const storedTrust = ({ anchors, lists }: Pick<TrustSet, 'anchors' | 'lists'>) => ({
-  anchors: anchors.map(({ certificate, since, retiredAt }) => ({
+  anchors: anchors.map(({ certificate, since, inForceSince, retiredAt }) => ({
     certificate: certificate.raw.toString('base64'),
     since,
+    ...(inForceSince !== undefined && { inForceSince }),
     ...(retiredAt !== undefined && { retiredAt }),
   })),
   lists: lists.map(({ der, number, nextUpdate, ...facts }) => ({
@@ -138,6 +148,7 @@ type Stored = {
   readonly anchors: readonly {
     readonly certificate: string
     readonly since: number
+    readonly inForceSince?: number | undefined
     readonly retiredAt?: number | undefined
   }[]
   readonly lists: readonly (Omit<RevocationList, 'der' | 'number' | 'nextUpdate'> & {
@@ -148,9 +159,10 @@ type Stored = {
 }
 
 export const trustFrom = ({ anchors, lists }: Stored): Pick<TrustSet, 'anchors' | 'lists'> => ({
-  anchors: anchors.map(({ certificate, since, retiredAt }) => ({
+  anchors: anchors.map(({ certificate, since, inForceSince, retiredAt }) => ({
     certificate: new X509Certificate(Buffer.from(certificate, 'base64')),
     since,
+    inForceSince,
     retiredAt,
   })),
   lists: lists.map(({ der, number, nextUpdate = NEVER, ...facts }) => ({

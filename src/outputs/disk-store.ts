@@ -92,8 +92,10 @@ async function apply<C extends Content>(
 async function settle<C extends Content>(state: State<C>, now: Instant): Promise<void> {
   const fingerprint = currentOf(state)?.fingerprint
   if (fingerprint === undefined) return
+  const { verified } = state.memory
   const rejected = state.memory.rejected.filter((one) => one !== fingerprint)
-  await remember(state, { verified: { fingerprint, at: now }, rejected })
+  const at = verified?.fingerprint === fingerprint ? verified.at : now
+  await remember(state, { verified: { fingerprint, at }, rejected })
 }
 
 async function undo<C extends Content>(state: State<C>): Promise<void> {

@@ -28,7 +28,8 @@ export function createMemoryStore<C extends Content>(): Store<C> {
       return { changed, previous: isProven || previous?.fingerprint === bundle.fingerprint ? undefined : previous }
     },
     settle: async (now) => {
-      if (current) await remember({ verified: { fingerprint: current.fingerprint, at: now } })
+      if (current && current.fingerprint !== memory.verified?.fingerprint)
+        await remember({ verified: { fingerprint: current.fingerprint, at: now } })
     },
     undo: async () => {
       if (previous) current = previous

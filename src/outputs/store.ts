@@ -11,7 +11,7 @@ export interface Memory {
   readonly issuedAt: readonly Instant[]
   /** Fingerprint that the target was last told about (reload succeeded). */
   readonly told: string | undefined
-  /** Last set proven to be served. */
+  /** Last set proven to be served, and since when. */
   readonly verified: { readonly fingerprint: string; readonly at: Instant } | undefined
   /** Fingerprints that the target refused; never rolled forward on their own. */
   readonly rejected: readonly string[]
@@ -72,7 +72,7 @@ export interface Store<C extends Content = Bundle> extends AsyncDisposable {
    * A vetoed set stays on disk, remembered as rejected, for another try. After an error `apply` may be called again with the same bundle.
    */
   apply(set: FileSet<C>, beforeCommit?: (directories: readonly string[]) => Promise<void>): Promise<Change<C>>
-  /** The set now in place is proven: it becomes the one to go back to. */
+  /** The set now in place is proven: it becomes the one to go back to. When that was proven before, it is so since then. */
   settle(now: Instant): Promise<void>
   /** Puts the last verified set back in place and remembers the present one as rejected. Deletes nothing that it could not restore. Does nothing where `previous` is undefined. */
   undo(): Promise<void>

@@ -4,7 +4,14 @@ import { storedTrust, toTrustSet, trustFrom } from '../core/trust.ts'
 import type { Codec } from './store.ts'
 
 const Stored = z.object({
-  anchors: z.array(z.object({ certificate: z.string(), since: z.number(), retiredAt: z.number().optional() })),
+  anchors: z.array(
+    z.object({
+      certificate: z.string(),
+      since: z.number(),
+      inForceSince: z.number().optional(),
+      retiredAt: z.number().optional(),
+    }),
+  ),
   lists: z.array(
     z.object({
       der: z.string(),

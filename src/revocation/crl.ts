@@ -1,4 +1,5 @@
 import type { X509Certificate } from 'node:crypto'
+import type { IssuingDistributionPoint } from 'pkijs'
 import { serialOf } from '../core/bundle.ts'
 import type { Instant } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
@@ -26,7 +27,7 @@ export async function askCrl(
   signal: AbortSignal,
 ): Promise<{ readonly revokedAt: Instant; readonly reason: string | undefined } | undefined> {
   const bytes = await download({ url, maxBytes: MAX_BYTES, code: 'REVOCATION_UNKNOWN' }, signal)
-  const { CertificateRevocationList } = await import('pkijs')
+  const { CertificateRevocationList, IssuingDistributionPoint } = await import('pkijs')
   const refuse = (why: string) => new SidecarError('REVOCATION_UNKNOWN', `the list at ${url} ${why}`)
   const list = (() => {
     try {
@@ -43,6 +44,12 @@ export async function askCrl(
   if (!isSignedWith(issuer.publicKey, proof)) throw refuse(`is not signed by the issuer of ${serialOf(leaf)}`)
   const end = list.nextUpdate?.value
   if (end && !(end.getTime() > now())) throw refuse(`ended at ${end.toISOString()}`)
+  // RFC 5280 §5.2: whoever does not know a critical extension must not take the list for an answer.
+  for (const { extnID, critical, parsedValue } of list.crlExtensions?.extensions ?? []) {
+    if (extnID === DELTA_INDICATOR) throw refuse('is a delta: it does not name who was revoked before')
+    const isOfThese = parsedValue instanceof IssuingDistributionPoint && !isForOthers(parsedValue)
+    if (critical && !isOfThese) throw refuse(`has the critical extension ${extnID}, which is not understood`)
+  }
   const serial = BigInt(`0x${serialOf(leaf)}`)
   const entry = list.revokedCertificates?.find(
     ({ userCertificate }) =>
@@ -54,6 +61,15 @@ export async function askCrl(
     reason instanceof Object && 'valueBlock' in reason ? Number(Object(reason.valueBlock).valueDec) : undefined
   return { revokedAt: entry.revocationDate.value.getTime(), reason: reasonName(code) }
 }
+
+const DELTA_INDICATOR = '2.5.29.27'
+
+/** Whether a list leaves out certificates of servers and clients, some reasons, or names those of other issuers (RFC 5280 §5.2.5). */
+const isForOthers = (scope: IssuingDistributionPoint): boolean =>
+  scope.onlyContainsCACerts ||
+  scope.onlyContainsAttributeCerts ||
+  scope.indirectCRL ||
+  scope.onlySomeReasons !== undefined
 
 const derOf = (bytes: Buffer): Buffer => {
   const armoured = /-----BEGIN X509 CRL-----([\s\S]*?)-----END X509 CRL-----/.exec(bytes.toString('latin1'))

@@ -18,9 +18,11 @@ const Options = z
   .superRefine((options, context) => {
     const { uri, email, ip, dns } = namesFrom({ ...options, excludeCnFromSans: false })
     const refuse = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message })
-    for (const name of [...uri, ...email])
+    for (const name of [...uri, ...email].filter((one) => one !== options.commonName))
       refuse('altNames', `${name} cannot be had by ACME, which knows DNS names and IP addresses`)
-    if (dns.length + ip.length === 0) refuse('commonName', 'is no DNS name or IP address, and ACME knows nothing else')
+    const first = namesFrom({ ...options, altNames: [], excludeCnFromSans: false })
+    if (options.commonName !== undefined && first.dns.length + first.ip.length === 0)
+      refuse('commonName', 'is no DNS name or IP address, and ACME knows nothing else')
     if (options.challenge.kind !== 'dns-01')
       for (const name of dns.filter((one) => one.startsWith('*.')))
         refuse('challenge', `must be dns-01: ${name} cannot be shown by ${options.challenge.kind}`)

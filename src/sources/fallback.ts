@@ -138,7 +138,7 @@ function pollingOf(sources: readonly Source[]): Polling<Bundle> | undefined {
       return source === sources[0] ? emergencyAt(serving) : undefined
     },
     prolonged: (serving) => own(serving)?.polling?.prolonged?.(serving) ?? serving,
-    delivered: (bundle) => own(bundle)?.polling?.delivered?.(bundle),
+    delivered: (bundle, since) => own(bundle)?.polling?.delivered?.(bundle, since) ?? bundle,
     ...(watches.length > 0 && { watch: (ring) => all(watches.map((watch) => watch(ring))) }),
   }
 }

@@ -56,8 +56,8 @@ export interface Polling<C extends Content> {
    * Begins when it is called and ends when what it returns is disposed of. Never throws; what it misses, the next look finds.
    */
   watch?(ring: () => void): AsyncDisposable
-  /** `content` is in service now: what came before it is not needed any more. */
-  delivered?(content: C): void
+  /** `content` is in service, and proven where there is a verifier, since then: what came before it is not needed any more. What it is known as from now on. */
+  delivered?(content: C, since: Instant): C
 }
 
 /** Where a certificate comes from. */

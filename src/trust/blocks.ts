@@ -1,9 +1,12 @@
 import { SidecarError } from '../errors.ts'
 
-/** The lists in a file or an answer, DER each: one as it is, or all blocks of PEM. Throws CRL_INVALID for what is neither. */
+/** The lists in a file or an answer, DER each: one as it is, or all blocks of PEM. Throws CRL_INVALID for what is neither, or not there as a whole. */
 export function blocksOfLists(content: Buffer, place: string): Buffer[] {
   const text = content.toString('latin1')
   const blocks = [...text.matchAll(/-----BEGIN X509 CRL-----([\s\S]*?)-----END X509 CRL-----/g)]
+  // The beginning alone, of what is still being written, would take the lists of other CAs away.
+  if (blocks.length < text.split('-----BEGIN X509 CRL-----').length - 1)
+    throw new SidecarError('CRL_INVALID', `${place} is cut off within a revocation list`)
   if (blocks.length > 0) return blocks.map(([, body = '']) => Buffer.from(body, 'base64'))
   // X.690: a SEQUENCE whose length takes bytes of its own.
   if (content[0] === 0x30 && (content[1] ?? 0) >= 0x80) return [content]

@@ -9,8 +9,8 @@ const CRL_NUMBER = '2.5.29.20'
 const DELTA_INDICATOR = '2.5.29.27'
 
 /**
- * Parses each list and finds the CA that signed it. Throws CRL_INVALID for what does not parse, is signed by none of `authorities`, or has
- * ended; complete lists come before deltas, else in the order given.
+ * Parses each list and finds the CA that signed it. Throws CRL_INVALID for what does not parse, is signed by none of `authorities`, has
+ * ended, or is a delta without the complete list that it builds on; complete lists come before deltas, else in the order given.
  */
 export async function checkLists(
   lists: readonly Buffer[],
@@ -21,9 +21,11 @@ export async function checkLists(
   await import('reflect-metadata')
   const { X509Crl, PublicKey } = await import('@peculiar/x509')
   const checked = await Promise.all(lists.map((der) => check(der)))
-  return checked.toSorted((a, b) => Number(a.isDelta) - Number(b.isDelta))
+  const found = checked.map(({ list }) => list).toSorted((a, b) => Number(a.isDelta) - Number(b.isDelta))
+  for (const { list, base } of checked) if (list.isDelta) assertFits(list, base, found)
+  return found
 
-  async function check(der: Buffer): Promise<RevocationList> {
+  async function check(der: Buffer): Promise<Checked> {
     const crl = parse(der)
     const issuer = await signerOf(crl)
     const name = `the revocation list of "${crl.issuer}"`
@@ -32,15 +34,17 @@ export async function checkLists(
     const nextUpdate = crl.nextUpdate?.getTime() ?? NEVER
     if (nextUpdate <= now)
       throw new SidecarError('CRL_INVALID', `${name} has ended at ${new Date(nextUpdate).toISOString()}`)
-    return {
+    const indicator = crl.getExtension(DELTA_INDICATOR)
+    const list = {
       der,
       issuer: crl.issuer,
       issuerFingerprint: fingerprintOf(issuer),
       thisUpdate: crl.thisUpdate.getTime(),
       nextUpdate,
       number: integerIn(crl.getExtension(CRL_NUMBER)?.value),
-      isDelta: crl.getExtension(DELTA_INDICATOR) !== null,
+      isDelta: indicator !== null,
     }
+    return { list, base: integerIn(indicator?.value) }
   }
 
   function parse(der: Buffer) {
@@ -58,6 +62,26 @@ export async function checkLists(
     }
     return undefined
   }
+}
+
+interface Checked {
+  readonly list: RevocationList
+  /** Of a delta: the number of the complete list, which or any later one it may be added to (RFC 5280 §5.2.4). */
+  readonly base: bigint | undefined
+}
+
+/** A delta alone says nothing of who was revoked before it. Throws CRL_INVALID. */
+function assertFits(delta: RevocationList, base: bigint | undefined, lists: readonly RevocationList[]): void {
+  const name = `the delta list of "${delta.issuer}" (number ${delta.number ?? 'none'}, base ${base ?? 'none'})`
+  const complete = lists.filter((one) => !one.isDelta && one.issuerFingerprint === delta.issuerFingerprint)
+  if (complete.length === 0)
+    throw new SidecarError('CRL_INVALID', `${name} comes without the complete list that it builds on`)
+  const numbers = complete.map(({ number }) => number)
+  if (base === undefined || !numbers.some((number) => number !== undefined && number >= base))
+    throw new SidecarError(
+      'CRL_INVALID',
+      `${name} builds on a later list than the complete one there is, of number ${numbers.join(', ') || 'none'}`,
+    )
 }
 
 /** The DER of an INTEGER. */

@@ -16,7 +16,11 @@ export const fileAnchors = defineAnchors({
   create: ({ file }) => ({
     origin: `file ${file}`,
     read: async () => {
-      const found = parseCertificates(readText(file, undefined).toString('latin1'))
+      const text = readText(file, undefined).toString('latin1')
+      const found = parseCertificates(text)
+      // The beginning alone, of what is still being written, would take the other CAs away.
+      if (found.length < text.split('-----BEGIN CERTIFICATE-----').length - 1)
+        throw new SidecarError('TRUST_INVALID', `${file} is cut off within a certificate`)
       if (found.length === 0) throw new SidecarError('TRUST_INVALID', `${file} holds no certificate in PEM`)
       return found
     },

@@ -1,7 +1,7 @@
-import { createSecureContext } from 'node:tls'
+import { createSecureContext, type SecureContext } from 'node:tls'
 import * as z from 'zod'
 import { quote } from '../core/secret.ts'
-import { SidecarError } from '../errors.ts'
+import { SidecarError, systemCode } from '../errors.ts'
 import { openHttp } from '../http-exchange.ts'
 import { readPlainFile } from '../plain-file.ts'
 import { defineLists } from './anchor.ts'
@@ -28,7 +28,7 @@ export const httpLists = defineLists({
     return {
       origin: `http ${url}`,
       read: async (signal) => {
-        const ca = caFile === undefined ? undefined : createSecureContext({ ca: readPlainFile(caFile) })
+        const ca = caFile === undefined ? undefined : contextOf(caFile)
         await using http = await openHttp(LIMITS, ca)
         try {
           const headers = last ? { 'if-none-match': last.etag } : {}
@@ -48,3 +48,12 @@ export const httpLists = defineLists({
     }
   },
 })
+
+function contextOf(caFile: string): SecureContext {
+  try {
+    return createSecureContext({ ca: readPlainFile(caFile) })
+  } catch (cause) {
+    const why = systemCode(cause) ?? (cause instanceof Error ? quote(cause.message, 200) : String(cause))
+    throw new SidecarError('CRL_UNREACHABLE', `caFile ${caFile} cannot be used: ${why}`, { cause })
+  }
+}

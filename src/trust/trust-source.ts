@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts'
 import { fingerprintOf, isIssuedBy } from '../core/bundle.ts'
 import type { Instant } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
-import { type Anchor, nextAnchors, type TrustSet, toTrustSet } from '../core/trust.ts'
+import { type Anchor, inForce, nextAnchors, type TrustSet, toTrustSet } from '../core/trust.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
 import type { AnchorSource, ListSource } from './anchor.ts'
@@ -69,8 +69,26 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
         // What is retiring, and since when, is known to this process; files change only with what is in them.
         return found.fingerprint === serving.fingerprint ? { ...serving, anchors: found.anchors } : found
       },
+      delivered: inForce,
     },
-    examine: (signal) => Promise.all([...anchors, ...lists].map((one) => examined(one, signal))),
+    examine: async (signal) => {
+      const found = await Promise.all([...anchors, ...lists].map((one) => examined(one, signal)))
+      // What a place has is of use only together with the others: a list with the CA that signed it.
+      return found.some(({ ok }) => !ok)
+        ? found
+        : [...found, await judged(() => gather(signal, undefined), clock.now())]
+    },
+  }
+}
+
+async function judged(gather: () => Promise<TrustSet>, now: Instant): Promise<Finding> {
+  try {
+    const set = await gather()
+    assertTrustworthy(set, now)
+    return { ok: true, what: `${set.serial}: fit to be trusted until ${new Date(set.notAfter).toISOString()}` }
+  } catch (thrown) {
+    const { message, kind } = toSidecarError(thrown)
+    return { ok: false, what: message, fix: kind.hint }
   }
 }
 

@@ -52,11 +52,12 @@ export const vaultPkiLists = defineLists({
       origin: `vault-pki ${vault.address} ${mount} ${issuer}${delta ? ' delta' : ''}`,
       read: async (signal) => {
         const refs = await refsOf(signal)
-        const kinds = delta ? ([false, true] as const) : ([false] as const)
-        const found = await Promise.all(
-          refs.flatMap((ref) => kinds.map((isDelta) => vault.revocationList({ mount, issuer: ref, isDelta }, signal))),
-        )
-        const texts = found.filter((text) => text !== undefined)
+        const listsOf = (isDelta: boolean) =>
+          Promise.all(refs.map((ref) => vault.revocationList({ mount, issuer: ref, isDelta }, signal)))
+        // Deltas first: a complete list that is made in between is a later one, to which they may be added as well.
+        const deltas = delta ? await listsOf(true) : []
+        const complete = await listsOf(false)
+        const texts = [...complete, ...deltas].filter((text) => text !== undefined)
         if (texts.length === 0)
           throw new SidecarError('CRL_INVALID', `${mount} of ${vault.address} has no revocation list of ${issuer}`)
         const lists = texts.flatMap((text) => blocksOfLists(Buffer.from(text), `${mount} of ${vault.address}`))

@@ -130,7 +130,8 @@ export function createSecretSource(
     return { ...serving, ...summary(readings), readings }
   }
 
-  function delivered({ readings }: Snapshot): void {
+  function delivered(snapshot: Snapshot): Snapshot {
+    const { readings } = snapshot
     for (const [value, source] of entries) {
       const [now, before] = [readings[value], held.get(value)]
       if (!now?.made || spare.get(value)?.fields !== now.fields) continue
@@ -140,6 +141,7 @@ export function createSecretSource(
         leaving.set(before, { source, at: clock.elapsed() + source.overlapMs })
     }
     spent.clear()
+    return snapshot
   }
 
   async function giveBack(signal: AbortSignal): Promise<void> {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Writable } from 'node:stream'
@@ -7,6 +9,7 @@ import { after, describe, it } from 'node:test'
 import { CommanderError } from 'commander'
 import { toSidecarError } from '../../src/errors.ts'
 import { createProgram } from '../../src/program.ts'
+import { createTestCa } from '../support/ca.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'certferry-program-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -173,5 +176,134 @@ describe('plan and doctor', () => {
       /\n {2}✗ reload command "no-such-program": no program .*\n {4}→ Start the target[\s\S]*\n1 problem found\n$/,
     )
     assert.equal(after.exit, 69)
+  })
+})
+
+describe('plan and doctor of trust and revocation', async () => {
+  const at = (name: string) => join(folder, 'trust', name)
+  mkdirSync(at('.'))
+  const ca = await createTestCa()
+  const { certificatePem, keyPem, bundle } = await ca.issue()
+  writeFileSync(at('ca.pem'), ca.rootPem)
+  writeFileSync(at('web.pem'), certificatePem + keyPem, { mode: 0o600 })
+  writeFileSync(at('web-ca.pem'), ca.rootPem)
+  let list = await ca.crl()
+  const server = createServer((_, response) => response.end(list))
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  after(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+  const place = server.address()
+  const crlUrl = `http://127.0.0.1:${typeof place === 'object' ? place?.port : ''}/crl`
+  const file = at('config.yaml')
+  const configure = (trust: object = {}, more: object = {}) =>
+    writeFileSync(
+      file,
+      JSON.stringify({
+        trust: [
+          {
+            name: 'peers',
+            anchors: [{ kind: 'file', file: at('ca.pem') }],
+            crls: [{ kind: 'http', url: crlUrl }],
+            spread: '10m',
+            outputs: [{ kind: 'crl', directory: at('peers') }],
+            ...trust,
+          },
+        ],
+        certificates: [
+          {
+            name: 'web',
+            source: { kind: 'file', certFile: at('web.pem'), caFile: at('web-ca.pem'), watch: 'off' },
+            outputs: [{ kind: 'pem', directory: at('web') }],
+            revocation: { check: ['crl'], crlUrl, every: '1h' },
+            ...more,
+          },
+        ],
+      }),
+      { mode: 0o600 },
+    )
+  /** Each finding of the section of this name, and what is told beneath it. */
+  const examine = async (name: string) => {
+    const { stdout, exit } = await run('doctor', '-c', file)
+    const section = new RegExp(`^${name}\\n((?: {2}.*\\n)*)`, 'm').exec(stdout)?.[1] ?? ''
+    return { exit, text: section.replaceAll(folder, '').replaceAll(crlUrl, 'URL') }
+  }
+
+  it('plan says what is looked at, and what a certificate heeds besides', async () => {
+    configure({}, { trust: 'peers' })
+    const { stdout } = await run('plan', '-c', file)
+    const [web, peers] = stdout.replaceAll(folder, '').replaceAll(crlUrl, 'URL').split('\n\n')
+    assert.ok(
+      web?.endsWith(`
+  heed    trust "peers": a new CA has to be in force there for 10m
+          revocation: crl asked every 1h, then rotate`),
+      web,
+    )
+    assert.deepEqual(peers?.trimEnd().split('\n'), [
+      'peers  renew now: missing',
+      '  on disk nothing',
+      '  ask     trust peers: file /trust/ca.pem, http URL',
+      '  write   /trust/peers (generation): crl.pem',
+      '  tell    nobody',
+      '  verify  nobody: the status will say verified: none',
+    ])
+    const [plan] = JSON.parse((await run('plan', '--json', '-c', file)).stdout)
+    assert.equal(plan.heed.length, 2)
+  })
+
+  it('doctor finds a trust fit for use, or says what its lists lack', async () => {
+    configure()
+    const good = await examine('peers')
+    assert.match(
+      good.text,
+      /^ {2}✓ file \/trust\/ca\.pem: 1 found\n {2}✓ http URL: 1 found\n {2}✓ 1 CA, 1 CRL: fit to be trusted until \d{4}-.*\n/,
+    )
+    assert.equal(good.exit, 0)
+    list = await ca.crl({ nextUpdate: new Date(Date.now() - 1000) })
+    const ended = await examine('peers')
+    assert.match(ended.text, / {2}✗ the revocation list of "CN=Test Root" has ended at .*\n {4}→ Check trust\.crls/)
+    assert.equal(ended.exit, 69)
+    configure({ anchors: [{ kind: 'file', file: at('none.pem') }] })
+    assert.match(
+      (await examine('peers')).text,
+      /^ {2}✗ \/trust\/none\.pem cannot be read \(ENOENT\)\n {4}→ Check trust\.anchors/,
+    )
+  })
+
+  it('doctor finds that an output lacks its password, and that a target does not trust what is on disk', async () => {
+    list = await ca.crl()
+    const address = '127.0.0.1:1'
+    configure({
+      crls: [],
+      outputs: [{ kind: 'pkcs12', directory: at('peers'), passwordFile: at('none') }],
+      verify: [{ kind: 'client-ca', address, serverName: 'web.example' }],
+    })
+    const before = await examine('peers')
+    assert.match(before.text, / {2}✗ cannot read \/trust\/none \(ENOENT\)\n/)
+    assert.match(before.text, / {2}\? client CAs of 127\.0\.0\.1:1 .*\n {4}→ To be expected before the first set/)
+    configure()
+    assert.equal((await run('once', '-c', file)).failed, undefined)
+    configure({ verify: [{ kind: 'client-ca', address, serverName: 'web.example' }] })
+    const after = await examine('peers')
+    assert.match(after.text, / {2}✗ client CAs of 127\.0\.0\.1:1 .*ECONNREFUSED.*\n {4}→ Start the target/)
+  })
+
+  it('doctor asks whether the certificate on disk is revoked', async () => {
+    configure()
+    assert.equal((await run('once', '-c', file)).failed, undefined)
+    const serial = bundle.serial
+    assert.ok((await examine('web')).text.includes(`  ✓ certificate ${serial} is not revoked, says crl\n`))
+    list = await ca.crl({ revoked: [bundle.leaf.serialNumber] })
+    const revoked = await examine('web')
+    assert.ok(
+      revoked.text.includes(`  ✗ certificate ${serial} is revoked, says crl (superseded)\n    → certferry run`),
+      revoked.text,
+    )
+    assert.equal(revoked.exit, 69)
+    list = Buffer.from('none')
+    const unsure = await examine('web')
+    assert.match(unsure.text, / {2}\? the list at URL is no CRL\n {4}→ Check revocation\.check/)
   })
 })

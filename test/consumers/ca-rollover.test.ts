@@ -16,6 +16,8 @@ import { startVault, type TestVault } from '../support/vault.ts'
 
 const NAME = 'web.example.com'
 const CLIENTS = 3
+/** From the proof until it is told. */
+const CLOCK_MS = 100
 
 /** Every client takes a new connection for each request, and shows the certificate that is in its directory then. */
 function startClients({ folder, port }: { readonly folder: string; readonly port: number }) {
@@ -90,6 +92,7 @@ test('a root rolls over under client certificates on both sides: no handshake fa
           anchors: [{ kind: 'vault-pki' }],
           poll: '1s',
           keep: '3s',
+          spread: '2s',
           outputs: [{ kind: 'pem', directory: at('trust') }],
           reload,
           verify: [{ kind: 'client-ca', address: `127.0.0.1:${port}`, serverName: NAME }],
@@ -161,6 +164,8 @@ test('a root rolls over under client certificates on both sides: no handshake fa
         ({ event, certificate }) => event === 'certificate.written' && certificate === name,
       )
       assert.ok(first > proven, `the first new certificate of ${name} was written after the trust was proven`)
+      const timeOf = (position: number) => Date.parse(events[position]?.time ?? '')
+      assert.ok(timeOf(first) - timeOf(proven) >= 2_000 - CLOCK_MS, `${name} waited for the spread`)
     }
     assert.ok(
       events.some((line) => line.event === 'rotation.failed' && line.reason === 'trust_pending'),

@@ -135,6 +135,13 @@ describe('config refuses', () => {
     ['an empty label', 'a..example.com', /is not a DNS name/],
     ['a label of 64 characters', `${'a'.repeat(64)}.example.com`, /is not a DNS name/],
     ['a name of 254 characters', `${'a.'.repeat(126)}aa`, /is not a DNS name/],
+    ['a wildcard of 254 characters', `*.${'a.'.repeat(125)}aa`, /is not a DNS name/],
+    [
+      'an international label of more than 63 characters as an A-label',
+      `${'ü'.repeat(60)}.example`,
+      /is not a DNS name/,
+    ],
+    ['digits beyond ASCII that become an address', '１０.0.0.1', /is not a DNS name/],
     ['a comma, which Vault would take for two names', 'a,b.example.com', /is not a DNS name/],
     ['a host with a port', 'example.com:443', /is neither an IP address nor a URI/],
     ['an address with a zone', 'fe80::1%eth0', /names a zone/],
@@ -149,6 +156,12 @@ describe('config refuses', () => {
   test('a common name that is empty, too long or holds a line break', () => {
     for (const name of ['', 'a'.repeat(65), 'a\nb']) assert.equal(CommonName.safeParse(name).success, false)
   })
+})
+
+test('config accepts names as long as DNS allows', () => {
+  const [label, name] = [`${'a'.repeat(63)}.example.com`, `${'a.'.repeat(126)}a`]
+  for (const one of [label, name, `*.${'a.'.repeat(125)}a`]) assert.equal(AltName.parse(one), one)
+  assert.equal(name.length, 253)
 })
 
 test('config accepts every kind of name', () => {

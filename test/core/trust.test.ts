@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
-import { chainsTo, nextAnchors, storedTrust, toTrustSet, trustFrom } from '../../src/core/trust.ts'
+import { chainsTo, inForce, nextAnchors, storedTrust, toTrustSet, trustFrom } from '../../src/core/trust.ts'
 import { createTestCa } from '../support/ca.ts'
 
 const [old, next, brief] = [
@@ -61,6 +61,10 @@ describe('a trust', () => {
     assert.notEqual(of(both), set.fingerprint)
   })
   it('comes back from what was stored', () => {
+    const stored = JSON.parse(JSON.stringify(storedTrust(inForce(set, now + 7))))
+    assert.equal(trustFrom(stored).anchors[0]?.inForceSince, now + 7)
+  })
+  it('comes back as it was, where nothing of it was proven yet', () => {
     const stored = JSON.parse(JSON.stringify(storedTrust(set)))
     const back = toTrustSet({ ...trustFrom(stored), origin: set.origin, receivedAt: now })
     assert.deepEqual(storedTrust(back), storedTrust(set))

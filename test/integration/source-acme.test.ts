@@ -144,7 +144,7 @@ describe('certificates of a real ACME server', { skip }, () => {
     assert.deepEqual(namesOf(bundle.leaf).dns, ['*.e.example.com'])
   })
 
-  test('that cannot be confirmed are refused with the name and the reason of the CA', async () => {
+  test('S2 that cannot be confirmed are refused with the name and the reason of the CA', async () => {
     await mkdir(join(pebble.folder, 'nobody-serves-this'))
     const made = source({
       commonName: 'f.example.com',
@@ -157,7 +157,7 @@ describe('certificates of a real ACME server', { skip }, () => {
     assert.deepEqual(await readdir(join(pebble.folder, 'nobody-serves-this/.well-known/acme-challenge')), [])
   })
 
-  test('are not waited for where the DNS hook hangs: it is killed, and said so', async () => {
+  test('S2 are not waited for where the DNS hook hangs: it is killed, and said so', async () => {
     const exec = { present: ['sleep', '60'], timeout: '300ms' }
     const made = source({ commonName: 'g.example.com', challenge: { kind: 'dns-01', exec } })
     const error = await made.fetch(forever).catch((thrown: unknown) => thrown)

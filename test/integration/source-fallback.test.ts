@@ -10,7 +10,7 @@ const vault = skip ? undefined : await startVault()
 after(() => vault?.[Symbol.asyncDispose]())
 
 describe('a certificate with a fallback', { skip }, () => {
-  test('comes from it at once while Vault is sealed, and from Vault at the next renewal after that', async () => {
+  test('S3 comes from it at once while Vault is sealed, and from Vault at the next renewal after that', async () => {
     const server = vault ?? assert.fail()
     const { start } = await startWithFallback(server)
     await seal(server)

@@ -72,7 +72,7 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
       }
     })
 
-    test(`are replaced only once both halves are there, by ${watch}`, async () => {
+    test(`S1 are replaced only once both halves are there, by ${watch}`, async () => {
       const at = begin(watch)
       await using running = at.running
       const [one, two, three] = [await issue(), await issue(), await issue()]
@@ -130,7 +130,7 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
     assert.equal(issued.length, 1, 'what was read from files was not issued')
   })
 
-  test('stay the last good ones whatever is wrong with what is there, and the next attempt is scheduled', async () => {
+  test('S1 stay the last good ones whatever is wrong with what is there, and the next attempt is scheduled', async () => {
     const at = begin('inotify')
     await using running = at.running
     const [good, other] = [await issue(), await issue()]

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { readFileSync, statSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
@@ -7,7 +8,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { startCertferry } from '../support/certferry.ts'
-import { skipReason } from '../support/components.ts'
+import { component, skipReason } from '../support/components.ts'
 import { freePort, startNginx } from '../support/nginx.ts'
 import { until } from '../support/until.ts'
 import { startVault, type TestVault } from '../support/vault.ts'
@@ -28,7 +29,7 @@ const statusFor = (tls: { readonly cert: string; readonly key: string }, port: n
     sent.end()
   })
 
-describe('revocation lists', { skip: await skipReason('vault', 'nginx') }, () => {
+describe('revocation lists', { skip: await skipReason('vault', 'nginx', 'openssl') }, () => {
   let vault: TestVault
   let folder: string
   before(async () => {
@@ -96,7 +97,67 @@ describe('revocation lists', { skip: await skipReason('vault', 'nginx') }, () =>
     assert.ok(peers?.crls.every(({ number, nextUpdate }) => number !== null && nextUpdate !== null))
   })
 
-  test('that are older than the one in service, or cannot be had, change nothing, and the status says why', async () => {
+  test('of Vault come with their deltas, in a file of their own: that alone names who was revoked since', async () => {
+    const [mount, program] = ['pki-delta', await component('openssl')]
+    await vault.setupPki({
+      mount,
+      roles: { web: { allow_any_name: true, max_ttl: '1h', key_type: 'ec', key_bits: 256 } },
+    })
+    await vault.api('POST', `${mount}/config/crl`, {
+      auto_rebuild: true,
+      enable_delta: true,
+      delta_rebuild_interval: '1h',
+    })
+    await vault.api('GET', `${mount}/crl/rotate`)
+    const config = {
+      vault: { address: vault.address, auth: { kind: 'token', token: vault.rootToken } },
+      admin: { socket: at('delta.sock') },
+      trust: [
+        {
+          name: 'peers',
+          anchors: [{ kind: 'vault-pki', mount }],
+          crls: [
+            { kind: 'vault-pki', mount, delta: true },
+            { kind: 'vault-pki', mount: `${mount}-root` },
+          ],
+          poll: '1s',
+          outputs: [
+            { kind: 'pem', directory: at('delta') },
+            { kind: 'crl', directory: at('delta'), deltaFile: 'delta.pem' },
+          ],
+        },
+      ],
+    }
+    await writeFile(at('delta.yaml'), JSON.stringify(config), { mode: 0o600 })
+    await using certferry = startCertferry({ configFile: at('delta.yaml'), socket: at('delta.sock') })
+    const complete = await until('the lists are on disk', () => readFileSync(at('delta/crl.pem'), 'utf8'))
+    const first = readFileSync(at('delta/delta.pem'), 'utf8')
+    const { data } = await vault.api('POST', `${mount}/issue/web`, { common_name: 'bad' })
+    await writeFile(at('signer.pem'), String(data?.issuing_ca))
+    /** What openssl reads in a list, its signature verified. */
+    const openssl = (list: string) => {
+      const options = ['crl', '-noout', '-text', '-CAfile', at('signer.pem')]
+      const said = spawnSync(program, options, { input: list, encoding: 'utf8' })
+      assert.match(said.stderr, /verify OK/)
+      return said.stdout
+    }
+    const named = new RegExp(`Serial Number: ${String(data?.serial_number).replaceAll(':', '')}`, 'i')
+    assert.match(openssl(first), /Delta CRL Indicator: critical/)
+    assert.doesNotMatch(openssl(first), named)
+    await vault.api('POST', `${mount}/revoke`, { serial_number: data?.serial_number })
+    await vault.api('GET', `${mount}/crl/rotate-delta`)
+    const delta = await until('the next delta is on disk', () => {
+      const text = readFileSync(at('delta/delta.pem'), 'utf8')
+      return text !== first && text
+    })
+    assert.equal(readFileSync(at('delta/crl.pem'), 'utf8'), complete, 'the complete list is as it was')
+    assert.match(openssl(delta), named)
+    assert.doesNotMatch(openssl(complete), named)
+    const [peers] = (await certferry.status()).trust
+    assert.deepEqual(peers?.crls.map((one) => one.delta).toSorted(), [false, false, true])
+  })
+
+  test('K4 and K5 that are older than the one in service, or cannot be had, change nothing, and the status says why', async () => {
     const list = async () => {
       await vault.api('GET', 'pki/crl/rotate')
       const reply = await fetch(`${vault.address}/v1/pki/issuer/default/crl/der`)

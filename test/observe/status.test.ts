@@ -3,7 +3,7 @@ import { test } from 'node:test'
 import { stripVTControlCharacters } from 'node:util'
 import { SidecarStatus, statusJson } from '../../src/observe/status.ts'
 import { renderStatus } from '../../src/observe/status-table.ts'
-import { active, leased, NOW, pending, sidecar } from './samples.ts'
+import { active, leased, NOW, pending, sidecar, trusting } from './samples.ts'
 
 const troubled = active('api', {
   phase: 'DEGRADED',
@@ -63,6 +63,56 @@ mail    DEGRADED  –           5m       2h ago     api v3, db
     Undelete it.
 `,
   )
+})
+
+test('trusts have a table of their own: what is in it, whether it is in force, and what is wrong', () => {
+  const trouble = {
+    code: 'CRL_UNREACHABLE',
+    message: 'http://crl.example.com/ca.crl answers 503',
+    hint: 'Check the address in trust.crls.',
+    stage: 'fetch',
+    at: NOW - 60_000,
+  }
+  const status = sidecar([active('web')], {
+    trust: [
+      trusting('peers'),
+      trusting('partners', {
+        phase: 'EXPIRED',
+        notAfter: NOW - 1000,
+        nextAt: NOW + 30_000,
+        anchors: trusting('').anchors.slice(0, 1),
+        reason: 'crl_unreachable',
+        lastError: trouble,
+        failures: 4,
+        verified: 'failed',
+      }),
+      trusting('files', { crls: [], verified: 'none', nextAt: NOW - 1, notAfter: NOW + 5000 * 3_600_000 }),
+      trusting('next', {
+        phase: 'PENDING',
+        anchors: [],
+        crls: [],
+        verified: 'pending',
+        notAfter: null,
+        nextAt: null,
+        publishedAt: null,
+      }),
+    ],
+  })
+  const [head, , table] = renderStatus(status, { now: NOW, colour: false, width: 90 }).split('\n\n')
+  assert.match(head ?? '', /3 active, 1 expired, 1 pending/)
+  assert.equal(
+    table,
+    `TRUST     PHASE    ENDS IN  LOOK IN  PUBLISHED  IN FORCE  CONTENT
+peers     ACTIVE   3d       5m       2h ago     verified  2 CAs, 1 retiring, 1 CRL
+partners  EXPIRED  ended    30s      2h ago     failed    1 CA, 1 CRL
+    crl_unreachable: http://crl.example.com/ca.crl answers 503 (fetch, 1m ago, 4 failures,
+    next try in 30s)
+    Check the address in trust.crls.
+files     ACTIVE   208d 8h  due      2h ago     –         2 CAs, 1 retiring
+next      PENDING  –        –        –          pending   0 CAs
+`,
+  )
+  assert.deepEqual(SidecarStatus.parse(JSON.parse(JSON.stringify(statusJson(status)))), status)
 })
 
 test('status names the origin of what came from a fallback', () => {

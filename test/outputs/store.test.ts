@@ -61,6 +61,19 @@ for (const layout of LAYOUTS)
         assertTidy(directory)
       })
 
+      test('knows since when the set in service is proven, after a restart too', async (t) => {
+        const [first, second] = bundles()
+        const { output, store, reopen } = await open(t)
+        await store.apply(render([output], first))
+        await store.settle(1)
+        const { store: next } = await reopen()
+        await next.settle(2)
+        assert.deepEqual(next.memory.verified, { fingerprint: first.fingerprint, at: 1 })
+        await next.apply(render([output], second))
+        await next.settle(3)
+        assert.deepEqual(next.memory.verified, { fingerprint: second.fingerprint, at: 3 })
+      })
+
       test('touches nothing when the same set is applied, before and after a restart', async (t) => {
         const [first] = bundles()
         const { directory, output, store, reopen } = await open(t)

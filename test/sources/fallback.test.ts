@@ -60,7 +60,7 @@ describe('a source with fallbacks', () => {
     assert.equal(source.polling, undefined)
   })
 
-  it('asks the next at once where there is no certificate, and tells why', async () => {
+  it('S3 asks the next at once where there is no certificate, and tells why', async () => {
     const { source, first, told } = begin()
     first.error = down
     assert.equal((await source.fetch(forever)).origin, 'second')
@@ -81,7 +81,7 @@ describe('a source with fallbacks', () => {
     assert.equal(second.asked, 0)
   })
 
-  it('asks one after the other within it, and names every failure', async () => {
+  it('S3 asks one after the other within it, and names every failure', async () => {
     const { source, first, second, third } = begin()
     const current = await ending('first', 60_000)
     first.error = new SidecarError('PERMISSION_DENIED', 'denied', { mayHaveIssued: true })
@@ -95,7 +95,7 @@ describe('a source with fallbacks', () => {
     assert.equal(error.mayHaveIssued, true)
   })
 
-  it('goes back to the first once that works', async () => {
+  it('S3 goes back to the first once that works', async () => {
     const { source, first, set } = begin()
     first.error = down
     const current = await source.fetch(forever)

@@ -68,7 +68,7 @@ describe('source file', () => {
     assert.notEqual(editionOf(found), editionOf(serving))
   })
 
-  it('refuses a pair of which one half is still the old one, until the other follows', async () => {
+  it('S1 refuses a pair of which one half is still the old one, until the other follows', async () => {
     const at = begin()
     const [one, two] = [await ca.issue(), await ca.issue()]
     at.put(one.certificatePem, one.keyPem)
@@ -81,7 +81,7 @@ describe('source file', () => {
     assert.equal((await look(at, serving))?.serial, two.bundle.serial)
   })
 
-  it('does not read what changes under its eyes', async () => {
+  it('S1 does not read what changes under its eyes', async () => {
     const at = begin()
     const { certificatePem, keyPem } = await ca.issue()
     at.put(certificatePem, keyPem)

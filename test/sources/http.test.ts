@@ -144,7 +144,7 @@ describe('source http', () => {
     ],
   ]
   for (const [what, onRequest, code, told] of answers)
-    it(`names ${what}`, async () => {
+    it(`S4 names ${what}`, async () => {
       await using at = await begin(onRequest)
       const error = await failure(at.source().fetch(forever))
       assert.equal(error.code, code, error.message)

@@ -124,7 +124,7 @@ describe('an open stream rings', () => {
   })
 })
 
-describe('what goes wrong has a name', () => {
+describe('S4 what goes wrong has a name', () => {
   const svid = svidOf(WEB, web, [ca])
   const rows: readonly (readonly [claim: string, answer: Answer, code: string, message: RegExp])[] = [
     [

@@ -4,6 +4,7 @@ import { isIP } from 'node:net'
 import * as x509 from '@peculiar/x509'
 import { type Bundle, toBundle } from '../../src/core/bundle.ts'
 import { createCsr } from '../../src/core/csr.ts'
+import { integer } from '../../src/core/der.ts'
 import { generateKey, type KeyAlgorithm } from '../../src/core/key.ts'
 
 x509.cryptoProvider.set(webcrypto)
@@ -15,6 +16,24 @@ export interface TestCa {
   issue(request?: IssueRequest): Promise<Issued>
   /** Signs a PKCS#10 request as Vault's `sign` endpoint would: subject, names and key are taken from it. */
   sign(csrPem: string, request?: Pick<IssueRequest, 'notBefore' | 'notAfter' | 'withIntermediate'>): Promise<Signed>
+  /** A revocation list of the root, or of its intermediate, in DER. */
+  crl(request?: CrlRequest): Promise<Buffer>
+}
+
+export interface CrlRequest {
+  /** CRL number, by default 1; null for none. */
+  readonly number?: number | null
+  /** Makes it a delta to the complete list of this number. */
+  readonly base?: number
+  /** Serial numbers, hexadecimal. */
+  readonly revoked?: readonly string[]
+  /** By default 30 s ago. */
+  readonly thisUpdate?: Date
+  /** By default in an hour; null for none. */
+  readonly nextUpdate?: Date | null
+  readonly withIntermediate?: boolean
+  /** Further critical extensions: their values in DER, by OID. */
+  readonly critical?: Readonly<Record<string, Buffer>>
 }
 
 export interface IssueRequest {
@@ -87,10 +106,43 @@ export async function createTestCa({ commonName = 'Test Root', ...validity }: Ca
     return { certificatePem: pemOf(certificate), chainPems: chain.map((ca) => pemOf(ca.certificate)) }
   }
 
+  const crl: TestCa['crl'] = async ({
+    number = 1,
+    base,
+    revoked = [],
+    thisUpdate = new Date(Date.now() - 30_000),
+    nextUpdate = new Date(Date.now() + 3_600_000),
+    withIntermediate,
+    critical = {},
+  } = {}) => {
+    const { authority } = await issuer(withIntermediate)
+    const list = await x509.X509CrlGenerator.create({
+      issuer: authority.certificate.subjectName,
+      thisUpdate,
+      ...(nextUpdate && { nextUpdate }),
+      // Without a reason the library writes an empty sequence, which is none (RFC 5280 §5.1).
+      entries: revoked.map((serialNumber) => ({
+        serialNumber,
+        revocationDate: thisUpdate,
+        reason: x509.X509CrlReason.superseded,
+      })),
+      signingKey: authority.keys.privateKey,
+      signingAlgorithm: SIGNATURE,
+      extensions: [
+        await x509.AuthorityKeyIdentifierExtension.create(authority.keys.publicKey),
+        ...(number === null ? [] : [new x509.Extension(CRL_NUMBER, false, integer(number))]),
+        ...(base === undefined ? [] : [new x509.Extension(DELTA_INDICATOR, true, integer(base))]),
+        ...Object.entries(critical).map(([oid, value]) => new x509.Extension(oid, true, value)),
+      ],
+    })
+    return Buffer.from(list.rawData)
+  }
+
   return {
     root: new X509Certificate(Buffer.from(root.certificate.rawData)),
     rootPem: pemOf(root.certificate),
     sign,
+    crl,
     issue: async (request = {}) => {
       const key = await generateKey(request.algorithm ?? 'ecdsa-p256')
       const signed = await sign(await createCsr(namesOfRequest(request), key), request)
@@ -109,6 +161,8 @@ export async function createTestCa({ commonName = 'Test Root', ...validity }: Ca
 const EC_P256 = { name: 'ECDSA', namedCurve: 'P-256' }
 const SIGNATURE = { name: 'ECDSA', hash: 'SHA-256' }
 const SUBJECT_ALT_NAME = '2.5.29.17'
+const CRL_NUMBER = '2.5.29.20'
+const DELTA_INDICATOR = '2.5.29.27'
 const TEN_YEARS_MS = 10 * 365 * 86_400_000
 
 /** A CA certificate, self-signed unless `by` signs it. */

@@ -14,7 +14,7 @@ const server = await trusted.issue({ commonName: 'web.example.com' })
 const forever = new AbortController().signal
 const setOf = (...roots: (typeof trusted.root)[]) =>
   toTrustSet({
-    anchors: roots.map((certificate) => ({ certificate, since: 0, retiredAt: undefined })),
+    anchors: roots.map((certificate) => ({ certificate, since: 0, inForceSince: undefined, retiredAt: undefined })),
     lists: [],
     origin: 'test',
     receivedAt: Date.now(),

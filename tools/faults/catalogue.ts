@@ -17,7 +17,8 @@ export const FAMILIES: Readonly<Record<string, string>> = {
   R: 'Reload and verification',
   N: 'Network server',
   G: 'Config',
-  K: 'Certificate authorities',
+  K: 'Certificate authorities, trust and revocation',
+  S: 'Sources besides Vault',
   X: 'Containers and volumes',
 }
 
@@ -195,6 +196,40 @@ export const FAULTS: Readonly<Record<string, Fault>> = {
     fault: 'CRL or OCSP tell of a revocation, or cannot be reached',
     expected:
       'Nobody is asked without `revocation`; with it, a revoked one is replaced, and trouble of those asked is one warning ([revocation.md](revocation.md)).',
+  },
+
+  K4: {
+    fault: 'A revocation list cannot be had, or has ended',
+    expected: 'The last one stays, the status says so, and it is asked for again.',
+  },
+  K5: {
+    fault: 'A list is older, cut off, forged, or a delta without its base',
+    expected: 'Nothing of it is taken, be it for a trust or for a check.',
+  },
+  K6: {
+    fault: 'The target does not take a new CA',
+    expected: 'Gone back to the last proven set; certificates of that CA wait, and nothing is issued again.',
+  },
+  K7: {
+    fault: 'A certificate comes before peers trust its CA',
+    expected: 'It waits for the proof and `spread`, but never beyond the end of the one in service.',
+  },
+
+  S1: {
+    fault: 'A source file is half written, or its halves do not match',
+    expected: 'Nothing is taken before both are there.',
+  },
+  S2: {
+    fault: 'The ACME order is not fulfilled: a name is not confirmed, a DNS hook hangs',
+    expected: 'Told with the name and the reason of the CA; a command that hangs is killed.',
+  },
+  S3: {
+    fault: 'The first source cannot deliver',
+    expected: 'The fallback is asked in the emergency window, or at once where nothing is in service; then back.',
+  },
+  S4: {
+    fault: 'A server of certificates, or the SPIFFE agent, is away or sends what is none',
+    expected: 'Named, and nothing is taken from it.',
   },
 
   X1: { fault: 'Eviction, drain', expected: 'As P1.' },

@@ -1,6 +1,6 @@
 import { glob, readFile } from 'node:fs/promises'
 
-const ID = '[VFCPRNGKX]\\d{1,2}'
+const ID = '[VFCPRNGKXS]\\d{1,2}'
 const IDS = `${ID}(?:(?:, | and )${ID})*`
 
 /** Matches the full name of every test that counts for a row, as node:test composes it. */
