@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto'
 import * as z from 'zod'
 import { parseCertificates } from '../core/bundle.ts'
 import { SidecarError, systemCode } from '../errors.ts'
@@ -15,11 +16,7 @@ export const fileAnchors = defineAnchors({
   options: z.strictObject({ file: File.describe('PEM file of CA certificates') }),
   create: ({ file }) => ({
     origin: `file ${file}`,
-    read: async () => {
-      const found = parseCertificates(readText(file, undefined).toString('latin1'))
-      if (found.length === 0) throw new SidecarError('TRUST_INVALID', `${file} holds no certificate in PEM`)
-      return found
-    },
+    read: async () => anchorsIn(readText(file, undefined).toString('latin1'), file),
   }),
 })
 
@@ -32,6 +29,20 @@ export const fileLists = defineLists({
     read: async () => blocksOfLists(readText(file, MAX_LIST_BYTES), file),
   }),
 })
+
+function anchorsIn(text: string, file: string): readonly X509Certificate[] {
+  const invalid = (why: string, cause?: unknown) => new SidecarError('TRUST_INVALID', `${file} ${why}`, { cause })
+  let found: readonly X509Certificate[]
+  try {
+    found = parseCertificates(text)
+  } catch (cause) {
+    throw invalid('holds a certificate that does not parse', cause)
+  }
+  if (found.length === 0) throw invalid('holds no certificate in PEM')
+  if (found.length !== text.split('-----BEGIN CERTIFICATE-----').length - 1)
+    throw invalid('holds a certificate without end; it may not be written to its end yet')
+  return found
+}
 
 function readText(file: string, limit: number | undefined): Buffer {
   try {
