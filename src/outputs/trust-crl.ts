@@ -8,13 +8,15 @@ export const trustCrl = defineTrustOutput({
   kind: 'crl',
   summary:
     'All revocation lists in one PEM file, as ssl_crl of nginx wants them: one of each CA of the chain, root and intermediates.',
-  options: z.strictObject({
-    ...trustFileOptions,
-    file: FileName.default('crl.pem').describe('Name of the file'),
-    deltaFile: FileName.optional().describe(
-      'File of its own for the delta lists, so that no server takes what changed for all there is',
-    ),
-  }),
+  options: z
+    .strictObject({
+      ...trustFileOptions,
+      file: FileName.default('crl.pem').describe('Name of the file'),
+      deltaFile: FileName.optional().describe(
+        'File of its own for the delta lists, so that no server takes what changed for all there is',
+      ),
+    })
+    .refine(({ file, deltaFile }) => file !== deltaFile, { path: ['deltaFile'], error: 'names a file twice' }),
   create: ({ file, deltaFile, ...place }) =>
     trustFiles(place, [
       { name: file, write: ({ lists }) => pemOf(lists.filter(({ isDelta }) => !isDelta)) },
