@@ -144,7 +144,7 @@ function make(
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName })),
     startupGraceMs: startupGrace,
-    revocation: manageRevocation(config, { source, now: clock.now }),
+    revocation: manageRevocation(config, { sources: [first, ...others], now: clock.now }),
   }
 }
 

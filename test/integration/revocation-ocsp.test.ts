@@ -148,7 +148,7 @@ const now = () => Date.now()
 describe('a responder of OpenSSL', () => {
   it('understands what is asked, and is believed', async () => {
     assert.equal((await askOcsp(url, subject, now, never)).status, 'good')
-    const check = createCheck({ check: 'auto', ocspUrl: url, crlUrl: undefined }, { source: {}, now })
+    const check = createCheck({ check: 'auto', ocspUrl: url, crlUrl: undefined }, { sourceOf: () => undefined, now })
     know('R')
     const verdict = await check?.(bundle, never)
     know('V')
@@ -164,7 +164,7 @@ describe('a responder of OpenSSL', () => {
   })
 
   it('is not there where a certificate names none', async () => {
-    const check = createCheck({ check: 'auto', ocspUrl: undefined, crlUrl: undefined }, { source: {}, now })
+    const check = createCheck({ check: 'auto', ocspUrl: undefined, crlUrl: undefined }, { sourceOf: () => undefined, now })
     await assert.rejects(async () => check?.(bundle, never), {
       code: 'REVOCATION_UNKNOWN',
       message: /nobody can be asked/,
