@@ -7,6 +7,7 @@ import type { Snapshot } from './core/snapshot.ts'
 import type { RotationState } from './core/state.ts'
 import { type Anchor, chainsTo, type TrustSet } from './core/trust.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
+import { assertWelcome } from './issuance.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
 import { createStore, createStoreOf } from './outputs/disk-store.ts'
@@ -113,9 +114,13 @@ function make(
     })
   const [expect, expected] = [expectOf(first), new Map(others.map((one) => [one.origin, expectOf(one)]))]
   const isUsable = (bundle: Bundle, at: number) => assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
+  const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const plain = withFallback([first, ...others], {
     now: clock.now,
-    assertUsable: isUsable,
+    assertUsable: (bundle, at) => {
+      isUsable(bundle, at)
+      assertWelcome(bundle, store.memory)
+    },
     tell: ({ origin, serial }, { code, message }) =>
       emit('source.fallback', { certificate: name, origin, serial, instead: first.origin, code, message }),
   })
@@ -124,7 +129,6 @@ function make(
     : undefined
   const source = staples?.source ?? plain
   const isStapleRequired = revocationOptions?.stapleRequired ?? true
-  const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const serverName = [first, ...others].find(({ names }) => names?.dns[0] !== undefined)?.names?.dns[0]
   for (const { algorithm } of [first, ...others]) assertForms(name, files, algorithm)
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew

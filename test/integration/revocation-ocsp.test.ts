@@ -164,7 +164,10 @@ describe('a responder of OpenSSL', () => {
   })
 
   it('is not there where a certificate names none', async () => {
-    const check = createCheck({ check: 'auto', ocspUrl: undefined, crlUrl: undefined }, { sourceOf: () => undefined, now })
+    const check = createCheck(
+      { check: 'auto', ocspUrl: undefined, crlUrl: undefined },
+      { sourceOf: () => undefined, now },
+    )
     await assert.rejects(async () => check?.(bundle, never), {
       code: 'REVOCATION_UNKNOWN',
       message: /nobody can be asked/,
