@@ -45,8 +45,8 @@ export interface Parts {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly targets: Targets
   readonly emit: Emit
-  /** What certificates of this config show, or are about to. */
-  readonly inService: () => readonly Bundle[]
+  /** What certificates of this config show, or are about to; undefined where that is not known of each, such as before its store was opened. */
+  readonly inService: () => readonly Bundle[] | undefined
   /** How it stands with the trust of that name; undefined for those who only look. */
   readonly trusted: (name: string) => Trusted | undefined
 }
@@ -164,7 +164,7 @@ function assertForms(name: string, files: readonly Output[], algorithm: KeyAlgor
 function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit }: Parts): Managed<TrustSet> {
   const { name } = config
   const files = config.outputs.map((options) => trustOutputs.create(options, undefined))
-  const isUsed = (anchor: X509Certificate) => inService().some((bundle) => chainsTo(bundle, anchor))
+  const isUsed = (anchor: X509Certificate) => inService()?.some((bundle) => chainsTo(bundle, anchor)) ?? true
   const warned = new Set<string>()
   const warnOfEnds = (all: readonly Anchor[], now: number) => {
     for (const { certificate, retiredAt } of all) {
