@@ -2,7 +2,7 @@ import type { Clock } from './clock.ts'
 import { countedLifetime, mayIssueAt, recentIssues } from './core/budget.ts'
 import type { Content } from './core/content.ts'
 import { SidecarError, toSidecarError } from './errors.ts'
-import type { Memory, Store } from './outputs/store.ts'
+import type { Store } from './outputs/store.ts'
 import type { Origin } from './sources/source.ts'
 
 /** Whom to ask, and where the issue budget is kept. */
@@ -20,7 +20,7 @@ export interface Terms {
 
 /**
  * One new bundle from the source, within the issue budget. Throws BUDGET_SPENT, STALE_RESPONSE when the source repeats the
- * certificate in service or one that was condemned, and what the source throws.
+ * certificate in service, and what the source throws.
  */
 export async function request<C extends Content>(
   issuing: Issuing<C>,
@@ -31,21 +31,10 @@ export async function request<C extends Content>(
   const { current, memory } = store
   // What is condemned has no life left: whoever goes by that, such as a fallback, need not wait for its end.
   const isOver = current !== undefined && memory.condemned.includes(current.fingerprint)
-  const fetch = async () => {
-    const content = await source.fetch(signal, isOver ? { ...current, notAfter: clock.now() } : current)
-    assertWelcome(content, store.memory)
-    return content
-  }
+  const fetch = () => source.fetch(signal, isOver ? { ...current, notAfter: clock.now() } : current)
   if (!source.issues) return fetch()
   const ask = async () => assertNew(await fetch(), store.current)
   return forced ? ask() : withinBudget(issuing, clock.now(), ask, signal)
-}
-
-/** A source may still hold what was revoked or compromised. Throws STALE_RESPONSE. */
-export function assertWelcome(content: Content, { condemned }: Pick<Memory, 'condemned'>): void {
-  if (!condemned.includes(content.fingerprint)) return
-  const message = `${content.origin} has nothing but certificate ${content.serial}, which must not be used any more`
-  throw new SidecarError('STALE_RESPONSE', message)
 }
 
 /** An issuer that repeats itself is a cache in between; taking its answer for new would end in a loop of renewals. */

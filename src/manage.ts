@@ -7,7 +7,6 @@ import type { Snapshot } from './core/snapshot.ts'
 import type { RotationState } from './core/state.ts'
 import { type Anchor, chainsTo, type TrustSet } from './core/trust.ts'
 import { SidecarError, systemCode, toSidecarError } from './errors.ts'
-import { assertWelcome } from './issuance.ts'
 import type { Kubernetes } from './kubernetes/client.ts'
 import type { Emit } from './observe/events.ts'
 import { createStore, createStoreOf } from './outputs/disk-store.ts'
@@ -25,6 +24,7 @@ import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
 import { manageRevocation } from './revocation/manage.ts'
 import { stapling } from './revocation/stapling.ts'
 import type { Managed, ManagedCertificate } from './rotation.ts'
+import { withoutCondemned } from './sources/condemned.ts'
 import { withFallback } from './sources/fallback.ts'
 import { sources } from './sources/index.ts'
 import type { Source, SourceDeps } from './sources/source.ts'
@@ -94,8 +94,9 @@ function make(
     env,
     warn: (message) => emit('source.warning', { certificate: name, message }),
   }
-  const first = sources.create(config.source, deps)
-  const others = config.fallback.map((options) => sources.create(options, deps))
+  const sourceOf = (options: { readonly kind: string }) =>
+    withoutCondemned(sources.create(options, deps), ({ fingerprint }) => store.memory.condemned.includes(fingerprint))
+  const [first, others] = [sourceOf(config.source), config.fallback.map(sourceOf)]
   const made = config.outputs.map((options) =>
     outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
   )
@@ -117,10 +118,7 @@ function make(
   const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const plain = withFallback([first, ...others], {
     now: clock.now,
-    assertUsable: (bundle, at) => {
-      isUsable(bundle, at)
-      assertWelcome(bundle, store.memory)
-    },
+    assertUsable: isUsable,
     tell: ({ origin, serial }, { code, message }) =>
       emit('source.fallback', { certificate: name, origin, serial, instead: first.origin, code, message }),
   })

@@ -4,7 +4,7 @@ import { type Content, editionOf, isSameContent } from './core/content.ts'
 import { lifetimeOf, type RenewalPolicy } from './core/renewal.ts'
 import type { Outcome, Stage } from './core/state.ts'
 import { type ErrorCode, SidecarError, toSidecarError } from './errors.ts'
-import { assertWelcome, request } from './issuance.ts'
+import { request } from './issuance.ts'
 import type { Emit } from './observe/events.ts'
 import { type Output, type RemoteOutput, render } from './outputs/output.ts'
 import type { Change, Store } from './outputs/store.ts'
@@ -193,12 +193,7 @@ async function inHand<C extends Content>(pass: Pass<C>, { bundle, askFirst }: As
 /** What the source has now, where that can be known without asking for a new one. */
 async function poll<C extends Content>({ cert, step, signal }: Pass<C>, polled: C | undefined) {
   const { polling } = cert.source
-  if (!polled || !polling) return undefined
-  return step('fetch', async () => {
-    const found = await polling.look(polled, signal)
-    if (found && found.fingerprint !== polled.fingerprint) assertWelcome(found, cert.store.memory)
-    return found
-  })
+  return polled && polling ? step('fetch', () => polling.look(polled, signal)) : undefined
 }
 
 /** What is in service, asked about; a look that fails may have prolonged a part of it. */

@@ -5,7 +5,7 @@ import { test } from 'node:test'
 import { systemClock } from '../../src/clock.ts'
 import { loadConfig } from '../../src/config/config.ts'
 import { createTestCa } from '../support/ca.ts'
-import { place, type Running, run } from '../support/sidecar.ts'
+import { never, place, type Running, run } from '../support/sidecar.ts'
 import { until } from '../support/until.ts'
 
 const [old, next] = [await createTestCa({ commonName: 'Old' }), await createTestCa({ commonName: 'New' })]
@@ -58,4 +58,17 @@ test('a CA that is to go stays after a restart while a certificate cannot be loo
   writeFileSync(at('in/tls.crt'), moved.certificatePem + next.rootPem)
   writeFileSync(at('in/tls.key'), moved.keyPem)
   await isWritten(running, 1)
+})
+
+test('a trust whose CAs stay is published again when a rotation is said to be for a compromise', async () => {
+  const { folder } = place()
+  writeFileSync(join(folder, 'ca.pem'), next.rootPem)
+  const anchors = [{ kind: 'file', file: join(folder, 'ca.pem') }]
+  const outputs = [{ kind: 'pem', directory: join(folder, 'trust') }]
+  writeFileSync(join(folder, 'c.json'), JSON.stringify({ trust: [{ name: 'peers', anchors, outputs }] }), {
+    mode: 0o600,
+  })
+  await using running = run(loadConfig(join(folder, 'c.json'), {}))
+  const [rotated] = await running.sidecar.rotate(['peers'], 'compromised', never)
+  assert.equal(rotated?.outcome.kind, 'served')
 })
