@@ -28,9 +28,9 @@ export const httpLists = defineLists({
     return {
       origin: `http ${url}`,
       read: async (signal) => {
-        const ca = caFile === undefined ? undefined : createSecureContext({ ca: readPlainFile(caFile) })
-        await using http = await openHttp(LIMITS, ca)
         try {
+          const ca = caFile === undefined ? undefined : createSecureContext({ ca: readPlainFile(caFile) })
+          await using http = await openHttp(LIMITS, ca)
           const headers = last ? { 'if-none-match': last.etag } : {}
           const { status, headers: got, content } = await http.send({ url, headers }, signal)
           if (status === 304 && last) return blocksOfLists(last.content, url)

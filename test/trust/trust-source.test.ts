@@ -103,6 +103,17 @@ describe('a file of a trust', () => {
   })
 })
 
+describe('a list from an address', () => {
+  const from = (url: string, caFile?: string) => {
+    const deps = { vault: () => assert.fail(), clock: systemClock }
+    return lists.create({ kind: 'http', ...{ url, caFile } }, deps).read(forever)
+  }
+  it('that cannot be had is told by the address, also where it is the file of its CAs that is missing', async () => {
+    await refused(from('http://127.0.0.1:1/crl'), 'CRL_UNREACHABLE', /^http:\/\/127\.0\.0\.1:1\/crl: .*ECONNREFUSED/)
+    await refused(from('https://127.0.0.1:1/crl', at('none')), 'CRL_UNREACHABLE', /127\.0\.0\.1:1\/crl: ENOENT.*none/)
+  })
+})
+
 describe('two places of the list of one CA', () => {
   it('may have different ones for a while, as long as the newest does not go back', async () => {
     writeFileSync(at('ca.pem'), one.pem)
