@@ -299,7 +299,7 @@ export const ERRORS = {
   STALE_RESPONSE: {
     retry: 'transient',
     exit: 69,
-    hint: 'The answer repeats the current certificate; suspect a caching proxy.',
+    hint: 'The answer repeats a certificate that is in service, or that was revoked: suspect a caching proxy; where the source holds what others write, put a new one there.',
   },
   OCSP_UNAVAILABLE: {
     retry: 'transient',

@@ -28,8 +28,12 @@ export async function request<C extends Content>(
   signal: AbortSignal,
 ): Promise<C> {
   const { source, store } = issuing
-  if (!source.issues) return source.fetch(signal, store.current)
-  const ask = async () => assertNew(await source.fetch(signal, store.current), store.current)
+  const { current, memory } = store
+  // What is condemned has no life left: whoever goes by that, such as a fallback, need not wait for its end.
+  const isOver = current !== undefined && memory.condemned.includes(current.fingerprint)
+  const fetch = () => source.fetch(signal, isOver ? { ...current, notAfter: clock.now() } : current)
+  if (!source.issues) return fetch()
+  const ask = async () => assertNew(await fetch(), store.current)
   return forced ? ask() : withinBudget(issuing, clock.now(), ask, signal)
 }
 

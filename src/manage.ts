@@ -24,6 +24,7 @@ import type { Reloader, ReloaderDeps } from './reloaders/reloader.ts'
 import { manageRevocation } from './revocation/manage.ts'
 import { stapling } from './revocation/stapling.ts'
 import type { Managed, ManagedCertificate } from './rotation.ts'
+import { withoutCondemned } from './sources/condemned.ts'
 import { withFallback } from './sources/fallback.ts'
 import { sources } from './sources/index.ts'
 import type { Source, SourceDeps } from './sources/source.ts'
@@ -44,8 +45,8 @@ export interface Parts {
   readonly env: Readonly<Record<string, string | undefined>>
   readonly targets: Targets
   readonly emit: Emit
-  /** What certificates of this config show, or are about to. */
-  readonly inService: () => readonly Bundle[]
+  /** What certificates of this config show, or are about to; undefined where that is not known of each, such as before its store was opened. */
+  readonly inService: () => readonly Bundle[] | undefined
   /** How it stands with the trust of that name; undefined for those who only look. */
   readonly trusted: (name: string) => Trusted | undefined
 }
@@ -85,8 +86,9 @@ function make(
     env,
     warn: (message) => emit('source.warning', { certificate: name, message }),
   }
-  const first = sources.create(config.source, deps)
-  const others = config.fallback.map((options) => sources.create(options, deps))
+  const sourceOf = (options: { readonly kind: string }) =>
+    withoutCondemned(sources.create(options, deps), ({ fingerprint }) => store.memory.condemned.includes(fingerprint))
+  const [first, others] = [sourceOf(config.source), config.fallback.map(sourceOf)]
   const made = config.outputs.map((options) =>
     outputs.create(options, { certificate: name, now: clock.now, kubernetes }),
   )
@@ -105,6 +107,7 @@ function make(
     })
   const [expect, expected] = [expectOf(first), new Map(others.map((one) => [one.origin, expectOf(one)]))]
   const isUsable = (bundle: Bundle, at: number) => assertUsable(bundle, expected.get(bundle.origin) ?? expect, at)
+  const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const plain = withFallback([first, ...others], {
     now: clock.now,
     assertUsable: isUsable,
@@ -116,7 +119,6 @@ function make(
     : undefined
   const source = staples?.source ?? plain
   const isStapleRequired = revocationOptions?.stapleRequired ?? true
-  const store = createStore({ certificate: name, outputs: files, now: clock.now })
   const serverName = [first, ...others].find(({ names }) => names?.dns[0] !== undefined)?.names?.dns[0]
   for (const { algorithm } of [first, ...others]) assertForms(name, files, algorithm)
   const { after, before: beforeMs, cron, timezone = 'UTC', jitter } = renew
@@ -136,7 +138,7 @@ function make(
     reloaders: [...config.reload.map(targets.reloader), ...targets.inProcess(name)],
     verifiers: config.verify.map((options) => verifiers.create(options, { clock, serverName })),
     startupGraceMs: startupGrace,
-    revocation: manageRevocation(config, { source, now: clock.now }),
+    revocation: manageRevocation(config, { sources: [first, ...others], now: clock.now }),
   }
 }
 
@@ -152,7 +154,7 @@ function assertForms(name: string, files: readonly Output[], algorithm: KeyAlgor
 function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit }: Parts): Managed<TrustSet> {
   const { name } = config
   const files = config.outputs.map((options) => trustOutputs.create(options, undefined))
-  const isUsed = (anchor: X509Certificate) => inService().some((bundle) => chainsTo(bundle, anchor))
+  const isUsed = (anchor: X509Certificate) => inService()?.some((bundle) => chainsTo(bundle, anchor)) ?? true
   const warned = new Set<string>()
   const warnOfEnds = (all: readonly Anchor[], now: number) => {
     for (const { certificate, retiredAt } of all) {

@@ -118,8 +118,8 @@ export function createRevocationWatch<C extends Content>(
 
   async function end(): Promise<void> {
     const serving = store.current
-    if (!serving || !revocation?.atExit) return
-    const one = revocation.atExit(serving)
+    const one = serving && revocation?.atExit?.(serving)
+    if (!one || !revocation) return
     try {
       await condemn(cert, one.fingerprint)
       await revocation.revoke(one, 'cessationOfOperation', AbortSignal.timeout(AT_EXIT_MS))

@@ -222,11 +222,10 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
     return { name, state: trust.get(name)?.report?.state, spreadMs }
   }
 
-  /** What certificates here show, or are about to. */
-  function inService(): Bundle[] {
-    return [...certificates.values()].flatMap(({ report }) =>
-      [report?.state.serving, report?.state.pending].filter((one) => one !== undefined),
-    )
+  function inService(): readonly Bundle[] | undefined {
+    const states = [...certificates.values()].map(({ report }) => report?.state)
+    if (states.some((state) => !state || (!state.serving && state.failure?.stage === 'preflight'))) return undefined
+    return states.flatMap((state) => [state?.serving, state?.pending].filter((one) => one !== undefined))
   }
 
   function partsFor({ get }: Vaults, targets: Parts['targets']): Parts {

@@ -1,10 +1,15 @@
 import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterEach, describe, it } from 'node:test'
+import { loadConfig } from '../src/config/config.ts'
 import { SidecarError } from '../src/errors.ts'
 import { manageRevocation } from '../src/revocation/manage.ts'
+import { RevocationOptions } from '../src/revocation/options.ts'
 import type { Source } from '../src/sources/source.ts'
 import { createTestCa } from './support/ca.ts'
 import { createWorld, type World } from './support/harness.ts'
+import { isDone, never, place, run } from './support/sidecar.ts'
 import { until } from './support/until.ts'
 
 const MINUTE = 60_000
@@ -255,7 +260,7 @@ describe('what a config wants done', () => {
   const asked = { revocation: undefined, revokePrevious: true, revokeOnExit: false }
 
   it('is refused where the source revokes nothing', () => {
-    assert.throws(() => manageRevocation(asked, { source, now }), {
+    assert.throws(() => manageRevocation(asked, { sources: [source], now }), {
       code: 'CONFIG_INVALID',
       message: 'revokePrevious: a source of this kind (test-ca) revokes nothing',
     })
@@ -264,11 +269,60 @@ describe('what a config wants done', () => {
   it('is never to revoke what has the key of its successor, or came from another issuer', async () => {
     const ca = await createTestCa()
     const [one, other] = [(await ca.issue()).bundle, (await ca.issue()).bundle]
-    const { outdated, check } = manageRevocation(asked, { source: revoking, now })
+    const { outdated, check } = manageRevocation(asked, { sources: [revoking], now })
     assert.equal(check, undefined)
     assert.equal(outdated?.(one, other)?.fingerprint, one.fingerprint)
     assert.equal(outdated?.(one, one), undefined)
     assert.equal(outdated?.({ ...one, origin: 'elsewhere' }, other), undefined)
-    assert.equal(manageRevocation({ ...asked, revokePrevious: false }, { source, now }).outdated, undefined)
+    assert.equal(manageRevocation({ ...asked, revokePrevious: false }, { sources: [source], now }).outdated, undefined)
+  })
+
+  it('is asked of the one of source and fallback that issued the certificate', async () => {
+    const ca = await createTestCa()
+    const issue = async (origin: string) => (await ca.issue({ origin })).bundle
+    const calls: string[] = []
+    const vault = (origin: string): Source => ({
+      ...source,
+      origin,
+      revoke: async () => void calls.push(`revoke ${origin}`),
+      revokedAt: async () => {
+        calls.push(`ask ${origin}`)
+        return 0
+      },
+    })
+    const managed = manageRevocation(
+      { ...asked, revocation: RevocationOptions.parse({ check: ['vault'] }), revokeOnExit: true },
+      { sources: [vault('one'), source, vault('two')], now },
+    )
+    const [one, two, files] = [await issue('one'), await issue('two'), await issue('test-ca')]
+    await managed.check?.(two, never)
+    await managed.revoke(managed.outdated?.(two, one) ?? assert.fail(), 'superseded', never)
+    await managed.revoke(managed.atExit?.(one) ?? assert.fail(), 'cessationOfOperation', never)
+    assert.deepEqual(calls, ['ask two', 'revoke two', 'revoke one'])
+    assert.equal(managed.outdated?.(files, one), undefined, 'there is nobody who could revoke it')
+    assert.equal(managed.atExit?.(files), undefined)
+  })
+
+  it('may be wanted beside a fallback, and not of those who can do nothing of it', async () => {
+    const { folder } = place()
+    const config = (more: object) => {
+      const devCa = { kind: 'dev-ca', directory: join(folder, 'ca'), commonName: 'web.test' }
+      const outputs = [{ kind: 'pem', directory: join(folder, 'out') }]
+      const vault = { address: 'http://127.0.0.1:1', auth: { kind: 'token', token: 't' } }
+      writeFileSync(
+        join(folder, 'c.yaml'),
+        JSON.stringify({ vault, certificates: [{ name: 'web', source: devCa, outputs, ...more }] }),
+        { mode: 0o600 },
+      )
+      return loadConfig(join(folder, 'c.yaml'), {})
+    }
+    const vaultPki = { kind: 'vault-pki', role: 'web', commonName: 'web.test' }
+    const revocation = { check: ['vault'] }
+    await using running = run(config({ fallback: [vaultPki], revokePrevious: true, revocation }))
+    await running.once('web', 'is delivered', isDone)
+    assert.throws(() => run(config({ revocation })), {
+      code: 'CONFIG_INVALID',
+      message: /^certificate "web": revocation\.check: vault: a source of this kind \(dev-ca .*\) is no Vault/,
+    })
   })
 })

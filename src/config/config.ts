@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { normalize } from 'node:path'
 import * as z from 'zod'
 import { FieldPath, parseFieldPath } from '../core/values.ts'
 import { pemFilesOf } from '../injector/options.ts'
@@ -10,7 +11,7 @@ import { readPlainFile } from '../plain-file.ts'
 import { type Claim, findClashes } from './clashes.ts'
 import { asksOf, type Env, withVaultEnv } from './environment.ts'
 import { type ConfigDocument, readConfigFile } from './file.ts'
-import { ConfigError, explain, inFileOrder, inWords, isRecord, type Path, type Problem } from './problems.ts'
+import { ConfigError, explain, inFileOrder, inWords, isRecord, type Path, type Problem, valueAt } from './problems.ts'
 import {
   AbsolutePath,
   CertificateOptions,
@@ -135,6 +136,7 @@ function crossCheck(
   return [
     ...entryTroubles(secrets).map(({ path, message }) => document.problem(path, message)),
     ...sinkTroubles(value, claims).map(({ path, message }) => document.problem(path, message)),
+    ...circleTroubles(value, claims).map(({ path, message }) => document.problem(path, message)),
     ...trustTroubles(value).map(({ path, message }) => document.problem(path, message)),
     ...listTroubles(trust).map(({ path, message }) => document.problem(path, message)),
     ...execTroubles(value).map(({ path, message }) => document.problem(path, message)),
@@ -190,6 +192,30 @@ function sinkTroubles(
     if (!owner) return []
     return [{ path: [...path, 'tokenSink', 'file'], message: `is a file of ${owner.kind} "${owner.name}"` }]
   })
+}
+
+/** What reads its own files finds only what it wrote: a certificate that nobody renews, a CA that never goes. */
+function circleTroubles(value: Record<string, unknown>, claims: readonly Claim[]): { path: Path; message: string }[] {
+  return claims.flatMap(({ kind, path, name, outputs }) => {
+    const own = outputs.filter(writesFiles).flatMap((one) => one.names.map((file) => `${one.directory}/${file}`))
+    return INPUTS.flatMap((key) => filesIn([...path, key], valueAt(value, [...path, key])))
+      .filter(({ file }) => own.includes(normalize(file)))
+      .map(({ path }) => ({
+        path,
+        message: `is a file that ${kind} "${name}" itself writes; name the one it comes from`,
+      }))
+  })
+}
+
+const INPUTS = ['source', 'fallback', 'anchors', 'crls']
+
+/** Every path in a source of kind `file`, or in a list of them. */
+function filesIn(path: Path, value: unknown): { path: Path; file: string }[] {
+  if (Array.isArray(value)) return value.flatMap((one, index) => filesIn([...path, index], one))
+  if (!isRecord(value) || value.kind !== 'file') return []
+  return Object.entries(value).flatMap(([key, file]) =>
+    typeof file === 'string' && file.startsWith('/') ? [{ path: [...path, key], file }] : [],
+  )
 }
 
 /** A certificate may go by a trust that there is. */

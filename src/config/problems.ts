@@ -103,7 +103,7 @@ export function explain(issue: z.core.$ZodIssue, { value, schema, document }: Co
   return [document.problem(issue.path, isMissing ? 'is required' : issue.message)]
 }
 
-const valueAt = (value: unknown, path: Path): unknown =>
+export const valueAt = (value: unknown, path: Path): unknown =>
   path.reduce(
     (here, part) => (isRecord(here) ? here[String(part)] : Array.isArray(here) ? here[Number(part)] : undefined),
     value,

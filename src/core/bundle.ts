@@ -187,16 +187,23 @@ function orderChain(leaf: X509Certificate, pool: readonly X509Certificate[]) {
   const others = new Set(distinct.filter((one) => !roots.includes(one)))
   const intermediates: X509Certificate[] = []
   for (let current = leaf; !roots.some((root) => isIssuedBy(current, root)); ) {
-    const issuer = [...others].find((candidate) => isIssuedBy(current, candidate))
+    const issuer = lastToEnd([...others].filter((candidate) => isIssuedBy(current, candidate)))
     if (!issuer) break
     others.delete(issuer)
     intermediates.push(issuer)
     current = issuer
   }
-  // A certificate may come twice, once as its own issuer.
-  const unrelated = [...others].filter((one) => fingerprintOf(one) !== fingerprintOf(leaf))
+  // A certificate may come twice, once as its own issuer; and an issuer as well, before and after it was renewed with its key.
+  const path = [leaf, ...intermediates]
+  const unrelated = [...others].filter(
+    (one) => fingerprintOf(one) !== fingerprintOf(leaf) && !path.some((certificate) => isIssuedBy(certificate, one)),
+  )
   return { intermediates, roots, unrelated }
 }
+
+/** Of issuers that are as good: those of one name and key, of which the first may be about to end. */
+const lastToEnd = (issuers: readonly X509Certificate[]): X509Certificate | undefined =>
+  issuers.toSorted((a, b) => b.validToDate.getTime() - a.validToDate.getTime())[0]
 
 export const isIssuedBy = (certificate: X509Certificate, issuer: X509Certificate) =>
   certificate.checkIssued(issuer) && isSignedBy(certificate, issuer)
@@ -285,8 +292,8 @@ function assertChain(bundle: Bundle, expect: Expectation, now: Instant): void {
   const path = [bundle.leaf, ...bundle.intermediates]
   const last = path.at(-1) ?? bundle.leaf
   const anchors = expect.anchors ?? bundle.roots
-  const anchor = anchors.find(
-    (candidate) => isIssuedBy(last, candidate) || fingerprintOf(candidate) === fingerprintOf(last),
+  const anchor = lastToEnd(
+    anchors.filter((candidate) => isIssuedBy(last, candidate) || fingerprintOf(candidate) === fingerprintOf(last)),
   )
   if (!anchor && expect.chain === 'complete') {
     throw new SidecarError(

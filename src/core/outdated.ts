@@ -8,11 +8,14 @@ export interface Outdated {
   readonly notAfter: Instant
   /** Base64. */
   readonly der: string
+  /** Of the source that issued it; undefined where an earlier version noted it, which knew of one source only. */
+  readonly origin?: string | undefined
 }
 
-export const outdatedFrom = ({ fingerprint, serial, notAfter, leaf }: Bundle): Outdated => ({
+export const outdatedFrom = ({ fingerprint, serial, notAfter, leaf, origin }: Bundle): Outdated => ({
   fingerprint,
   serial,
   notAfter,
   der: leaf.raw.toString('base64'),
+  origin,
 })

@@ -15,7 +15,15 @@ const State = z.object({
   rejected: z.array(z.string()),
   condemned: z.array(z.string()).default([]),
   toRevoke: z
-    .array(z.object({ fingerprint: z.string(), serial: z.string(), notAfter: z.number(), der: z.string() }))
+    .array(
+      z.object({
+        fingerprint: z.string(),
+        serial: z.string(),
+        notAfter: z.number(),
+        der: z.string(),
+        origin: z.string().optional(),
+      }),
+    )
     .default([]),
 })
 

@@ -1,7 +1,6 @@
 import { X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
-import { connect, type NetConnectOpts } from 'node:net'
-import { text } from 'node:stream/consumers'
+import { connect, type NetConnectOpts, type Socket } from 'node:net'
 import * as z from 'zod'
 import { quote } from '../core/secret.ts'
 import { formatDuration, Timeout } from '../core/units.ts'
@@ -104,7 +103,8 @@ async function commit(options: Options, { clock }: ReloaderDeps, signal: AbortSi
     if (staple) await set(`${name}.ocsp`, staple)
     // 4. The old one stays in service until HAProxy has found certificate and key to be a pair.
     const answer = await talk(`commit ssl cert ${name}`)
-    if (!answer.includes('Success!')) throw refusal(options, answer)
+    // Cut off in the middle, such as by a reload of HAProxy, it refuses nothing: what it has then tells.
+    if (!answer.includes('Success!') && !CUT_OFF.test(answer)) throw refusal(options, answer)
   } catch (error) {
     // An open transaction would keep everybody else from changing a certificate.
     await conversation(options, AbortSignal.timeout(ABORT_MS))(`abort ssl cert ${name}`).catch(() => {})
@@ -121,6 +121,7 @@ async function commit(options: Options, { clock }: ReloaderDeps, signal: AbortSi
   )
 }
 
+const CUT_OFF = /^\s*Committing \S+\s*$/
 const ABORT_MS = 2_000
 const BUSY_MS = 3_000
 const SPACING_MS = 100
@@ -245,7 +246,7 @@ function conversation({ socket }: Options, signal: AbortSignal): Talk {
     const request = Buffer.concat([Buffer.from(`${command}\n`), ...(payload ? [payload, Buffer.from('\n')] : [])])
     try {
       connection.end(request)
-      const answer = await text(connection)
+      const answer = await readAnswer(connection, socket)
       if (payload && answer === '') throw new SidecarError('RELOAD_FAILED', `HAProxy at ${socket} ${TOO_LONG}`)
       return answer
     } catch (cause) {
@@ -259,6 +260,20 @@ function conversation({ socket }: Options, signal: AbortSignal): Talk {
       request.fill(0)
     }
   }
+}
+
+const MAX_ANSWER_BYTES = 1024 * 1024
+
+async function readAnswer(connection: Socket, socket: string): Promise<string> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of connection) {
+    chunks.push(chunk)
+    length += chunk.length
+    if (length > MAX_ANSWER_BYTES)
+      throw new SidecarError('RELOAD_TARGET_MISSING', `what answers at ${socket} is no HAProxy: it does not end`)
+  }
+  return Buffer.concat(chunks).toString('utf8')
 }
 
 function placeOf(socket: string): NetConnectOpts {

@@ -11,7 +11,8 @@ import type { CheckKind, Verdict } from './revocation.ts'
 type Ask = (bundle: Bundle, signal: AbortSignal) => Promise<Verdict | undefined>
 
 export interface CheckDeps {
-  readonly source: Pick<Source, 'revokedAt'>
+  /** Who issued it; undefined where that is none of ours. */
+  readonly sourceOf: (bundle: Bundle) => Pick<Source, 'revokedAt'> | undefined
   readonly now: () => Instant
 }
 
@@ -20,12 +21,12 @@ export interface CheckDeps {
  */
 export function createCheck(
   { check, ocspUrl, crlUrl }: Pick<RevocationOptions, 'check' | 'ocspUrl' | 'crlUrl'>,
-  { source, now }: CheckDeps,
+  { sourceOf, now }: CheckDeps,
 ): ((bundle: Bundle, signal: AbortSignal) => Promise<Verdict>) | undefined {
   if (check === 'none') return undefined
   const asks: Readonly<Record<CheckKind, Ask>> = {
-    vault: async ({ leaf }, signal) => {
-      const at = await source.revokedAt?.(leaf, signal)
+    vault: async (bundle, signal) => {
+      const at = await sourceOf(bundle)?.revokedAt?.(bundle.leaf, signal)
       if (at === undefined) return undefined
       return at === 0 ? { status: 'good', by: 'vault' } : { status: 'revoked', by: 'vault', at }
     },

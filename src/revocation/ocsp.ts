@@ -1,6 +1,6 @@
-import { X509Certificate } from 'node:crypto'
+import type { X509Certificate } from 'node:crypto'
 import * as z from 'zod'
-import { isIssuedBy, serialOf } from '../core/bundle.ts'
+import { isIssuedBy, parseCertificate, serialOf } from '../core/bundle.ts'
 import type { Instant } from '../core/content.ts'
 import { SidecarError } from '../errors.ts'
 import { download } from './http.ts'
@@ -106,8 +106,14 @@ export async function readOcsp(
       signature: signature.valueBlock.valueHexView,
     }
     if (isSignedWith(issuer.publicKey, proof)) return true
-    const delegates = certs.map((one) => new X509Certificate(Buffer.from(one.toSchema(true).toBER(false))))
-    return delegates.some((one) => isDelegate(one) && isSignedWith(one.publicKey, proof))
+    return certs.some((one) => {
+      try {
+        const delegate = parseCertificate(Buffer.from(one.toSchema(true).toBER(false)))
+        return isDelegate(delegate) && isSignedWith(delegate.publicKey, proof)
+      } catch {
+        return false
+      }
+    })
   }
 
   function isDelegate(one: X509Certificate): boolean {

@@ -21,10 +21,10 @@ export interface Revocation<C extends Content> {
   readonly onRevoked: 'rotate' | 'warn'
   /** Present where it is looked after. Throws what a request meets where nobody could say. */
   check?(content: C, signal: AbortSignal): Promise<Verdict>
-  /** Present where what was replaced is to be revoked; undefined where it must not be, since `successor` has the same key. */
+  /** Present where what was replaced is to be revoked; undefined where it must not be, since `successor` has the same key, or cannot be. */
   outdated?(previous: C, successor: C): Outdated | undefined
-  /** Present where what is in service is to be revoked at the end of the process. */
-  atExit?(serving: C): Outdated
+  /** Present where what is in service is to be revoked at the end of the process; undefined where its issuer does not do that. */
+  atExit?(serving: C): Outdated | undefined
   /** Revokes; what is revoked already, or unknown to its issuer by now, is no error. */
   revoke(one: Outdated, why: 'superseded' | 'cessationOfOperation', signal: AbortSignal): Promise<void>
   /** When the OCSP response beside it ends; undefined where there is none, or it does not say. */

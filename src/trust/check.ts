@@ -8,27 +8,33 @@ import { SidecarError } from '../errors.ts'
 const CRL_NUMBER = '2.5.29.20'
 const DELTA_INDICATOR = '2.5.29.27'
 
+/** DER of a list, unchecked, and whose it is for messages. */
+export interface FoundList {
+  readonly der: Buffer
+  readonly place: string
+}
+
 /**
  * Parses each list and finds the CA that signed it. Throws CRL_INVALID for what does not parse, is signed by none of `authorities`, has
  * ended, or is a delta without the complete list that it builds on; complete lists come before deltas, else in the order given.
  */
 export async function checkLists(
-  lists: readonly Buffer[],
+  lists: readonly FoundList[],
   authorities: readonly X509Certificate[],
   now: Instant,
 ): Promise<RevocationList[]> {
   if (lists.length === 0) return []
   await import('reflect-metadata')
   const { X509Crl, PublicKey } = await import('@peculiar/x509')
-  const checked = await Promise.all(lists.map((der) => check(der)))
+  const checked = await Promise.all(lists.map(check))
   const found = checked.map(({ list }) => list).toSorted((a, b) => Number(a.isDelta) - Number(b.isDelta))
   for (const { list, base } of checked) if (list.isDelta) assertFits(list, base, found)
   return found
 
-  async function check(der: Buffer): Promise<Checked> {
-    const crl = parse(der)
+  async function check({ der, place }: FoundList): Promise<Checked> {
+    const crl = parse(der, place)
     const issuer = await signerOf(crl)
-    const name = `the revocation list of "${crl.issuer}"`
+    const name = `the revocation list of "${crl.issuer}" (${place})`
     if (!issuer)
       throw new SidecarError('CRL_INVALID', `${name} is signed by none of the CAs of this trust or their issuers`)
     const nextUpdate = crl.nextUpdate?.getTime() ?? NEVER
@@ -47,11 +53,11 @@ export async function checkLists(
     return { list, base: integerIn(indicator?.value) }
   }
 
-  function parse(der: Buffer) {
+  function parse(der: Buffer, place: string) {
     try {
       return new X509Crl(der)
     } catch (cause) {
-      throw new SidecarError('CRL_INVALID', 'a revocation list does not parse', { cause })
+      throw new SidecarError('CRL_INVALID', `a revocation list of ${place} does not parse`, { cause })
     }
   }
 
@@ -91,22 +97,34 @@ function integerIn(value: ArrayBuffer | undefined): bigint | undefined {
   return bytes[0] === 0x02 && bytes.length > 2 ? BigInt(`0x${bytes.subarray(2).toString('hex')}`) : undefined
 }
 
-/** An older list must not take the place of a newer one: whoever replays it would bring revoked certificates back. */
+/**
+ * An older list must not take the place of a newer one: whoever replays it would bring revoked certificates back. Of several lists of one CA,
+ * as of two places of which one lags behind, the newest counts.
+ */
 export function assertNotOlder(found: readonly RevocationList[], before: readonly RevocationList[]): void {
-  for (const list of found) {
-    const known = before.find((one) => one.issuerFingerprint === list.issuerFingerprint && one.isDelta === list.isDelta)
-    if (!known) continue
-    const isOlder =
-      known.number !== undefined && list.number !== undefined
-        ? list.number < known.number
-        : list.thisUpdate < known.thisUpdate
-    if (isOlder)
+  const known = newest(before)
+  for (const [key, list] of newest(found)) {
+    const last = known.get(key)
+    if (last && isOlder(list, last))
       throw new SidecarError(
         'CRL_INVALID',
-        `the revocation list of "${list.issuer}" is older than the one in service: ${ageOf(list)}, not ${ageOf(known)}`,
+        `the revocation list of "${list.issuer}" is older than the one in service: ${ageOf(list)}, not ${ageOf(last)}`,
       )
   }
 }
+
+function newest(lists: readonly RevocationList[]): Map<string, RevocationList> {
+  const byCa = new Map<string, RevocationList>()
+  for (const list of lists) {
+    const key = `${list.issuerFingerprint} ${list.isDelta}`
+    const other = byCa.get(key)
+    if (!other || isOlder(other, list)) byCa.set(key, list)
+  }
+  return byCa
+}
+
+const isOlder = (one: RevocationList, other: RevocationList): boolean =>
+  one.number !== undefined && other.number !== undefined ? one.number < other.number : one.thisUpdate < other.thisUpdate
 
 const ageOf = ({ number, thisUpdate }: RevocationList): string =>
   number === undefined ? `of ${new Date(thisUpdate).toISOString()}` : `number ${number}`

@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto'
 import * as z from 'zod'
 import { parseCertificates } from '../core/bundle.ts'
 import { SidecarError, systemCode } from '../errors.ts'
@@ -15,15 +16,7 @@ export const fileAnchors = defineAnchors({
   options: z.strictObject({ file: File.describe('PEM file of CA certificates') }),
   create: ({ file }) => ({
     origin: `file ${file}`,
-    read: async () => {
-      const text = readText(file, undefined).toString('latin1')
-      const found = parseCertificates(text)
-      // The beginning alone, of what is still being written, would take the other CAs away.
-      if (found.length < text.split('-----BEGIN CERTIFICATE-----').length - 1)
-        throw new SidecarError('TRUST_INVALID', `${file} is cut off within a certificate`)
-      if (found.length === 0) throw new SidecarError('TRUST_INVALID', `${file} holds no certificate in PEM`)
-      return found
-    },
+    read: async () => anchorsIn(readText(file, undefined).toString('latin1'), file),
   }),
 })
 
@@ -36,6 +29,21 @@ export const fileLists = defineLists({
     read: async () => blocksOfLists(readText(file, MAX_LIST_BYTES), file),
   }),
 })
+
+function anchorsIn(text: string, file: string): readonly X509Certificate[] {
+  const invalid = (why: string, cause?: unknown) => new SidecarError('TRUST_INVALID', `${file} ${why}`, { cause })
+  let found: readonly X509Certificate[]
+  try {
+    found = parseCertificates(text)
+  } catch (cause) {
+    throw invalid('holds a certificate that does not parse', cause)
+  }
+  if (found.length === 0) throw invalid('holds no certificate in PEM')
+  // The beginning alone, of what is still being written, would take the other CAs away.
+  if (found.length !== text.split('-----BEGIN CERTIFICATE-----').length - 1)
+    throw invalid('is cut off within a certificate')
+  return found
+}
 
 function readText(file: string, limit: number | undefined): Buffer {
   try {

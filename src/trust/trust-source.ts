@@ -7,7 +7,7 @@ import { type Anchor, inForce, nextAnchors, type TrustSet, toTrustSet } from '..
 import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
 import type { AnchorSource, ListSource } from './anchor.ts'
-import { assertNotOlder, checkLists } from './check.ts'
+import { assertNotOlder, checkLists, type FoundList } from './check.ts'
 
 export interface TrustParts {
   readonly name: string
@@ -32,9 +32,9 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
   const origin = `trust ${name}: ${[...anchors, ...lists].map((one) => one.origin).join(', ')}`
 
   const gather = async (signal: AbortSignal, before: TrustSet | undefined): Promise<TrustSet> => {
-    const [named, ders, issuers] = await Promise.all([
+    const [named, found, issuers] = await Promise.all([
       all(anchors, signal),
-      all(lists, signal),
+      all(lists.map(withPlace), signal),
       Promise.all(lists.map((one) => one.issuers?.(signal) ?? [])),
     ])
     const now = clock.now()
@@ -44,7 +44,7 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
       kept.map(({ certificate }) => certificate),
       issuers.flat(),
     )
-    const checked = await checkLists(ders, signers, now)
+    const checked = await checkLists(found, signers, now)
     assertNotOlder(checked, before?.lists ?? [])
     return toTrustSet({ anchors: kept, lists: checked, origin, receivedAt: now })
   }
@@ -104,6 +104,11 @@ function descendantsOf(anchors: readonly X509Certificate[], others: readonly X50
   }
   return found
 }
+
+const withPlace = ({ origin, read }: ListSource) => ({
+  read: async (signal: AbortSignal): Promise<FoundList[]> =>
+    (await read(signal)).map((der) => ({ der, place: origin })),
+})
 
 async function all<T>(
   sources: readonly { read(signal: AbortSignal): Promise<readonly T[]> }[],

@@ -334,6 +334,37 @@ secrets: [{ name: a, values: { v: { kind: vault-kv, path: x } }, outputs: [{ kin
     path: 'certificates[0].outputs[1].layout',
     says: /^nginx-include needs the certificate and its key in PEM in this directory/,
   },
+  'a source that is its own output': {
+    text: withOutputs('[{ kind: pem, directory: /tls }]').replace(
+      /source: .*/,
+      'source: { kind: file, certFile: /tls//tls.crt, keyFile: /in/tls.key }',
+    ),
+    at: '3:37',
+    path: 'certificates[0].source.certFile',
+    says: /^is a file that certificate "web" itself writes; name the one it comes from/,
+  },
+  'two lists in one file': {
+    text: `${withOutputs('[{ kind: pem, directory: /tls }]')}
+trust:
+  - name: peers
+    anchors: [{ kind: system }]
+    outputs: [{ kind: crl, directory: /trust, file: a, deltaFile: a }]
+`,
+    at: '9:67',
+    path: 'trust[0].outputs[0].deltaFile',
+    says: /^names a file twice/,
+  },
+  'a trust of what it publishes': {
+    text: `${withOutputs('[{ kind: pem, directory: /tls }]')}
+trust:
+  - name: peers
+    anchors: [{ kind: file, file: /in/ca.pem }, { kind: file, file: /trust/ca.crt }]
+    outputs: [{ kind: pem, directory: /trust }]
+`,
+    at: '8:69',
+    path: 'trust[0].anchors[1].file',
+    says: /^is a file that trust "peers" itself writes/,
+  },
   'one set with a directory of no output above': {
     text: withOutputs('[{ kind: pem, directory: /tls }, { kind: der, directory: /der, oneSetWith: /tsl }]'),
     at: '4:89',

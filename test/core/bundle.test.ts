@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import fc from 'fast-check'
 import {
@@ -220,6 +223,60 @@ describe('assertUsable', () => {
   it('refuses a certificate that outlives its CA', async () => {
     const { bundle } = await ca.issue({ notAfter: new Date(Date.now() + 20 * 365 * 86_400_000) })
     assert.throws(() => assertUsable(bundle, lenient, now), failsWith('CA_EXPIRING', /after its CA "CN=Test Root"/))
+  })
+
+  it('goes by the issuer that ends last, of those that were renewed with their key, wherever they stand', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'certferry-renewed-'))
+    const openssl = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'ignore' })
+    const text = (name: string) => readFileSync(join(folder, name), 'utf8')
+    const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+    const ask = (name: string) =>
+      openssl('req', ...key, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`)
+    const sign = (name: string, by: string, out: string, days: string, ...more: string[]) =>
+      openssl(
+        'x509',
+        '-req',
+        '-in',
+        `${name}.csr`,
+        ...(by === name ? ['-key', `${by}.key`] : ['-CA', `${by}.old`, '-CAkey', `${by}.key`]),
+        '-days',
+        days,
+        '-out',
+        out,
+        ...more,
+      )
+    try {
+      writeFileSync(join(folder, 'ca.ext'), 'basicConstraints=critical,CA:TRUE')
+      for (const name of ['root', 'between', 'leaf']) ask(name)
+      for (const [out, days] of [
+        ['old', '1'],
+        ['new', '90'],
+      ] as const) {
+        sign('root', 'root', `root.${out}`, days, '-extfile', 'ca.ext')
+        sign('between', 'root', `between.${out}`, days, '-extfile', 'ca.ext')
+      }
+      sign('leaf', 'between', 'leaf.pem', '30')
+      const [old, renewed] = [text('between.old') + text('root.old'), text('between.new') + text('root.new')]
+      for (const issuers of [
+        [old, renewed],
+        [renewed, old],
+      ]) {
+        const made = { certificate: text('leaf.pem'), issuers, key: text('leaf.key'), origin: 'test', receivedAt: now }
+        const bundle = toBundle(made)
+        assert.doesNotThrow(() => assertUsable(bundle, lenient, now))
+        assert.deepEqual([bundle.intermediates.length, bundle.unrelated], [1, undefined])
+      }
+      const made = {
+        certificate: text('leaf.pem'),
+        issuers: [old],
+        key: text('leaf.key'),
+        origin: 'test',
+        receivedAt: now,
+      }
+      assert.throws(() => assertUsable(toBundle(made), lenient, now), failsWith('CA_EXPIRING', /after its CA/))
+    } finally {
+      rmSync(folder, { recursive: true })
+    }
   })
 
   it('refuses weak keys, weak signatures and CA certificates', () => {

@@ -107,16 +107,17 @@ describe('a response of OpenSSL', () => {
   })
 
   it('that was changed anywhere says nothing else, and fails by name', async () => {
-    const der = await respond()
-    for (let place = 0; place < der.length; place += 7) {
-      const changed = Buffer.from(der)
-      changed[place] = (changed[place] ?? 0) ^ 0x55
-      await read(changed).then(
-        // Outside of what is signed there is room for what means nothing, such as the certificates that came along.
-        ({ status, nextUpdate }) => assert.deepEqual([status, typeof nextUpdate], ['good', 'number']),
-        ({ code }) => assert.match(code, /^OCSP_/),
-      )
-    }
+    const [der, delegated] = [await respond(), await respond({ by: 'delegate' })]
+    for (const whole of [der, delegated])
+      for (let place = 0; place < whole.length; place += 3) {
+        const changed = Buffer.from(whole)
+        changed[place] = (changed[place] ?? 0) ^ 0xff
+        await read(changed).then(
+          // Outside of what is signed there is room for what means nothing, such as the certificates that came along.
+          ({ status, nextUpdate }) => assert.deepEqual([status, typeof nextUpdate], ['good', 'number']),
+          ({ code, message }) => assert.match(String(code), /^OCSP_/, message),
+        )
+      }
     for (const end of [0, 1, 20, der.length - 1]) await assert.rejects(read(der.subarray(0, end)), { code: /^OCSP_/ })
   })
 
@@ -148,7 +149,7 @@ const now = () => Date.now()
 describe('a responder of OpenSSL', () => {
   it('understands what is asked, and is believed', async () => {
     assert.equal((await askOcsp(url, subject, now, never)).status, 'good')
-    const check = createCheck({ check: 'auto', ocspUrl: url, crlUrl: undefined }, { source: {}, now })
+    const check = createCheck({ check: 'auto', ocspUrl: url, crlUrl: undefined }, { sourceOf: () => undefined, now })
     know('R')
     const verdict = await check?.(bundle, never)
     know('V')
@@ -164,7 +165,10 @@ describe('a responder of OpenSSL', () => {
   })
 
   it('is not there where a certificate names none', async () => {
-    const check = createCheck({ check: 'auto', ocspUrl: undefined, crlUrl: undefined }, { source: {}, now })
+    const check = createCheck(
+      { check: 'auto', ocspUrl: undefined, crlUrl: undefined },
+      { sourceOf: () => undefined, now },
+    )
     await assert.rejects(async () => check?.(bundle, never), {
       code: 'REVOCATION_UNKNOWN',
       message: /nobody can be asked/,

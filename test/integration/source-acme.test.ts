@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
+import { loadConfig } from '../../src/config/config.ts'
 import { assertUsable, parseCertificates } from '../../src/core/bundle.ts'
 import { namesOf } from '../../src/core/names.ts'
 import { SidecarError } from '../../src/errors.ts'
@@ -9,6 +10,7 @@ import { readPlainFile } from '../../src/plain-file.ts'
 import { createSource } from '../sources/contract.ts'
 import { skipReason } from '../support/components.ts'
 import { type Pebble, startPebble } from '../support/pebble.ts'
+import { isDone, never, place, run } from '../support/sidecar.ts'
 
 const forever = new AbortController().signal
 const skip = await skipReason('pebble', 'pebble-challtestsrv')
@@ -25,7 +27,8 @@ process.exit(reply.ok ? 0 : 1)
 describe('certificates of a real ACME server', { skip }, () => {
   let pebble: Pebble
   before(async () => {
-    pebble = await startPebble()
+    // Each order has to be confirmed.
+    pebble = await startPebble({ env: { PEBBLE_AUTHZREUSE: '0' } })
   })
   after(() => pebble[Symbol.asyncDispose]())
 
@@ -164,6 +167,63 @@ describe('certificates of a real ACME server', { skip }, () => {
     assert.ok(error instanceof SidecarError)
     assert.equal(error.code, 'ACME_HOOK_TIMEOUT')
     assert.match(error.message, /sleep 60 did not end within 300ms/)
+  })
+
+  test('stay the last good ones where the next order fails, which is tried again', async () => {
+    const script = join(pebble.folder, 'moody.mjs')
+    const mood = join(pebble.folder, 'mood')
+    // As above; or it hangs, or does nothing.
+    await writeFile(
+      script,
+      `import { readFileSync } from 'node:fs'
+const mood = readFileSync(${JSON.stringify(mood)}, 'utf8')
+if (mood === 'hangs') await new Promise((resolve) => setTimeout(resolve, 60_000))
+if (mood === 'nothing') process.exit(0)
+${HOOK}`,
+    )
+    await writeFile(mood, 'works')
+    const call = (action: string) => [process.execPath, script, action, pebble.dnsManagement]
+    const exec = { present: call('present'), cleanup: call('cleanup'), timeout: '2s' }
+    const { folder } = place()
+    const config = {
+      certificates: [
+        {
+          name: 'web',
+          source: {
+            kind: 'acme',
+            directory: pebble.directory,
+            caFile: pebble.caFile,
+            account: { keyFile: join(folder, 'account.pem'), termsOfServiceAgreed: true },
+            commonName: 'moody.example.com',
+            challenge: { kind: 'dns-01', exec },
+          },
+          check: { trustFile: pebble.rootFile },
+          outputs: [{ kind: 'pem', directory: join(folder, 'out') }],
+        },
+      ],
+    }
+    await writeFile(join(folder, 'c.json'), JSON.stringify(config), { mode: 0o600 })
+    await using running = run(loadConfig(join(folder, 'c.json'), {}))
+    const { report } = await running.once('web', 'is delivered', isDone)
+    const { serial } = report?.state.serving ?? assert.fail()
+    const served = () => readPlainFile(join(folder, 'out/tls.crt')).toString()
+    const before = served()
+    for (const [how, code, told] of [
+      ['hangs', 'ACME_HOOK_TIMEOUT', /did not end within 2s/],
+      ['nothing', 'ACME_CHALLENGE_FAILED', /could not confirm moody\.example\.com: /],
+    ] as const) {
+      await writeFile(mood, how)
+      await running.sidecar.rotate(['web'], 'test', never)
+      const { state } = running.loop('web').report ?? assert.fail()
+      assert.equal(state.failure?.code, code)
+      assert.match(state.failure.message, told)
+      assert.ok(state.nextAt > state.failure.at)
+      assert.deepEqual([state.serving?.serial, served()], [serial, before])
+    }
+    await writeFile(mood, 'works')
+    await running.sidecar.rotate(['web'], 'test', never)
+    const { state } = running.loop('web').report ?? assert.fail()
+    assert.deepEqual([state.failures, state.serving?.serial === serial], [0, false])
   })
 
   test('are given up at once when certferry stops', async () => {

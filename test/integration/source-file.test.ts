@@ -7,7 +7,7 @@ import { loadConfig } from '../../src/config/config.ts'
 import type { ErrorCode } from '../../src/errors.ts'
 import { createTestCa } from '../support/ca.ts'
 import { mountedSecret } from '../support/mounted.ts'
-import { place, type Running, run } from '../support/sidecar.ts'
+import { never, place, type Running, run } from '../support/sidecar.ts'
 import { until } from '../support/until.ts'
 
 const ca = await createTestCa()
@@ -128,6 +128,38 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
     assert.match(told.message, /has nothing newer than certificate \w+, which /)
     const issued = running.events.filter(({ name }) => name === 'certificate.issued')
     assert.equal(issued.length, 1, 'what was read from files was not issued')
+  })
+
+  test('that are compromised do not come back, however often they are read', async () => {
+    const at = begin('inotify')
+    await using running = at.running
+    const [bad, good] = [await issue(), await issue()]
+    at.put(bad)
+    await isServing(running, bad)
+    const rotate = () => running.sidecar.rotate(['web'], 'compromised', never)
+    const [first] = await rotate()
+    assert.ok(first?.outcome.kind === 'failed', 'what is there is what shall not be used')
+    assert.equal(first.outcome.error.code, 'STALE_RESPONSE')
+    assert.match(first.outcome.error.message, new RegExp(`has nothing but certificate ${bad.serial}, which must not`))
+    at.put(good)
+    await isServing(running, good)
+    at.put(bad)
+    await until('it is refused', () => failuresOf(running, 'STALE_RESPONSE') > 1)
+    assert.equal(running.loop('web').report?.state.serving?.serial, good.serial)
+    assert.ok(at.served().startsWith(good.cert.slice(0, 200)))
+  })
+
+  test('that are compromised are replaced by the fallback at once', async () => {
+    const at = begin('inotify', { hasFallback: true })
+    await using running = at.running
+    const bad = await issue()
+    at.put(bad)
+    const origin = () => running.loop('web').report?.state.serving?.origin ?? ''
+    await until('one of both is served', () => origin() !== '')
+    if (origin().startsWith('dev-ca ')) await running.sidecar.rotate(['web'], 'test', never)
+    await isServing(running, bad)
+    await running.sidecar.rotate(['web'], 'compromised', never)
+    assert.match(origin(), /^dev-ca /)
   })
 
   test('S1 stay the last good ones whatever is wrong with what is there, and the next attempt is scheduled', async () => {

@@ -1,8 +1,12 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
-import { test } from 'node:test'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
 import { reloaders } from '../../src/reloaders/index.ts'
+import { createTestCa } from '../support/ca.ts'
 import { context, failure, make, never } from './support.ts'
 
 const PROCESSES =
@@ -70,6 +74,62 @@ test('an answer that does not come is a timeout, not a refusal', async () => {
   await assert.rejects(
     byMaster(haproxy.socket, { timeout: '100ms' }).reload(context, never),
     failure('RELOAD_TIMEOUT', /reload by its master did not end within 100ms/),
+  )
+})
+
+/** A process that answers by the first word of a command, as `by` says. */
+async function runtime(by: Readonly<Record<string, string | ((socket: Socket) => void)>>) {
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => socket.destroy())
+    socket.once('data', (data) => {
+      const answer = by[`${data}`.split(' ', 1)[0] ?? ''] ?? '\n'
+      if (typeof answer === 'string') socket.end(answer)
+      else answer(socket)
+    })
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  return {
+    socket: `127.0.0.1:${typeof address === 'object' ? address?.port : 0}`,
+    [Symbol.asyncDispose]: async () => void server.close(),
+  }
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'certferry-haproxy-'))
+after(() => rmSync(folder, { recursive: true }))
+const file = join(folder, 'tls.pem')
+const { certificatePem, keyPem, bundle } = await (await createTestCa()).issue()
+writeFileSync(file, certificatePem + keyPem)
+const sha1 = bundle.leaf.fingerprint.replaceAll(':', '')
+const byRuntime = (socket: string) => make({ kind: 'haproxy', socket, file, timeout: '5s' })
+
+test('an answer that was cut off in the middle of a commit is no refusal: what the process has tells', async () => {
+  const answers = { set: 'Transaction created for certificate x!\n', commit: 'Committing /tls.pem' }
+  await using good = await runtime({ ...answers, show: `SHA1 FingerPrint: ${sha1}\n` })
+  await byRuntime(good.socket).reload(context, never)
+  await using other = await runtime({ ...answers, show: 'SHA1 FingerPrint: 00AA\n' })
+  await assert.rejects(
+    byRuntime(other.socket).reload(context, never),
+    failure('RELOAD_FAILED', /has the .* SHA-1 00AA/),
+  )
+  await using refusing = await runtime({ ...answers, commit: 'Committing /tls.pem\nUnable to load!\n' })
+  await assert.rejects(byRuntime(refusing.socket).reload(context, never), failure('RELOAD_FAILED', /does not take/))
+})
+
+test('what answers without end is given up before it fills the memory', async () => {
+  const endless = (socket: Socket) => {
+    const piece = Buffer.alloc(256 * 1024, 'A')
+    const write = () => {
+      while (!socket.destroyed && socket.write(piece));
+      socket.once('drain', write)
+    }
+    write()
+  }
+  await using talker = await runtime({ abort: endless })
+  await assert.rejects(
+    byRuntime(talker.socket).reload(context, never),
+    failure('RELOAD_TARGET_MISSING', /is no HAProxy: it does not end/),
   )
 })
 

@@ -27,7 +27,7 @@ const crlUrl = `http://127.0.0.1:${typeof place === 'object' ? place?.port : ''}
 /** What the check says of the certificate by a list: a verdict, or the words of REVOCATION_UNKNOWN. */
 async function judge(body: string | Buffer, { status = 200, now = Date.now() } = {}): Promise<string> {
   answer = { status, body }
-  const check = createCheck({ check: ['crl'], crlUrl }, { source: {}, now: () => now })
+  const check = createCheck({ check: ['crl'], crlUrl }, { sourceOf: () => undefined, now: () => now })
   try {
     const verdict = await check?.(bundle, never)
     return `${verdict?.status} by ${verdict?.by}`

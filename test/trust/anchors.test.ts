@@ -43,6 +43,10 @@ describe('CAs in a file', () => {
       await outcome((ca.rootPem + other.rootPem).slice(0, -30)),
       'TRUST_INVALID /ca.pem is cut off within a certificate',
     )
+    assert.equal(
+      await outcome('-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n'),
+      'TRUST_INVALID /ca.pem holds a certificate that does not parse',
+    )
     assert.equal(await outcome('nothing'), 'TRUST_INVALID /ca.pem holds no certificate in PEM')
     const { code, message } = await failure(
       createTrust({ anchors: [{ kind: 'file', file: at('none') }] }).fetch(forever),

@@ -49,7 +49,10 @@ test('K4 a list that ends in service stays, the status says so, and the next one
     await is('ACTIVE')(running)
     first = text()
     await is('EXPIRED', 'CRL_INVALID')(running)
-    assert.match(status(running).lastError?.message ?? '', /^the revocation list of "CN=Old" has ended at /)
+    assert.match(
+      status(running).lastError?.message ?? '',
+      /^the revocation list of "CN=Old" \(file \S+\) has ended at /,
+    )
     assert.equal(text(), first)
     const { failures } = status(running)
     await until('it is tried again', () => status(running).failures > failures)

@@ -84,7 +84,7 @@ describe('a list', () => {
     const nextUpdate = new Date(Date.now() - 1000)
     const source = open({ list: await ca.crl({ number: 1, nextUpdate }) })
     const named = new RegExp(
-      `^the revocation list of "CN=Test Root" has ended at ${new Date(Math.floor(+nextUpdate / 1000) * 1000).toISOString()}$`,
+      `^the revocation list of "CN=Test Root" \\(file ${at('list')}\\) has ended at ${new Date(Math.floor(+nextUpdate / 1000) * 1000).toISOString()}$`,
     )
     assert.match(await refusal(source), named)
     writeFileSync(at('list'), await ca.crl({ number: 2 }))
@@ -109,16 +109,42 @@ describe('a list', () => {
 
   it('K5 of a CA that is not in the trust, or that is none, is refused', async () => {
     const foreign = await createTestCa({ commonName: 'Foreign' })
-    assert.match(await refusal(open({ list: await foreign.crl() })), /"CN=Foreign" is signed by none of the CAs/)
+    assert.match(
+      await refusal(open({ list: await foreign.crl() })),
+      /"CN=Foreign" \(file \S+\) is signed by none of the CAs/,
+    )
     const forged = await createTestCa()
-    assert.match(await refusal(open({ list: await forged.crl() })), /"CN=Test Root" is signed by none of the CAs/)
+    assert.match(
+      await refusal(open({ list: await forged.crl() })),
+      /"CN=Test Root" \(file \S+\) is signed by none of the CAs/,
+    )
     assert.match(await refusal(open({ list: 'nothing' })), /list holds no revocation list, neither DER nor PEM$/)
     assert.match(await refusal(open({ list: Buffer.of(0x30, 0x81, 0) })), /does not parse/)
+    for (const garbage of [pemOfLists(Buffer.from('hello')), Buffer.from([0x30, 0x82, 1, 2])])
+      assert.match(await refusal(open({ list: garbage })), /^a revocation list of file \S+ does not parse$/)
     const whole = pemOfLists(await ca.crl())
     assert.match(await refusal(open({ list: whole.slice(0, -20) })), /list is cut off within a revocation list$/)
     // What stands before the cut is not all there is.
     const two = whole + pemOfLists(await other.crl())
     assert.equal(numbers(await open({ list: two }).fetch(forever)).length, 2)
     assert.match(await refusal(open({ list: two.slice(0, -20) })), /list is cut off within a revocation list$/)
+  })
+})
+
+describe('two places of the list of one CA', () => {
+  it('may have different ones for a while, as long as the newest does not go back', async () => {
+    const put = async (one: number, other: number) =>
+      open({ one: await ca.crl({ number: one }), other: await ca.crl({ number: other }) })
+    const source = await put(5, 4)
+    const serving = await source.fetch(forever)
+    const look = async () => source.polling?.look(serving, forever)
+    assert.deepEqual(numbers(serving), ['5', '4'])
+    assert.equal((await look())?.fingerprint, serving.fingerprint)
+    await put(4, 4)
+    const { code, message } = await failure(source.polling?.look(serving, forever) ?? assert.fail())
+    assert.equal(code, 'CRL_INVALID')
+    assert.match(message, /is older than the one in service: number 4, not number 5/)
+    await put(4, 6)
+    assert.equal((await look())?.lists.length, 2)
   })
 })
