@@ -163,12 +163,13 @@ prepare() {
   show once
 }
 
-# The sidecar beside a server that was started: proof, a rotation, proof; then in service.
+# The sidecar beside a server that was started: proof, a rotation, proof; then in service. serve_and_rotate NAME [FILE OF THE ROOT]
 serve_and_rotate() {
+  local root=${2:-$DIR/ca/ca.crt}
   say "$1 at https://127.0.0.1:$HTTPS_PORT, and the sidecar beside it"
   start_certferry run
   show wait --timeout 30s || { tail -n 20 "$DIR/$1.log" >&2; return 1; }
-  local check=(check "127.0.0.1:$HTTPS_PORT" --server-name web.example.com --ca-file "$DIR/ca/ca.crt" --warn 30s --critical 5s)
+  local check=(check "127.0.0.1:$HTTPS_PORT" --server-name web.example.com --ca-file "$root" --warn 30s --critical 5s)
   show status
   show "${check[@]}"
   say 'rotate now, and wait until fresh connections have shown only the new certificate'
@@ -176,7 +177,7 @@ serve_and_rotate() {
   show "${check[@]}"
   show status
   say "in service; renewed every minute or so. Ctrl-C ends it, and removes $DIR"
-  echo "curl --cacert $DIR/ca/ca.crt --resolve web.example.com:$HTTPS_PORT:127.0.0.1 https://web.example.com:$HTTPS_PORT"
+  echo "curl --cacert $root --resolve web.example.com:$HTTPS_PORT:127.0.0.1 https://web.example.com:$HTTPS_PORT"
   linger
 }
 
