@@ -93,7 +93,7 @@ accompany() {
 }
 
 # The path of a program that not every PATH has, or the package that brings it.
-find_program() {
+path_of() {
   PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$1" || { echo "$1 is missing; on Debian: apt-get install $2" >&2; exit 69; }
 }
 
