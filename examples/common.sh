@@ -94,7 +94,7 @@ accompany() {
 
 # The path of a program that not every PATH has, or the package that brings it.
 path_of() {
-  PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$1" || { echo "$1 is missing; on Debian: apt-get install $2" >&2; exit 69; }
+  PATH=$PATH:/usr/sbin:/usr/local/sbin type -P "$1" || { echo "$1 is missing; on Debian: apt-get install $2" >&2; exit 69; }
 }
 
 free_port() {
@@ -103,7 +103,8 @@ free_port() {
 
 # Sets VAULT_BIN: as given, or from PATH, or from ~/.cache/certferry, where it is built in 8 to 10 minutes when it is nowhere.
 find_vault() {
-  VAULT_BIN=${VAULT_BIN:-$(command -v vault || true)}
+  # -P: a program, not the function below.
+  VAULT_BIN=${VAULT_BIN:-$(type -P vault || true)}
   if [ -z "$VAULT_BIN" ]; then
     VAULT_BIN=$("$node" "$repo/tools/components.ts" vault)
     VAULT_BIN=${VAULT_BIN#vault: }
@@ -137,7 +138,7 @@ find_program() {
   shift
   [ -z "${!variable:-}" ] || return 0
   for name in "$@"; do
-    path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$name" || true)
+    path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin type -P "$name" || true)
     if [ -n "$path" ]; then printf -v "$variable" %s "$path"; return; fi
   done
   echo "$1 is missing: install it, or set $variable" >&2
