@@ -7,6 +7,9 @@ import { assertNothingLeft, assertRotated, outputOf, runScript, temporaryFolders
 
 const createFolder = await temporaryFolders()
 
+const nginxOpenssl = async () => ({ NGINX: await component('nginx'), OPENSSL: await component('openssl') })
+const vaultNginxOpenssl = async () => ({ ...(await nginxOpenssl()), VAULT_BIN: await component('vault') })
+
 /** The programs that each example runs, by the variables that name them. */
 const EXAMPLES = {
   haproxy: { skip: await skipReason('haproxy'), programs: async () => ({ HAPROXY_BIN: await component('haproxy') }) },
@@ -31,10 +34,9 @@ test('examples/acme/run.sh shows control over its names, rotates under proof, an
   skip: await skipReason('pebble', 'pebble-challtestsrv', 'nginx', 'openssl'),
 }, async () => {
   const output = await outputOf('acme', await createFolder(), {
-    NGINX: await component('nginx'),
+    ...(await nginxOpenssl()),
     PEBBLE_BIN: await component('pebble'),
     CHALLTESTSRV_BIN: await component('pebble-challtestsrv'),
-    OPENSSL: await component('openssl'),
   })
   const [, rehearsal = '', afterwards = ''] =
     /(once --dry-run\n[\s\S]*?)(\$ certferry once\n[\s\S]*)/.exec(output) ?? []
@@ -48,6 +50,39 @@ test('examples/acme/run.sh shows control over its names, rotates under proof, an
   const asked = [...output.matchAll(/^http:\/\/(www|web)\.example\.com:\d+\/\.well-known\/acme-challenge\/\S+$/gm)]
   assert.deepEqual(asked.map(([, name]) => name).toSorted(), ['web', 'web', 'www', 'www'], output)
   assertRotated(afterwards)
+})
+
+test('examples/trust/run.sh rolls a root over: clients of both pass meanwhile, then those of the old one no more, and nothing is left', {
+  skip: await skipReason('vault', 'nginx', 'openssl'),
+}, async () => {
+  const output = await outputOf('trust', await createFolder(), await vaultNginxOpenssl())
+  const lines = [...output.matchAll(/^(?:subject=|(?:old|new) client: ).*$/gm)].map(([line]) =>
+    line.replace(/ ?= ?/g, '='),
+  )
+  const [passes, refused] = ['hello CN', '400 The SSL certificate error']
+  const both = [
+    'subject=CN=The new root',
+    'subject=CN=The old root',
+    `old client: ${passes}=old-client.example.com`,
+    `new client: ${passes}=new-client.example.com`,
+  ]
+  assert.deepEqual(lines, [
+    ...['subject=CN=The old root', `old client: ${passes}=old-client.example.com`, `new client: ${refused}`],
+    ...both,
+    ...both,
+    ...['subject=CN=The new root', `old client: ${refused}`, `new client: ${passes}=new-client.example.com`],
+  ])
+  // What waits long is told as trouble.
+  const [before, waiting, moved, last] = [...output.matchAll(/^web +(?:ACTIVE|DEGRADED) +(\S+) /gm)].map(
+    ([, serial]) => serial,
+  )
+  assert.equal(before, waiting, 'the new certificate waits')
+  assert.notEqual(waiting, moved)
+  assert.equal(moved, last)
+  assert.match(
+    output,
+    /"event":"trust\.proven",.*"2 CAs"[\s\S]*"event":"certificate\.written",[\s\S]*the certificate has moved/,
+  )
 })
 
 test('examples/acme/run.sh says how a program that is missing is had, before it starts anything', async () => {
