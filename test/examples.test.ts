@@ -55,6 +55,7 @@ for (const [name, reloads] of [
   ['nginx/certferry.yaml', 1],
   ['acme/certferry.yaml', 1],
   ['trust/certferry.yaml', 1],
+  ['revocation/certferry.yaml', 1],
   // These follow the directory by itself.
   ['cert-manager/certferry.yaml', 0],
   ['node-server/certferry.yaml', 0],

@@ -85,6 +85,31 @@ test('examples/trust/run.sh rolls a root over: clients of both pass meanwhile, t
   )
 })
 
+test('examples/revocation/run.sh replaces our certificate when it is revoked, has a revoked client refused, and leaves nothing', {
+  skip: await skipReason('vault', 'nginx', 'openssl'),
+}, async () => {
+  const output = await outputOf('revocation', await createFolder(), await vaultNginxOpenssl())
+  const [before, after, ofAda] = [
+    /^web +ACTIVE +(\S+) .*✓$/m.exec(output)?.[1] ?? '',
+    /"event":"rotation\.finished","certificate":"web","serial":"(\w+)".*"verified":true/.exec(output)?.[1] ?? '',
+    /^\$ vault write pki\/revoke serial_number=(\S+)$/gm.exec(output.slice(output.indexOf('of ada is')))?.[1] ?? '',
+  ]
+  const told = /"event":"security\.certificate-revoked","certificate":"web","serial":"(\w+)"/.exec(output)?.[1] ?? ''
+  assert.ok(told.startsWith(before.slice(0, 4)), output)
+  assert.notEqual(after, told)
+  const [, replaced, last] = [...output.matchAll(/^web +ACTIVE +(\w+)…\w+ .*✓$/gm)].map(([, start = '']) => start)
+  assert.deepEqual([replaced, last], [after.slice(0, 4), after.slice(0, 4)], 'replaced once')
+  const answers = [...output.matchAll(/^(?:ada|grace): .*$/gm)].map(([line]) => line)
+  assert.deepEqual(answers, [
+    'ada: hello CN=ada.example.com',
+    'grace: hello CN=grace.example.com',
+    'ada: 400 The SSL certificate error',
+    'grace: hello CN=grace.example.com',
+  ])
+  const listed = [...output.matchAll(/^ +Serial Number: (\w+)$/gm)].map(([, serial]) => serial?.toLowerCase())
+  assert.deepEqual(listed.toSorted(), [told, ofAda.replaceAll(':', '').toLowerCase()].toSorted())
+})
+
 test('examples/acme/run.sh says how a program that is missing is had, before it starts anything', async () => {
   const folder = await createFolder()
   const path = await createFolder()
