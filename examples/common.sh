@@ -93,8 +93,8 @@ accompany() {
 }
 
 # The path of a program that not every PATH has, or the package that brings it.
-find_program() {
-  PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$1" || { echo "$1 is missing; on Debian: apt-get install $2" >&2; exit 69; }
+path_of() {
+  PATH=$PATH:/usr/sbin:/usr/local/sbin type -P "$1" || { echo "$1 is missing; on Debian: apt-get install $2" >&2; exit 69; }
 }
 
 free_port() {
@@ -103,7 +103,8 @@ free_port() {
 
 # Sets VAULT_BIN: as given, or from PATH, or from ~/.cache/certferry, where it is built in 8 to 10 minutes when it is nowhere.
 find_vault() {
-  VAULT_BIN=${VAULT_BIN:-$(command -v vault || true)}
+  # -P: a program, not the function below.
+  VAULT_BIN=${VAULT_BIN:-$(type -P vault || true)}
   if [ -z "$VAULT_BIN" ]; then
     VAULT_BIN=$("$node" "$repo/tools/components.ts" vault)
     VAULT_BIN=${VAULT_BIN#vault: }
@@ -137,7 +138,7 @@ find_program() {
   shift
   [ -z "${!variable:-}" ] || return 0
   for name in "$@"; do
-    path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin command -v "$name" || true)
+    path=$(PATH=$PATH:/usr/sbin:/usr/local/sbin type -P "$name" || true)
     if [ -n "$path" ]; then printf -v "$variable" %s "$path"; return; fi
   done
   echo "$1 is missing: install it, or set $variable" >&2
@@ -163,12 +164,13 @@ prepare() {
   show once
 }
 
-# The sidecar beside a server that was started: proof, a rotation, proof; then in service.
+# The sidecar beside a server that was started: proof, a rotation, proof; then in service. serve_and_rotate NAME [FILE OF THE ROOT]
 serve_and_rotate() {
+  local root=${2:-$DIR/ca/ca.crt}
   say "$1 at https://127.0.0.1:$HTTPS_PORT, and the sidecar beside it"
   start_certferry run
   show wait --timeout 30s || { tail -n 20 "$DIR/$1.log" >&2; return 1; }
-  local check=(check "127.0.0.1:$HTTPS_PORT" --server-name web.example.com --ca-file "$DIR/ca/ca.crt" --warn 30s --critical 5s)
+  local check=(check "127.0.0.1:$HTTPS_PORT" --server-name web.example.com --ca-file "$root" --warn 30s --critical 5s)
   show status
   show "${check[@]}"
   say 'rotate now, and wait until fresh connections have shown only the new certificate'
@@ -176,7 +178,7 @@ serve_and_rotate() {
   show "${check[@]}"
   show status
   say "in service; renewed every minute or so. Ctrl-C ends it, and removes $DIR"
-  echo "curl --cacert $DIR/ca/ca.crt --resolve web.example.com:$HTTPS_PORT:127.0.0.1 https://web.example.com:$HTTPS_PORT"
+  echo "curl --cacert $root --resolve web.example.com:$HTTPS_PORT:127.0.0.1 https://web.example.com:$HTTPS_PORT"
   linger
 }
 

@@ -107,7 +107,8 @@ export function createReporter<C extends Content>(
       code: error.code,
       message: error.message,
     }
-    if (after.failures === before.failures) emit('rotation.waiting', failure)
+    if (after.failures < before.failures) emit('rotation.recovered', { certificate, failures: before.failures })
+    if (after.failures <= before.failures) emit('rotation.waiting', failure)
     else emit('rotation.failed', { ...failure, attempt: after.failures, hint: error.kind.hint })
   }
 }

@@ -271,7 +271,8 @@ async function convince<C extends Content>(pass: Pass<C>, bundle: C, before: rea
   const isServed = before.length > 0 && before.every((served) => served.up && served.fingerprint === bundle.fingerprint)
   const isTold = cert.store.memory.told === editionOf(bundle)
   // Who reads a copy is not who is asked for proof.
-  const mayBeServed = isServed && bundle.edition === undefined && cert.remotes.length === 0
+  const isSeen = bundle.edition === undefined && !cert.verifiers.some(({ seesPart }) => seesPart)
+  const mayBeServed = isServed && isSeen && cert.remotes.length === 0
   const isDone = cert.verifiers.length === 0 ? isTold : mayBeServed || (isServed && isTold)
   assertAnyone(pass, before)
   if (!isDone) await step('reload', () => reload(pass, bundle))

@@ -32,6 +32,8 @@ const RUN_ENV = {
   APACHE: '/usr/sbin/apache2',
   HTTPS_PORT: '8443',
   ADMIN_PORT: '9443',
+  HTTP_PORT: '8080',
+  ACME_PORT: '14000',
   SMTP_PASSWORD: 'vault:v1:AAAA',
   PORT: '5432',
   REDIS_PASSWORD: 'a-test',
@@ -51,6 +53,9 @@ const certificateOf = ({ certificates }: Config) => z.tuple([Certificate]).parse
 
 for (const [name, reloads] of [
   ['nginx/certferry.yaml', 1],
+  ['acme/certferry.yaml', 1],
+  ['trust/certferry.yaml', 1],
+  ['revocation/certferry.yaml', 1],
   // These follow the directory by itself.
   ['cert-manager/certferry.yaml', 0],
   ['node-server/certferry.yaml', 0],

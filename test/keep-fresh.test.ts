@@ -390,6 +390,17 @@ it('a target without verifier is told once per certificate, and the state does n
   assert.equal(world.reloads, 1)
 })
 
+it('a target that shows a part only is told of each new content, and once', async () => {
+  const world = begin({ seesPart: true })
+  world.start()
+  await world.clock.advance(31 * MINUTE)
+  assert.equal(world.target.serves, 'c2')
+  await world.stop()
+  world.start()
+  await world.clock.advance(MINUTE)
+  assert.equal(world.reloads, 2)
+})
+
 describe('a copy elsewhere', () => {
   const denied = new SidecarError('KUBERNETES_DENIED', 'cannot patch secrets shop/web')
   const away = new SidecarError('KUBERNETES_UNREACHABLE', 'no answer')

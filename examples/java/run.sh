@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=../common.sh
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
-java=${JAVA_BIN:-$(find_program java openjdk-17-jdk-headless)}
+java=${JAVA_BIN:-$(path_of java openjdk-17-jdk-headless)}
 
 export PORT=${PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
 cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"

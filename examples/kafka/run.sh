@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-find_program java openjdk-17-jdk-headless >/dev/null
+path_of java openjdk-17-jdk-headless >/dev/null
 export KAFKA_LIB=${KAFKA_LIB:-${XDG_CACHE_HOME:-$HOME/.cache}/certferry/bin/kafka-4.1.0}
 if [ ! -d "$KAFKA_LIB" ]; then
   echo "fetching Kafka into $KAFKA_LIB (43 MB, once)"

@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-mosquitto=${MOSQUITTO_BIN:-$(find_program mosquitto mosquitto)}
+mosquitto=${MOSQUITTO_BIN:-$(path_of mosquitto mosquitto)}
 
 export PORT=${PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
 cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"

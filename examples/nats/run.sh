@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-nats=${NATS_BIN:-$(find_program nats-server nats-server)}
+nats=${NATS_BIN:-$(path_of nats-server nats-server)}
 
 export PORT=${PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
 cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"

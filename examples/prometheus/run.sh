@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-prometheus=${PROMETHEUS_BIN:-$(find_program prometheus prometheus)}
+prometheus=${PROMETHEUS_BIN:-$(path_of prometheus prometheus)}
 
 export PORT=${PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
 cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"

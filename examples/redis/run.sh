@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/../common.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 
-redis=${REDIS_BIN:-$(find_program redis-server redis-server)}
+redis=${REDIS_BIN:-$(path_of redis-server redis-server)}
 
 export PORT=${PORT:-$(free_port)} ADMIN_PORT=${ADMIN_PORT:-$(free_port)}
 REDIS_PASSWORD=$("$node" -p 'crypto.randomUUID()')

@@ -230,12 +230,13 @@ export function evolve<C extends Content>(
   const { error, stage, inHand, onDisk } = outcome
   const serving = onDisk ?? state.serving
   const fresh = isSameContent(inHand, serving) ? undefined : inHand
+  const isNew = onDisk !== undefined && onDisk.fingerprint !== state.serving?.fingerprint
   const common = {
     ...state,
     targetSeen,
     ...dueTimes(state, serving, policy, times),
     pending: fresh && serving && comesTooLate(error, fresh, serving) ? undefined : fresh,
-    rotatedAt: onDisk && onDisk.fingerprint !== state.serving?.fingerprint ? now : state.rotatedAt,
+    rotatedAt: isNew ? now : state.rotatedAt,
   }
   const remainingMs = serving && Math.max(serving.notAfter - now, 0)
   if (isAwaited(error, { ...state, targetSeen }, times) && serving) {
@@ -243,6 +244,8 @@ export function evolve<C extends Content>(
     const pause = Math.min(delayMs({ retry: 'local', failures: waits, remainingMs }, random), 5_000)
     return {
       ...common,
+      // What kept it from being obtained and written before is over.
+      ...(isNew && { failures: 0, failure: undefined }),
       verification: 'pending',
       waits,
       awaited: failureOf(error, stage, now),

@@ -58,6 +58,8 @@ export const clientCa = defineTrustVerifier({
     return {
       kind: 'client-ca',
       description: name,
+      // A list shows nowhere, nor does a CA that the target should not accept any more.
+      seesPart: true,
       probe: async (signal, expected) => {
         if (!expected) return { up: false, why: 'nothing is in service that it could be asked for' }
         const answer = await ask(expected, signal)

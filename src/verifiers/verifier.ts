@@ -13,6 +13,8 @@ export interface Verifier<C extends Content = Bundle> {
   readonly kind: string
   /** For people: `TLS 127.0.0.1:443 (web.example.com)`. */
   readonly description: string
+  /** Two contents may look alike to it, so that a target which seems to serve one already is told all the same. */
+  readonly seesPart?: boolean
   /**
    * One look. A target that does not answer is an answer, not an error. `expected` is what it should serve, for a target that shows no more
    * than whether it does: its fingerprint is told then.

@@ -271,6 +271,16 @@ describe('a target that is not there at start', () => {
     assert.equal(phase(waiting, T0 + 1), 'ACTIVE')
     assert.ok(waiting.nextAt <= T0 + 5_000)
   })
+  it('is all that is waited for once what had failed before is written', () => {
+    const [first, next] = [bundleAt(T0), bundleAt(T0 + 1000, 'b')]
+    const down = (bundle: Bundle) => failed('TARGET_DOWN', 'verify', { inHand: bundle, onDisk: bundle })
+    const late = step(step(empty(), failed('TRUST_PENDING', 'check', { inHand: first }), 0), down(first), 1000)
+    assert.equal(late.failures, 0)
+    assert.equal(late.failure, undefined)
+    const failing = step(late, failed('VAULT_UNREACHABLE', 'fetch'), 2000)
+    assert.equal(step(failing, down(first), 3000).failure?.code, 'VAULT_UNREACHABLE', 'nothing came of the source yet')
+    assert.equal(step(failing, down(next), 3000).failure, undefined)
+  })
   it('is trouble after the grace', () => {
     const late = step(waiting, failed('TARGET_DOWN', 'verify', { inHand: bundleAt(T0), onDisk: bundleAt(T0) }), 120_001)
     assert.equal(phase(late, T0 + 120_002), 'DEGRADED')

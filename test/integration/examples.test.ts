@@ -1,49 +1,40 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { connect } from 'node:tls'
-import { fileURLToPath } from 'node:url'
 import { createTestCa } from '../support/ca.ts'
 import { component, skipReason } from '../support/components.ts'
-import { assertNothingLeft, assertRotated, processesWith } from '../support/example-run.ts'
+import {
+  assertNothingLeft,
+  assertRotated,
+  examples,
+  outputOf,
+  processesWith,
+  runScript,
+  temporaryFolders,
+} from '../support/example-run.ts'
 import { startProgram, until } from '../support/program.ts'
 import { mountSecret } from '../support/secret-mount.ts'
 
-const examples = fileURLToPath(new URL('../../examples', import.meta.url))
 const skip = await skipReason('vault', 'nginx')
 const skipWithoutVault = await skipReason('vault')
 const skipWithoutOpenssl = await skipReason('openssl')
-
-const root = await mkdtemp(join(tmpdir(), 'certferry-test-'))
-after(() => rm(root, { recursive: true, force: true }))
-const createFolder = () => mkdtemp(join(root, 'e-'))
-
-const runScript = async (name: string, folder: string, ...args: string[]) =>
-  startProgram([join(examples, name, 'run.sh'), ...args], {
-    PATH: process.env.PATH ?? '',
-    HOME: folder,
-    TMPDIR: folder,
-    ...(name === 'node-server' || name === 'cert-manager' ? {} : { VAULT_BIN: await component('vault') }),
-    ...(name === 'nginx' ? { NGINX_BIN: await component('nginx') } : {}),
-  })
+const createFolder = await temporaryFolders()
+const vault = async () => ({ VAULT_BIN: await component('vault') })
+const vaultAndNginx = async () => ({ ...(await vault()), NGINX_BIN: await component('nginx') })
 
 test('examples/nginx/run.sh rotates under proof, ends by itself, and leaves neither process nor file', {
   skip,
 }, async () => {
-  const folder = await createFolder()
-  const script = await runScript('nginx', folder, '--seconds', '1')
-  assert.equal(await script.ended, 0, script.output())
-  assertRotated(script.output())
-  assert.match(script.output(), /"event":"sidecar.stopped"/)
-  await assertNothingLeft(folder)
+  const output = await outputOf('nginx', await createFolder(), await vaultAndNginx())
+  assertRotated(output)
+  assert.match(output, /"event":"sidecar.stopped"/)
 })
 
 test('examples/node-server/run.sh rotates under proof until Ctrl-C, and leaves neither process nor file', async () => {
   const folder = await createFolder()
-  const script = await runScript('node-server', folder)
+  const script = runScript('node-server', folder, { args: [] })
   await until('in service', () => script.output().includes('==> in service') || undefined, script)
   assert.ok((await processesWith(folder)).length >= 3, 'the search for leftovers finds what runs')
   // To the whole process group, as a terminal does it.
@@ -56,10 +47,7 @@ test('examples/node-server/run.sh rotates under proof until Ctrl-C, and leaves n
 test('examples/cert-manager/run.sh serves what is renewed, not what does not fit, and leaves neither process nor file', {
   skip: skipWithoutOpenssl,
 }, async () => {
-  const folder = await createFolder()
-  const script = await runScript('cert-manager', folder, '--seconds', '1')
-  assert.equal(await script.ended, 0, script.output())
-  const output = script.output()
+  const output = await outputOf('cert-manager', await createFolder(), {})
   assert.match(output, /^✓ web {2}obtained, .* target not there yet/m)
   const served = [...output.matchAll(/^web +(?:ACTIVE|DEGRADED) +(\S+) .* ✓$/gm)].map(([, serial]) => serial)
   assert.equal(served.length, 3, output)
@@ -67,46 +55,35 @@ test('examples/cert-manager/run.sh serves what is renewed, not what does not fit
   assert.notEqual(served[1], served[2])
   assert.match(output, /"input_incomplete","detail":"the private key in \S+tls\.key belongs to no certificate/)
   assert.equal(output.match(/^OK - 1 certificate/gm)?.length, 2, output)
-  await assertNothingLeft(folder)
 })
 
 test('examples/secrets/run.sh delivers a change, keeps the files when one is bad, and leaves neither process nor file', {
   skip: skipWithoutVault,
 }, async () => {
-  const folder = await createFolder()
-  const script = await runScript('secrets', folder, '--seconds', '1')
-  assert.equal(await script.ended, 0, script.output())
-  const output = script.output()
+  const output = await outputOf('secrets', await createFolder(), await vault())
   assert.match(output, /^✓ app {2}obtained, .* target not there yet/m)
   assert.match(output, /^user = "ada"\npassword = "one \\"quoted\\""\nsmtp = "hunter2"$/m)
   assert.match(output, /^app: user = "grace"$/m)
   assert.match(output, /template_failed: .*there is no db\.password[\s\S]*\nuser = "grace"\npassword = "two"$/m)
   assert.match(output, /^✓ app {2}rotated/m)
-  await assertNothingLeft(folder)
 })
 
 test('examples/exec/run.sh restarts its program at a change, ends with its exit code, and leaves neither process nor file', {
   skip: skipWithoutVault,
 }, async () => {
-  const folder = await createFolder()
-  const script = await runScript('exec', folder, '--seconds', '1')
-  assert.equal(await script.ended, 0, script.output())
-  const told = script
-    .output()
-    .split('\n')
-    .filter((line) => /^(?:app:|exit code)/.test(line))
+  const output = await outputOf('exec', await createFolder(), await vault())
+  const told = output.split('\n').filter((line) => /^(?:app:|exit code)/.test(line))
   assert.deepEqual(told, [
     'app: started as ada, with a password of 3 letters, for db.example.com; VAULT_TOKEN=not here',
     'app: asked to end',
     'app: started as grace, with a password of 6 letters, for db.example.com; VAULT_TOKEN=not here',
     'exit code 7',
   ])
-  await assertNothingLeft(folder)
 })
 
 test('examples/nginx/run.sh ends cleanly when it is stopped half-way through its set-up', { skip }, async () => {
   const folder = await createFolder()
-  const script = await runScript('nginx', folder)
+  const script = runScript('nginx', folder, { args: [], programs: await vaultAndNginx() })
   await until('Vault', () => script.output().includes('==> root and intermediate') || undefined, script)
   script.child.kill('SIGTERM')
   assert.equal(await script.ended, 143, script.output())
@@ -115,7 +92,7 @@ test('examples/nginx/run.sh ends cleanly when it is stopped half-way through its
 
 test('a run.sh says how it is called when an argument is wrong', async () => {
   const folder = await createFolder()
-  const script = await runScript('node-server', folder, '--minutes')
+  const script = runScript('node-server', folder, { args: ['--minutes'] })
   assert.equal(await script.ended, 64)
   assert.match(script.output(), /^usage: run\.sh \[--seconds N\]/)
   await assertNothingLeft(folder)

@@ -70,6 +70,8 @@ describe('revocation lists', { skip: await skipReason('vault', 'nginx', 'openssl
             { kind: 'crl', directory: at('trust') },
           ],
           reload: [{ kind: 'signal', pidFile: at('nginx.pid'), process: 'nginx' }],
+          // Shows nothing of a list.
+          verify: [{ kind: 'client-ca', address: `127.0.0.1:${port}`, serverName: NAME }],
         },
       ],
     }

@@ -1,5 +1,37 @@
 import assert from 'node:assert/strict'
-import { readdir, readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { type Running, startProgram } from './program.ts'
+
+export const examples = fileURLToPath(new URL('../../examples', import.meta.url))
+
+/** Makes folders that are gone after the tests of the file. */
+export async function temporaryFolders(): Promise<() => Promise<string>> {
+  const root = await mkdtemp(join(tmpdir(), 'certferry-test-'))
+  after(() => rm(root, { recursive: true, force: true }))
+  return () => mkdtemp(join(root, 'e-'))
+}
+
+/** The run.sh of an example, which finds the programs by the variables of `programs` and puts its files into `folder`. */
+export function runScript(
+  name: string,
+  folder: string,
+  { args = ['--seconds', '1'], programs = {} }: { args?: readonly string[]; programs?: Record<string, string> } = {},
+): Running {
+  const env = { PATH: process.env.PATH ?? '', HOME: folder, TMPDIR: folder, ...programs }
+  return startProgram([join(examples, name, 'run.sh'), ...args], env)
+}
+
+/** Its output, once it ended by itself and left neither process nor file. */
+export async function outputOf(name: string, folder: string, programs: Record<string, string>): Promise<string> {
+  const script = runScript(name, folder, { programs })
+  assert.equal(await script.ended, 0, script.output())
+  await assertNothingLeft(folder)
+  return script.output()
+}
 
 /** Every process of an example has its folder in its environment. */
 export async function processesWith(folder: string): Promise<string[]> {
