@@ -57,7 +57,9 @@ export async function keepFresh<C extends Content>(
   const times = () => ({ now: clock.now(), elapsed: clock.elapsed(), random: clock.random })
   const policy = () => policyOf(cert, store.memory.seed)
   const mismatch = rememberLast((bundle: C) => mismatchOf(cert, bundle))
-  const reporter = createReporter(cert.name, deps)
+  const { source } = cert
+  const isIssued = (content: C) => source.isIssued?.(content) ?? source.issues
+  const reporter = createReporter(cert.name, { ...deps, isIssued })
   const inspection = createInspection(cert, deps, signal)
   const revocation = createRevocationWatch(cert, deps, signal)
   // Before the store is closed.

@@ -26,10 +26,18 @@ export interface Report<C extends Content = Bundle> {
 
 export type Publish<C extends Content = Bundle> = (report: Report<C>) => void
 
+interface ReporterDeps<C extends Content> {
+  readonly clock: Clock
+  readonly emit: Emit
+  readonly publish: Publish<C>
+  /** Made for us, not read where others keep it. */
+  readonly isIssued: (content: C) => boolean
+}
+
 /** Tells the story of one certificate: states to whoever shows them, events to the observers. Decides nothing. */
 export function createReporter<C extends Content>(
   certificate: string,
-  { clock, emit, publish }: { clock: Clock; emit: Emit; publish: Publish<C> },
+  { clock, emit, publish, isIssued }: ReporterDeps<C>,
 ) {
   let told: Phase = 'PENDING'
   let last: Report<C> | undefined
@@ -87,7 +95,7 @@ export function createReporter<C extends Content>(
               notAfter,
               renewAt,
               verified: outcome.verified,
-              issued: task.kind !== 'deliver',
+              issued: task.kind !== 'deliver' && isIssued(outcome.bundle),
               durationMs,
             })
         },

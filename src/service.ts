@@ -200,7 +200,8 @@ function createControl(sidecar: Sidecar, { emit, load, snapshot, unready }: Cont
     const rotations = sidecar.rotate(names, reason || 'asked for by hand', signal)
     if (wait) return { results: (await rotations).map(wireResult) }
     rotations.catch(() => {})
-    return { results: names.map((certificate) => ({ certificate, ok: true, serial: null, error: null })) }
+    const accepted = { ok: true, serial: null, isNew: null, error: null }
+    return { results: names.map((certificate) => ({ certificate, ...accepted })) }
   }
 
   /** One after the other: two at once would stop and start the same loops. Who asks while one waits for its turn is served by that one. */
@@ -233,7 +234,7 @@ function createControl(sidecar: Sidecar, { emit, load, snapshot, unready }: Cont
   }
 }
 
-function wireResult({ certificate, outcome }: RotateResult): RotateReply['results'][number] {
-  if (outcome.kind !== 'failed') return { certificate, ok: true, serial: outcome.bundle.serial, error: null }
-  return { certificate, ok: false, serial: outcome.onDisk?.serial ?? null, error: wireError(outcome.error) }
+function wireResult({ certificate, outcome, isNew }: RotateResult): RotateReply['results'][number] {
+  if (outcome.kind !== 'failed') return { certificate, ok: true, serial: outcome.bundle.serial, isNew, error: null }
+  return { certificate, ok: false, serial: outcome.onDisk?.serial ?? null, isNew, error: wireError(outcome.error) }
 }

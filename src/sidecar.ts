@@ -39,6 +39,8 @@ export interface SidecarDeps {
 export interface RotateResult {
   readonly certificate: string
   readonly outcome: Outcome<Content>
+  /** Something else is in service than when it was asked; a source of what others write may have nothing newer. */
+  readonly isNew: boolean
 }
 
 /** All certificates and secrets of a config, each kept fresh by its own loop. */
@@ -160,13 +162,16 @@ export function startSidecar(initial: Config, deps: SidecarDeps): Sidecar {
         `no certificate, secret or trust named ${unknown.join(', ')}; there are: ${[...certificates.keys(), ...secrets.keys(), ...trust.keys()].join(', ')}`,
       )
     }
-    return Promise.all(names.map(async (certificate) => ({ certificate, outcome: await rotateOne(certificate) })))
+    return Promise.all(names.map(rotateOne))
 
-    function rotateOne(name: string): Promise<Outcome<Content>> {
-      return new Promise((done, reject) => {
+    async function rotateOne(certificate: string): Promise<RotateResult> {
+      const before = loopOf(certificate)?.report?.state.serving?.fingerprint
+      const outcome = await new Promise<Outcome<Content>>((done, reject) => {
         signal.addEventListener('abort', () => reject(signal.reason), { once: true })
-        loopOf(name)?.ask({ kind: 'rotate', reason, done })
+        loopOf(certificate)?.ask({ kind: 'rotate', reason, done })
       })
+      const now = outcome.kind === 'failed' ? outcome.onDisk : outcome.bundle
+      return { certificate, outcome, isNew: now !== undefined && now.fingerprint !== before }
     }
   }
 

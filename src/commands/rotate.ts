@@ -30,12 +30,10 @@ export async function rotate(names: readonly string[], options: RotateOptions, i
     throw error
   })
   const mark = (ok: boolean) => styleText(ok ? 'green' : 'red', ok ? '✓' : '✗', { stream: io.stdout })
-  for (const { certificate, ok, serial, error } of results) {
-    const told = !ok
-      ? error?.message
-      : options.wait
-        ? `rotated, ${/^[0-9a-f]+$/.test(serial ?? '') ? 'serial ' : ''}${serial}`
-        : 'asked to rotate'
+  for (const { certificate, ok, serial, isNew, error } of results) {
+    const what = `${/^[0-9a-f]+$/.test(serial ?? '') ? 'serial ' : ''}${serial}`
+    const done = isNew === false ? `has the newest that its source holds, ${what}` : `rotated, ${what}`
+    const told = ok ? (options.wait ? done : 'asked to rotate') : error?.message
     print(io, `${mark(ok)} ${certificate}  ${told}`)
   }
   const failed = results.filter(({ ok }) => !ok)

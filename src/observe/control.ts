@@ -29,6 +29,8 @@ export const RotateResult = z.object({
   ok: z.boolean(),
   /** Now on disk. */
   serial: z.string().nullable(),
+  /** Whether something else is on disk than when it was asked; false where the source has nothing newer. Null without `wait`. */
+  isNew: z.boolean().nullable().default(null),
   error: WireError.nullable(),
 })
 export type RotateResult = z.output<typeof RotateResult>

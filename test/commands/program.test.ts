@@ -263,7 +263,10 @@ describe('plan and doctor of trust and revocation', async () => {
     assert.equal(good.exit, 0)
     list = await ca.crl({ nextUpdate: new Date(Date.now() - 1000) })
     const ended = await examine('peers')
-    assert.match(ended.text, / {2}✗ the revocation list of "CN=Test Root" \(http URL\) has ended at .*\n {4}→ Check trust\.crls/)
+    assert.match(
+      ended.text,
+      / {2}✗ the revocation list of "CN=Test Root" \(http URL\) has ended at .*\n {4}→ Check trust\.crls/,
+    )
     assert.equal(ended.exit, 69)
     configure({ anchors: [{ kind: 'file', file: at('none.pem') }] })
     assert.match(

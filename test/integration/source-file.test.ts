@@ -114,6 +114,28 @@ describe('certificates that somebody else writes', { concurrency: true }, () => 
     }
   })
 
+  test('are asked for by hand, and there is nothing newer', async () => {
+    const at = begin('off', { poll: '1h' })
+    await using running = at.running
+    const [one, two] = [await issue(), await issue()]
+    at.put(one)
+    const rotate = () => running.sidecar.rotate(['web'], 'test', never)
+    await rotate()
+    await isServing(running, one)
+    assert.deepEqual(
+      (await rotate()).map(({ outcome, isNew }) => [outcome.kind, isNew]),
+      [['served', false]],
+    )
+    at.put(two)
+    assert.deepEqual(
+      (await rotate()).map(({ outcome, isNew }) => [outcome.kind, isNew]),
+      [['served', true]],
+    )
+    const finished = running.events.flatMap(({ event }) => ('issued' in event ? [event.issued] : []))
+    assert.ok(finished.length >= 3)
+    assert.ok(!finished.includes(true), 'what was read was not issued')
+  })
+
   test('that nobody renews are followed by the fallback before they end', async () => {
     const at = begin('inotify', { hasFallback: true })
     const short = await ca.issue({ commonName: 'web.test', notAfter: new Date(Date.now() + 6_000) })

@@ -35,11 +35,12 @@ test('status comes over the socket as it was taken', async () => {
 test('rotate hands over names, reason and wait, and brings the results', async () => {
   const requests: RotateRequest[] = []
   const results = [
-    { certificate: 'web', ok: true, serial: '01', error: null },
+    { certificate: 'web', ok: true, serial: '01', isNew: true, error: null },
     {
       certificate: 'api',
       ok: false,
       serial: '02',
+      isNew: false,
       error: { code: 'TARGET_DOWN', message: 'refused', hint: 'look' } as const,
     },
   ]
