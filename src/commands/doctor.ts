@@ -13,6 +13,7 @@ import { examineVolume } from '../outputs/volume.ts'
 import type { Managed, ManagedCertificate } from '../rotation.ts'
 import type { TokenInfo, Vault } from '../vault/client.ts'
 import { count, counts, type Io, print } from './io.ts'
+import { examineSource } from './source-findings.ts'
 
 const FAILED = 69
 /** For each thing looked at. */
@@ -82,21 +83,14 @@ function judgeToken(token: TokenInfo | undefined): Finding[] {
 }
 
 /** Before the first set is on disk the target cannot run with it: what is wrong with it then is no problem yet. */
-async function* examineTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
-  const { current } = await peek(cert.outputs[0]?.directory ?? '')
-  for await (const finding of askTarget(cert, limit)) {
-    if (current || finding.ok !== false) yield finding
-    else
-      yield {
-        ok: undefined,
-        what: finding.what,
-        fix: 'To be expected before the first certificate is there; look again after it.',
-      }
-  }
+async function* ofTarget(current: Content | undefined, findings: AsyncIterable<Finding>): AsyncGenerator<Finding> {
+  const fix = 'To be expected before the first set is there; look again after it.'
+  for await (const finding of findings)
+    yield current || finding.ok !== false ? finding : { ok: undefined, what: finding.what, fix }
 }
 
 async function* examineCertificate(cert: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
-  yield* await cert.source.examine(limit()).catch((error: unknown) => [failed(error)])
+  yield* await examineSource(cert, limit).catch((error: unknown) => [failed(error)])
   // What they need besides their directory: a password, programs. Of the good it is not worth a line.
   for (const { prepare } of cert.outputs) if (prepare) yield* onlyFailure(prepare)
   yield* examineVolumes(cert)
@@ -106,7 +100,8 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
       (found) => found,
     )
   }
-  yield* examineTarget(cert, limit)
+  const { current } = await peek(cert.outputs[0]?.directory ?? '')
+  yield* ofTarget(current, askTarget(cert, limit))
   yield* examineRevocation(cert, limit)
   if (cert.verifiers.length === 0) {
     yield {
@@ -150,13 +145,17 @@ async function* examineTrust(trust: Managed<TrustSet>, limit: Limit): AsyncGener
   yield* await trust.source.examine(limit()).catch((error: unknown) => [failed(error)])
   for (const { prepare } of trust.outputs) if (prepare) yield* onlyFailure(prepare)
   yield* examineVolumes(trust)
-  yield* askReloaders(trust, limit)
-  yield* examineProof(trust, limit)
+  const { current } = await peekAs(trustFile, trust.outputs[0]?.directory ?? '')
+  yield* ofTarget(current, askReloaders(trust, limit))
+  yield* ofTarget(current, examineProof(trust, current, limit))
 }
 
 /** Whether the target trusts what is on disk. */
-async function* examineProof({ outputs, verifiers }: Managed<TrustSet>, limit: Limit): AsyncGenerator<Finding> {
-  const { current } = await peekAs(trustFile, outputs[0]?.directory ?? '')
+async function* examineProof(
+  { verifiers }: Managed<TrustSet>,
+  current: TrustSet | undefined,
+  limit: Limit,
+): AsyncGenerator<Finding> {
   if (verifiers.length === 0)
     yield {
       ok: undefined,
@@ -168,12 +167,6 @@ async function* examineProof({ outputs, verifiers }: Managed<TrustSet>, limit: L
     const isInForce = served.up && served.fingerprint === current?.fingerprint
     const why = served.up ? served.serial : served.why
     if (isInForce) yield { ok: true, what: `${description}: what is on disk is in force` }
-    else if (!current)
-      yield {
-        ok: undefined,
-        what: `${description}: ${why}`,
-        fix: 'To be expected before the first set is there; look again after it.',
-      }
     else yield { ok: false, what: `${description}: ${why}`, fix: 'Start the target, reload it, or correct verify.' }
   }
 }
@@ -225,7 +218,7 @@ async function* askTarget(cert: ManagedCertificate, limit: Limit): AsyncGenerato
       yield {
         ok: false,
         what: `${verifier.description} does not answer: ${served.why}`,
-        fix: 'Start the target, or correct verify.address. Before the first certificate is there this is to be expected.',
+        fix: 'Start the target, or correct verify.address.',
       }
   }
 }

@@ -1,15 +1,19 @@
 import { styleText } from 'node:util'
+import { systemClock } from '../clock.ts'
 import { loadConfig } from '../config/config.ts'
+import type { Finding } from '../core/finding.ts'
 import { toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import type { ManagedCertificate } from '../rotation.ts'
+import type { Rehearsal } from '../sources/source.ts'
 import { type Io, print } from './io.ts'
+import { examineSource } from './source-findings.ts'
 
 const FAILED = 69
 
 /**
  * `once --dry-run`: each certificate is obtained for a trial where its source has a place for that, as an ACME server has in its staging
- * directory, and thrown away; the others are asked whether they would be given one. No directory is opened, no target told. Returns the
+ * directory, and thrown away; what others hold is looked at, and those who issue are asked whether they would. No directory is opened, no target told. Returns the
  * exit code: 0, or 69 when something failed.
  */
 export async function rehearse(file: string, timeoutMs: number, io: Io): Promise<number> {
@@ -17,27 +21,42 @@ export async function rehearse(file: string, timeoutMs: number, io: Io): Promise
   await using idle = openIdle(config, io.env)
   const signal = AbortSignal.any([io.signal, AbortSignal.timeout(timeoutMs)])
   let failures = 0
-  for (const { cert } of idle.certificates) {
-    const results = await rehearsed(cert, signal)
-    for (const { ok, what, fix } of results) {
+  const tell = (name: string, findings: readonly Finding[]) => {
+    for (const { ok, what, fix } of findings) {
       if (ok === false) failures += 1
       const mark = ok ? 'green' : ok === false ? 'red' : 'yellow'
       const sign = { green: '✓', red: '✗', yellow: '?' }[mark]
-      print(io, `${styleText(mark, sign, { stream: io.stdout })} ${cert.name}  ${what}`)
+      print(io, `${styleText(mark, sign, { stream: io.stdout })} ${name}  ${what}`)
       if (!ok && fix) print(io, `  ${styleText('dim', `→ ${fix}`, { stream: io.stdout })}`)
     }
   }
+  for (const { cert } of idle.certificates) tell(cert.name, await rehearsed(cert, signal))
+  for (const { trust } of idle.trust) tell(trust.name, await trust.source.examine(signal))
   print(io, styleText('dim', 'dry run: nothing was written, and no target was told', { stream: io.stdout }))
   return failures > 0 ? FAILED : 0
 }
 
-async function rehearsed({ source }: ManagedCertificate, signal: AbortSignal) {
+async function rehearsed(cert: ManagedCertificate, signal: AbortSignal): Promise<readonly Finding[]> {
+  const { source } = cert
   try {
-    if (source.rehearse) return [{ ok: true, what: await source.rehearse(signal), fix: undefined }]
-    const findings = await source.examine(signal)
-    return findings.map(({ ok, what, fix }) => ({ ok, what: `nothing to rehearse; ${what}`, fix }))
+    if (source.rehearse) return (await source.rehearse(signal)).map((trial) => judged(cert, trial))
+    const findings = await examineSource(cert, () => signal)
+    return findings.map((finding) => ({ ...finding, what: `nothing to rehearse; ${finding.what}` }))
   } catch (thrown) {
     const { message, kind } = toSidecarError(thrown)
     return [{ ok: false, what: message, fix: kind.hint }]
+  }
+}
+
+/** As before a delivery. A staging CA has a root of its own, which nobody trusts. */
+function judged({ assertUsable }: ManagedCertificate, { what, bundle, isStaging }: Rehearsal): Finding {
+  try {
+    assertUsable(bundle, systemClock.now())
+    return { ok: true, what }
+  } catch (thrown) {
+    const { code, message, kind } = toSidecarError(thrown)
+    if (code === 'CHAIN_INVALID' && isStaging)
+      return { ok: true, what: `${what}; of a root that is not trusted here, as is usual for staging` }
+    return { ok: false, what: `${what}, and could not be put into service: ${message}`, fix: kind.hint }
   }
 }

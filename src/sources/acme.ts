@@ -123,7 +123,8 @@ export const acme = defineSource({
             `no staging directory is known for ${options.directory}; say source.stagingDirectory`,
           )
         const bundle = await order({ directory }, undefined, signal)
-        return `${directory} issued certificate ${bundle.serial} for ${[...names.dns, ...names.ip].join(', ')}, which is thrown away`
+        const what = `${directory} issued certificate ${bundle.serial} for ${[...names.dns, ...names.ip].join(', ')}, which is thrown away`
+        return [{ what, bundle: { ...bundle, origin }, isStaging: directory !== options.directory }]
       },
       examine: (signal) => examine(options, signal),
     }

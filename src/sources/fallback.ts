@@ -42,7 +42,7 @@ export function withFallback(sources: readonly [Source, ...Source[]], deps: Fall
     fetch: (signal, current) => fetchInTurn(sources, deps, signal, current),
     ...(polling && { polling }),
     ...(rehearsals.length > 0 && {
-      rehearse: async (signal) => (await Promise.all(rehearsals.map((rehearse) => rehearse(signal)))).join('; '),
+      rehearse: async (signal) => (await Promise.all(rehearsals.map((rehearse) => rehearse(signal)))).flat(),
     }),
     examine: async (signal) => (await Promise.all(sources.map((source) => examined(source, signal)))).flat(),
   }

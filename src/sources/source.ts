@@ -60,6 +60,16 @@ export interface Polling<C extends Content> {
   delivered?(content: C, since: Instant): C
 }
 
+/** What came of a trial. */
+export interface Rehearsal {
+  /** For people, of whom it was had. */
+  readonly what: string
+  /** Never to be delivered. */
+  readonly bundle: Bundle
+  /** By a CA for trials, whose root nobody trusts. */
+  readonly isStaging: boolean
+}
+
 /** Where a certificate comes from. */
 export interface Source extends Origin<Bundle> {
   /** Names that a bundle must carry; undefined where the source decides. */
@@ -69,7 +79,7 @@ export interface Source extends Origin<Bundle> {
   /** True where the issuer puts what it likes into the subject common name. */
   readonly isCommonNameFree?: true
   /** All that `fetch` does, at a place where nothing counts, for a certificate that is thrown away. Resolves with a sentence; throws as `fetch` does, and CONFIG_INVALID where no such place is known. */
-  rehearse?(signal: AbortSignal): Promise<string>
+  rehearse?(signal: AbortSignal): Promise<readonly Rehearsal[]>
   /** Present where the issuer itself says when it revoked one of its certificates: 0 where it did not, undefined where it knows no such. */
   revokedAt?(certificate: X509Certificate, signal: AbortSignal): Promise<Instant | undefined>
   /** Present where the issuer revokes one of its certificates when asked. One that is revoked already, or unknown by now, is no error. */

@@ -166,7 +166,7 @@ describe('plan and doctor', () => {
     const before = await run('doctor', '-c', file)
     assert.match(
       before.stdout,
-      /\n {2}\? reload command "no-such-program": no program .*\n {4}→ To be expected before the first certificate/,
+      /\n {2}\? reload command "no-such-program": no program .*\n {4}→ To be expected before the first set/,
     )
     assert.deepEqual([before.failed, before.exit], [undefined, 0])
     await run('once', '-c', config('first.yaml', certificate('idle')))
@@ -291,6 +291,24 @@ describe('plan and doctor of trust and revocation', async () => {
     configure({ verify: [{ kind: 'client-ca', address, serverName: 'web.example' }] })
     const after = await examine('peers')
     assert.match(after.text, / {2}✗ client CAs of 127\.0\.0\.1:1 .*ECONNREFUSED.*\n {4}→ Start the target/)
+  })
+
+  it('doctor and once --dry-run refuse what run would refuse: a file with a certificate that has ended', async () => {
+    configure()
+    const held = await run('once', '--dry-run', '-c', file)
+    assert.match(held.stdout, /^✓ web {2}nothing to rehearse; .*holds certificate [\s\S]*^✓ peers {2}1 CA, 1 CRL: fit/m)
+    assert.equal(held.exit, 0)
+    const notAfter = new Date(Date.now() - 60_000)
+    const ended = await ca.issue({ notBefore: new Date(Date.now() - 120_000), notAfter })
+    writeFileSync(at('ended.pem'), ended.certificatePem + ended.keyPem, { mode: 0o600 })
+    configure({}, { source: { kind: 'file', certFile: at('ended.pem'), caFile: at('web-ca.pem'), watch: 'off' } })
+    const told = new RegExp(`✗ .*cannot be put into service: certificate ${ended.bundle.serial} expired at`)
+    const { text, exit } = await examine('web')
+    assert.match(text, told)
+    assert.equal(exit, 69)
+    const rehearsed = await run('once', '--dry-run', '-c', file)
+    assert.match(rehearsed.stdout, told)
+    assert.equal(rehearsed.exit, 69)
   })
 
   it('doctor asks whether the certificate on disk is revoked', async () => {

@@ -99,14 +99,19 @@ describe('Pebble', { skip: await skipReason('pebble', 'pebble-challtestsrv') }, 
       },
       outputs: [{ kind: 'pem', directory }],
     }
-    await writeFile(file, JSON.stringify({ certificates: [certificate] }), { mode: 0o600 })
-    const { stdout } = await promisify(execFile)(
-      process.execPath,
-      [...commandLine(program, 'once', '-c', file, '--dry-run')],
-      { env: { PATH: process.env.PATH ?? '' } },
-    )
-    assert.match(stdout, /✓ web {2}https:.*issued certificate [0-9a-f]+ for a\.example\.com, which is thrown away/)
+    const rehearse = async (source: object = {}) => {
+      const web = { ...certificate, source: { ...certificate.source, ...source } }
+      await writeFile(file, JSON.stringify({ certificates: [web] }), { mode: 0o600 })
+      const args = [...commandLine(program, 'once', '-c', file, '--dry-run')]
+      return promisify(execFile)(process.execPath, args, { env: { PATH: process.env.PATH ?? '' } })
+    }
+    const issued = /web {2}https:.*issued certificate [0-9a-f]+ for a\.example\.com, which is thrown away/.source
+    const { stdout } = await rehearse()
+    assert.match(stdout, new RegExp(`✓ ${issued}; of a root that is not trusted here, as is usual for staging$`, 'm'))
     await assert.rejects(readdir(directory))
+    // No staging, but the CA itself: without its root nothing of it could be delivered.
+    const refused = rehearse({ directory: pebble.directory })
+    await assert.rejects(refused, { code: 69, stdout: new RegExp(`✗ ${issued}, and could not be put into service: `) })
   })
 
   test('revokes what was replaced, and says nothing when that is done already', async () => {
