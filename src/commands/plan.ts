@@ -58,10 +58,10 @@ async function planFor<C extends Content>(cert: Managed<C>, codec: Codec<C>): Pr
   const now = systemClock.now()
   const [first] = cert.outputs
   const { current, memory } = first ? await peekAs(codec, first.directory) : { current: undefined, memory: undefined }
-  const task = taskFor(cert, current, memory?.seed ?? '', now)
+  const { task, renewAt } = taskFor(cert, current, memory?.seed ?? '', now)
   const isLater = task.kind === 'wait'
-  const at = isLater ? task.until : now
-  const isLook = task.kind === 'poll' || (isLater && cert.source.polling !== undefined)
+  const at = isLater ? (renewAt ?? task.until) : now
+  const isLook = task.kind === 'poll' || (isLater && renewAt === undefined && cert.source.polling !== undefined)
   return {
     name: cert.name,
     action: `${isLook ? 'look' : 'renew'} ${isLater ? 'later' : 'now'}`,
@@ -103,17 +103,16 @@ function heededBy(
   ]
 }
 
-/** What the loop would decide, taking for granted that what is on disk is served. */
+/** What the loop would decide, taking for granted that what is on disk is served, and the newest that the source has. */
 function taskFor<C extends Content>(cert: Managed<C>, current: C | undefined, seed: string, now: number) {
   const policy = policyOf(cert, seed)
   const times = { now, elapsed: 0 }
   const fresh = initialState({ current, pending: undefined }, policy, times, 0)
-  if (!current) return decide(fresh, times, undefined)
-  const proven = evolve(fresh, { kind: 'served', bundle: current, verified: true, targetUp: true }, policy, {
-    ...times,
-    random: Math.random,
-  })
-  return decide(proven, times, mismatchOf(cert, current))
+  if (!current) return { task: decide(fresh, times, undefined), renewAt: undefined }
+  const chance = { ...times, random: Math.random }
+  const proven = evolve(fresh, { kind: 'served', bundle: current, verified: true, targetUp: true }, policy, chance)
+  const known = cert.source.polling ? evolve(proven, { kind: 'unchanged', bundle: current }, policy, chance) : proven
+  return { task: decide(known, times, mismatchOf(cert, current)), renewAt: known.renewAt }
 }
 
 const endOf = ({ notAfter }: Content) => (notAfter === NEVER ? null : new Date(notAfter).toISOString())
