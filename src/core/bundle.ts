@@ -298,7 +298,7 @@ function assertChain(bundle: Bundle, expect: Expectation, now: Instant): void {
   if (!anchor && expect.chain === 'complete') {
     throw new SidecarError(
       'CHAIN_INVALID',
-      `certificate ${bundle.serial}: no trusted root for issuer "${oneLine(last.issuer)}" (${path.length} certificates in the chain, ${anchors.length} trusted roots)`,
+      `certificate ${bundle.serial}: no trusted root for issuer "${oneLine(last.issuer)}" (certificates in the chain: ${path.length}, trusted roots: ${anchors.length})`,
     )
   }
   const unfit = bundle.intermediates.find((ca) => !ca.ca || ca.validFromDate.getTime() > now + CLOCK_TOLERANCE_MS)

@@ -4,13 +4,8 @@ import type { EventMap, EventName } from './events.ts'
 
 export type Plain = string | number | boolean | null | readonly Plain[] | { readonly [key: string]: Plain }
 
-/** Instants of the event map, and what they are called in a line. */
-const INSTANTS: ReadonlyMap<string, string> = new Map([
-  ['notAfter', 'notAfter'],
-  ['renewAt', 'renewAt'],
-  ['expiresAt', 'expiresAt'],
-  ['nextAt', 'next'],
-])
+/** Instants of the event map, by their name. */
+const INSTANT = /(?:At|^notAfter)$/
 /** So that no line grows without bound: an error may quote what somebody else sent. */
 const MAX_TEXT = 2000
 const MAX_ITEMS = 100
@@ -31,8 +26,7 @@ export function fieldsOf<Name extends EventName>(event: EventMap[Name]): Record<
 }
 
 function field(key: string, value: unknown): [string, Plain] {
-  const instant = INSTANTS.get(key)
-  if (instant !== undefined && typeof value === 'number') return [instant, isoTime(value)]
+  if (INSTANT.test(key) && typeof value === 'number') return [key === 'nextAt' ? 'next' : key, isoTime(value)]
   if (key.endsWith('Ms') && typeof value === 'number') return [key, Math.round(value * 10) / 10]
   if (key === 'code' && typeof value === 'string') return ['reason', value.toLowerCase()]
   if (key === 'message') return ['detail', plain(value)]

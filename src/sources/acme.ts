@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import * as z from 'zod'
 import type { Advice } from '../acme/ari.ts'
 import { AcmeOptions, stagingOf } from '../acme/options.ts'
@@ -161,6 +162,14 @@ async function publicRootOf(chain: string): Promise<string[]> {
 
 /** Whether the directory answers and the account is good; nothing is ordered. */
 async function examine(options: Options, signal: AbortSignal): Promise<Finding[]> {
+  // Whoever only looks makes neither key nor account.
+  if (!existsSync(options.account.keyFile)) {
+    const { openTransport } = await import('../acme/transport.ts')
+    await using transport = await openTransport(options.caFile, signal)
+    const { status } = await transport.send(options.directory, 'GET', {})
+    if (status !== 200) throw new SidecarError('ACME_UNREACHABLE', `${options.directory} answers ${status}`)
+    return [{ ok: true, what: `${options.directory} answers; the account is made with the first order` }]
+  }
   const { openAcme } = await import('../acme/client.ts')
   await using account = await openAcme(options, signal)
   return [{ ok: true, what: `${options.directory} knows the account ${account.client.getAccountUrl()}` }]

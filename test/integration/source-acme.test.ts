@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
 import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -246,5 +247,9 @@ ${HOOK}`,
   test('of a doctor are none: it only looks whether the account is known', async () => {
     const [finding] = await source({ commonName: 'a.example.com' }).examine(forever)
     assert.equal(finding?.ok, true)
+    const keyFile = join(pebble.folder, 'unmade.pem')
+    const [before] = await source({ commonName: 'a.example.com', account: { keyFile } }).examine(forever)
+    assert.match(before?.what ?? '', /answers; the account is made with the first order$/)
+    assert.equal(existsSync(keyFile), false)
   })
 })

@@ -52,7 +52,9 @@ test('instants are ISO times, durations are rounded, undefined fields are left o
     durationMs: 812.123456,
   })
   log.observe('vault.token', { expiresAt: undefined, renewable: false, how: 'login' })
-  const [finished, token] = lines().map(parse)
+  log.observe('certificate.staple-ended', { certificate: 'web', serial: '3f', endedAt: NOW })
+  const [finished, token, ended] = lines().map(parse)
+  assert.equal(ended?.endedAt, '2026-01-02T03:04:05.006Z')
   assert.equal(finished?.notAfter, '2026-01-02T03:04:05.006Z')
   assert.equal(finished?.renewAt, '100000000000000000')
   assert.equal(finished?.durationMs, 812.1)
