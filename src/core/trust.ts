@@ -113,10 +113,10 @@ function describe(anchors: readonly Anchor[], lists: readonly RevocationList[]):
   ].join(', ')
 }
 
-/** Whether the chain of a bundle ends in this CA. */
-export function chainsTo({ leaf, intermediates, roots }: Bundle, anchor: X509Certificate): boolean {
+/** Whether the chain of a bundle ends in this CA, or goes through it. That a root came along says nothing: there may be several. */
+export function chainsTo({ leaf, intermediates }: Bundle, anchor: X509Certificate): boolean {
   const fingerprint = fingerprintOf(anchor)
-  if ([...intermediates, ...roots].some((one) => fingerprintOf(one) === fingerprint)) return true
+  if (intermediates.some((one) => fingerprintOf(one) === fingerprint)) return true
   return isIssuedBy(intermediates.at(-1) ?? leaf, anchor)
 }
 

@@ -73,5 +73,9 @@ describe('a trust', () => {
   it('knows which certificates are of it', async () => {
     const { bundle } = await old.issue({ withIntermediate: true })
     assert.deepEqual([chainsTo(bundle, old.root), chainsTo(bundle, next.root)], [true, false])
+    const both = { ...bundle, roots: [old.root, next.root] }
+    assert.equal(chainsTo(both, next.root), false, 'it came along, as in a bundle while a root rolls over')
+    const [intermediate] = bundle.intermediates
+    assert.ok(intermediate && chainsTo(bundle, intermediate))
   })
 })
