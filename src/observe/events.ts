@@ -277,7 +277,7 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     audit: false,
   },
   'trust.removed': { level: 'info', message: 'trust no longer published, its files stay', audit: true },
-  'trust.ca-expiring': { level: 'warn', message: 'a trusted CA ends soon', audit: true },
+  'trust.ca-expiring': { level: 'warn', message: 'a trusted CA ends soon, or has ended', audit: true },
   'reload.finished': {
     level: 'info',
     escalate: ({ ok }) => (ok ? undefined : 'warn'),
