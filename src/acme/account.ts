@@ -60,7 +60,9 @@ async function make(file: string): Promise<KeyObject | undefined> {
   }
 }
 
-const unreadable = (what: string, file: string, cause: unknown) =>
-  new SidecarError('ACME_ACCOUNT', `account.keyFile ${file} cannot ${what} (${systemCode(cause) ?? String(cause)})`, {
-    cause,
-  })
+function unreadable(what: string, file: string, cause: unknown): SidecarError {
+  const code = systemCode(cause)
+  const fix = code === 'ENOENT' ? '; make its directory first' : ''
+  const message = `account.keyFile ${file} cannot ${what} (${code ?? String(cause)})${fix}`
+  return new SidecarError('ACME_ACCOUNT', message, { cause })
+}

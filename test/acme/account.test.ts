@@ -33,6 +33,9 @@ describe('the key of an account', () => {
     assert.equal(await readFile(file, 'utf8'), 'nothing')
   })
   it('needs a folder that is there', async () => {
-    await assert.rejects(accountKey(join(folder, 'no/such/key.pem')), /cannot be made \(ENOENT\)/)
+    await assert.rejects(
+      accountKey(join(folder, 'no/such/key.pem')),
+      /cannot be made \(ENOENT\); make its directory first$/,
+    )
   })
 })
