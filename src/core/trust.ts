@@ -113,11 +113,15 @@ function describe(anchors: readonly Anchor[], lists: readonly RevocationList[]):
   ].join(', ')
 }
 
-/** Whether the chain of a bundle ends in this CA, or goes through it. That a root came along says nothing: there may be several. */
-export function chainsTo({ leaf, intermediates }: Bundle, anchor: X509Certificate): boolean {
-  const fingerprint = fingerprintOf(anchor)
-  if (intermediates.some((one) => fingerprintOf(one) === fingerprint)) return true
-  return isIssuedBy(intermediates.at(-1) ?? leaf, anchor)
+/**
+ * Whether the chain of a bundle ends in this CA, or goes through it. That a root came along says nothing, since there may be several; only
+ * where an intermediate is missing is it all there is to go by.
+ */
+export function chainsTo({ leaf, intermediates, roots }: Bundle, anchor: X509Certificate): boolean {
+  const last = intermediates.at(-1) ?? leaf
+  const isAmong = (all: readonly X509Certificate[]) => all.some((one) => fingerprintOf(one) === fingerprintOf(anchor))
+  if (isIssuedBy(last, anchor) || isAmong(intermediates)) return true
+  return !roots.some((root) => isIssuedBy(last, root)) && isAmong(roots)
 }
 
 /** When the first anchor that sources still name ends; undefined without one. */

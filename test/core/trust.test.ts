@@ -77,5 +77,6 @@ describe('a trust', () => {
     assert.equal(chainsTo(both, next.root), false, 'it came along, as in a bundle while a root rolls over')
     const [intermediate] = bundle.intermediates
     assert.ok(intermediate && chainsTo(bundle, intermediate))
+    assert.ok(chainsTo({ ...bundle, intermediates: [] }, old.root), 'an intermediate is missing')
   })
 })
