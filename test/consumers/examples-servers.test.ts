@@ -1,15 +1,9 @@
 import assert from 'node:assert/strict'
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { after, test } from 'node:test'
-import { fileURLToPath } from 'node:url'
+import { test } from 'node:test'
 import { component, skipReason } from '../support/components.ts'
-import { startProgram } from '../support/program.ts'
+import { outputOf, temporaryFolders } from '../support/example-run.ts'
 
-const examples = fileURLToPath(new URL('../../examples', import.meta.url))
-const root = await mkdtemp(join(tmpdir(), 'certferry-test-'))
-after(() => rm(root, { recursive: true, force: true }))
+const createFolder = await temporaryFolders()
 
 /** What run.sh is told of the programs, and what its client prints at the end. */
 const EXAMPLES = {
@@ -31,29 +25,14 @@ for (const [name, { skip, says, ...programs }] of Object.entries(EXAMPLES)) {
   test(`examples/${name}/run.sh rotates under proof, ends by itself, and leaves neither process nor file`, {
     skip,
   }, async () => {
-    const folder = await mkdtemp(join(root, 'e-'))
-    const env: Record<string, string> = { PATH: process.env.PATH ?? '', HOME: folder, TMPDIR: folder }
-    for (const [variable, program] of Object.entries(programs)) env[variable] = await component(program)
-    const script = startProgram([join(examples, name, 'run.sh'), '--seconds', '1'], env)
-    assert.equal(await script.ended, 0, script.output())
-    const output = script.output()
+    const found: Record<string, string> = {}
+    for (const [variable, program] of Object.entries(programs)) found[variable] = await component(program)
+    const output = await outputOf(name, await createFolder(), found)
     assert.match(output, /✓ web {2}obtained, .* target not there yet/)
     const [before, afterwards] = [...output.matchAll(/^web +ACTIVE +(\S+) .*$/gm)]
     assert.ok(before && afterwards && before[1] !== afterwards[1], output)
     assert.match(afterwards[0], /✓$/)
     assert.match(output, /^✓ web {2}rotated, serial [0-9a-f]+$/m)
     assert.match(output, says)
-    assert.deepEqual(await processesWith(folder), [])
-    assert.deepEqual(await readdir(folder), [])
   })
-}
-
-/** Every process of an example has its folder in its environment. */
-async function processesWith(folder: string): Promise<string[]> {
-  const ids = (await readdir('/proc')).filter((id) => /^\d+$/.test(id))
-  const found = ids.map(async (id) => {
-    const environment = await readFile(`/proc/${id}/environ`, 'utf8').catch(() => '')
-    return environment.includes(folder) ? await readFile(`/proc/${id}/cmdline`, 'utf8').catch(() => id) : undefined
-  })
-  return (await Promise.all(found)).filter((line) => line !== undefined)
 }
