@@ -34,6 +34,8 @@ export function assertTrusted(bundle: Bundle, { current, trust, now }: Waiting):
   if (!state || anchors.length === 0) throw pending(`its CA is not in trust "${name}" yet`)
   if (current && anchors.some(({ certificate }) => chainsTo(current, certificate))) return
   if (!isInForce(state)) throw pending(`trust "${name}" is not proven to be in force`)
+  // Without one in service nobody is served meanwhile: peers that do not know its CA yet lose nothing by it.
+  if (!current) return
   // A target that was never there has proven nothing: what is on disk counts.
   const leftMs = Math.min(...anchors.map(({ inForceSince, since }: Anchor) => inForceSince ?? since)) + spreadMs - now
   if (leftMs > 0) throw pending(`its CA is in trust "${name}" for a moment only`, leftMs)

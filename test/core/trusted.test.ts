@@ -83,6 +83,7 @@ describe('K7 a certificate with a trust', () => {
     assert.ok(waitOf({ ...trouble, now: current.notAfter - 1 }))
     assert.equal(waitOf({ ...trouble, now: current.notAfter }), undefined)
     assert.ok(waitOf({ ...trouble, current: undefined }), 'the first one waits')
+    assert.equal(waitOf({ current: undefined, spreadMs: 60 * MINUTE }), undefined, 'but not for the spread')
   })
 
   it('waits for nothing where the one in service is of the same CA', async () => {

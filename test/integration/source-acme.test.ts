@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { loadConfig } from '../../src/config/config.ts'
@@ -9,9 +9,12 @@ import { namesOf } from '../../src/core/names.ts'
 import { SidecarError } from '../../src/errors.ts'
 import { readPlainFile } from '../../src/plain-file.ts'
 import { createSource } from '../sources/contract.ts'
+import { createTestCa } from '../support/ca.ts'
 import { skipReason } from '../support/components.ts'
+import { startFaultProxy } from '../support/fault-proxy.ts'
 import { type Pebble, startPebble } from '../support/pebble.ts'
 import { isDone, never, place, run } from '../support/sidecar.ts'
+import { failure } from '../vault/support.ts'
 
 const forever = new AbortController().signal
 const skip = await skipReason('pebble', 'pebble-challtestsrv')
@@ -233,6 +236,31 @@ ${HOOK}`,
     const fetching = source({ commonName: 'h.example.com', challenge: { kind: 'dns-01', exec } }).fetch(stop.signal)
     setTimeout(() => stop.abort(new Error('stopped')), 300)
     await assert.rejects(fetching, /stopped/)
+  })
+
+  test('whose order becomes invalid after the challenge are refused with what the CA says', async () => {
+    const ca = await createTestCa()
+    const { certificatePem, keyPem } = await ca.issue({ altNames: ['127.0.0.1'], withIntermediate: false })
+    const caFile = join(pebble.folder, 'proxy-ca.pem')
+    await writeFile(caFile, ca.rootPem)
+    await using proxy = await startFaultProxy(undefined, {
+      target: new URL(pebble.directory).origin,
+      targetCa: await readFile(pebble.caFile, 'utf8'),
+      tls: { cert: certificatePem, key: keyPem },
+    })
+    // So that every address it names is that of the proxy.
+    proxy.headers = { host: new URL(proxy.address).host }
+    const error = { type: 'urn:ietf:params:acme:error:caa', detail: 'CAA of j.example.com forbids it' }
+    const isFinalized = () => proxy.requests.some(({ url }) => url.includes('/finalize-order/'))
+    proxy.onRequest = ({ url }) =>
+      isFinalized() && /\/(?:my-order|finalize-order)\//.test(url)
+        ? { kind: 'edit', edit: (body) => JSON.stringify({ ...JSON.parse(body), status: 'invalid', error }) }
+        : undefined
+    const directory = `${proxy.address}/dir`
+    const made = source({ commonName: 'j.example.com', directory, caFile })
+    const refused = await failure(made.fetch(forever))
+    assert.equal(refused.code, 'ACME_ORDER_INVALID')
+    assert.equal(refused.message, 'the order for j.example.com became invalid: CAA of j.example.com forbids it (caa)')
   })
 
   test('need an account that agrees to the terms, and the error says so', async () => {

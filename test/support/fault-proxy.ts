@@ -230,7 +230,7 @@ interface Onward {
 function send({ target, ca, headers: more }: Onward, { method, url, headers, body }: SeenRequest) {
   return new Promise<IncomingMessage>((resolve, reject) => {
     const to = new URL(url, target)
-    const options: RequestOptions = { method, headers: { ...headers, ...more, host: to.host } }
+    const options: RequestOptions = { method, headers: { ...headers, host: to.host, ...more } }
     const onward = to.protocol === 'https:' ? httpsRequest(to, { ...options, ca }) : httpRequest(to, options)
     onward.on('error', reject)
     onward.on('response', resolve)
