@@ -12,7 +12,7 @@ const EXAMPLES = {
   mosquitto: { skip: await skipReason('mosquitto'), MOSQUITTO_BIN: 'mosquitto', says: /^mosquitto_sub /m },
   nats: { skip: await skipReason('nats-server'), NATS_BIN: 'nats-server', says: /in service/ },
   prometheus: {
-    skip: await skipReason('prometheus'),
+    skip: await skipReason('prometheus', 'curl'),
     PROMETHEUS_BIN: 'prometheus',
     // It scraped itself, as a client with the certificate that it serves.
     says: /"__name__":"up".*"1"\]/,

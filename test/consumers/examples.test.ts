@@ -53,7 +53,7 @@ test('examples/acme/run.sh shows control over its names, rotates under proof, an
 })
 
 test('examples/trust/run.sh rolls a root over: clients of both pass meanwhile, then those of the old one no more, and nothing is left', {
-  skip: await skipReason('vault', 'nginx', 'openssl'),
+  skip: await skipReason('vault', 'nginx', 'openssl', 'curl'),
 }, async () => {
   const output = await outputOf('trust', await createFolder(), await vaultNginxOpenssl())
   const lines = [...output.matchAll(/^(?:subject=|(?:old|new) client: ).*$/gm)].map(([line]) =>
@@ -86,7 +86,7 @@ test('examples/trust/run.sh rolls a root over: clients of both pass meanwhile, t
 })
 
 test('examples/revocation/run.sh replaces our certificate when it is revoked, has a revoked client refused, and leaves nothing', {
-  skip: await skipReason('vault', 'nginx', 'openssl'),
+  skip: await skipReason('vault', 'nginx', 'openssl', 'curl'),
 }, async () => {
   const output = await outputOf('revocation', await createFolder(), await vaultNginxOpenssl())
   const [before, after, ofAda] = [

@@ -204,6 +204,7 @@ const COMPONENTS = {
   strace: apt('strace', 'strace'),
   faketime: apt('faketime', 'faketime'),
   openssl: apt('openssl', 'openssl'),
+  curl: apt('curl', 'curl'),
   keytool: apt('keytool', 'default-jre-headless'),
   setfacl: apt('setfacl', 'acl'),
   slapd: apt('slapd', 'slapd'),
