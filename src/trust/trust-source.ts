@@ -3,6 +3,7 @@ import type { Clock } from '../clock.ts'
 import { fingerprintOf, isIssuedBy } from '../core/bundle.ts'
 import type { Instant } from '../core/content.ts'
 import type { Finding } from '../core/finding.ts'
+import { quote } from '../core/secret.ts'
 import { type Anchor, inForce, nextAnchors, type TrustSet, toTrustSet } from '../core/trust.ts'
 import { SidecarError, toSidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
@@ -76,20 +77,36 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
       // What a place has is of use only together with the others: a list with the CA that signed it.
       return found.some(({ ok }) => !ok)
         ? found
-        : [...found, await judged(() => gather(signal, undefined), clock.now())]
+        : [...found, ...(await judged(() => gather(signal, undefined), clock.now()))]
     },
   }
 }
 
-async function judged(gather: () => Promise<TrustSet>, now: Instant): Promise<Finding> {
+async function judged(gather: () => Promise<TrustSet>, now: Instant): Promise<Finding[]> {
   try {
     const set = await gather()
     assertTrustworthy(set, now)
-    return { ok: true, what: `${set.serial}: fit to be trusted until ${new Date(set.notAfter).toISOString()}` }
+    const what = `${set.serial}: fit to be trusted until ${new Date(set.notAfter).toISOString()}`
+    return [{ ok: true, what }, ...withoutList(set)]
   } catch (thrown) {
     const { message, kind } = toSidecarError(thrown)
-    return { ok: false, what: message, fix: kind.hint }
+    return [{ ok: false, what: message, fix: kind.hint }]
   }
+}
+
+/** OpenSSL, and with it nginx, refuses whom a CA without a list signed, once there is a list of any. */
+function withoutList({ anchors, lists }: TrustSet): Finding[] {
+  if (lists.length === 0) return []
+  const has = ({ certificate }: Anchor) => lists.some((one) => one.issuerFingerprint === fingerprintOf(certificate))
+  // One that was renewed with its key has the list of the other.
+  const names = new Set(anchors.filter(has).map(({ certificate }) => certificate.subject))
+  return anchors
+    .filter(({ certificate }) => !names.has(certificate.subject))
+    .map(({ certificate }) => ({
+      ok: undefined,
+      what: `there is no revocation list of "${quote(certificate.subject)}", and there are others`,
+      fix: 'nginx refuses every client of a CA without one: name where its list comes from in crls.',
+    }))
 }
 
 /** The anchors, and those of `others` whose chain ends in one of them. */

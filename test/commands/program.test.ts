@@ -261,6 +261,16 @@ describe('plan and doctor of trust and revocation', async () => {
       /^ {2}✓ file \/trust\/ca\.pem: 1 found\n {2}✓ http URL: 1 found\n {2}✓ 1 CA, 1 CRL: fit to be trusted until \d{4}-.*\n/,
     )
     assert.equal(good.exit, 0)
+    const other = await createTestCa({ commonName: 'Other' })
+    writeFileSync(at('both.pem'), ca.rootPem + other.rootPem)
+    configure({ anchors: [{ kind: 'file', file: at('both.pem') }] })
+    const lacking = await examine('peers')
+    assert.match(
+      lacking.text,
+      / {2}\? there is no revocation list of "CN=Other", and there are others\n {4}→ nginx refuses/,
+    )
+    assert.equal(lacking.exit, 0)
+    configure()
     list = await ca.crl({ nextUpdate: new Date(Date.now() - 1000) })
     const ended = await examine('peers')
     assert.match(
