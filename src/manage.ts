@@ -165,6 +165,11 @@ function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit
       emit('trust.ca-expiring', { trust: name, subject: certificate.subject.replaceAll('\n', ', '), notAfter })
     }
   }
+  const warn = (message: string) => {
+    if (warned.has(message)) return
+    warned.add(message)
+    emit('trust.warning', { trust: name, message })
+  }
   const deps = { vault, clock }
   return {
     name,
@@ -176,6 +181,7 @@ function makeTrust(config: TrustConfig, { vault, clock, targets, inService, emit
       keepMs: config.keep,
       isUsed,
       mind: warnOfEnds,
+      warn,
       clock,
     }),
     assertUsable: assertTrustworthy,

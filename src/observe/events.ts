@@ -103,6 +103,8 @@ export interface EventMap {
   'trust.rolled-back': { trust: string; content: string; refused: string }
   'trust.phase': { trust: string; from: string; to: string; reason?: string | undefined }
   'trust.removed': { trust: string }
+  /** Once each. */
+  'trust.warning': { trust: string; message: string }
   /** A CA that is still named ends soon: leaves cannot outlive it. */
   'trust.ca-expiring': { trust: string; subject: string; notAfter: number }
   'reload.finished': {
@@ -277,6 +279,7 @@ export const EVENTS: { readonly [Name in EventName]: EventKind<Name> } = {
     audit: false,
   },
   'trust.removed': { level: 'info', message: 'trust no longer published, its files stay', audit: true },
+  'trust.warning': { level: 'warn', message: 'what a trust was given was left out in part', audit: false },
   'trust.ca-expiring': { level: 'warn', message: 'a trusted CA ends soon, or has ended', audit: true },
   'reload.finished': {
     level: 'info',

@@ -15,28 +15,34 @@ export interface FoundList {
 }
 
 /**
- * Parses each list and finds the CA that signed it. Throws CRL_INVALID for what does not parse, is signed by none of `authorities`, has
- * ended, or is a delta without the complete list that it builds on; complete lists come before deltas, else in the order given.
+ * Parses each list and finds the CA that signed it. One of another CA is left out, as of one that is not trusted any more, where its place
+ * holds others: `warn` is told. Throws CRL_INVALID for a place of such only, and for what does not parse, has ended, or is a delta without
+ * the complete list that it builds on. Complete lists come before deltas, else in the order given.
  */
 export async function checkLists(
   lists: readonly FoundList[],
-  authorities: readonly X509Certificate[],
-  now: Instant,
+  { authorities, now, warn }: Circumstances,
 ): Promise<RevocationList[]> {
   if (lists.length === 0) return []
   await import('reflect-metadata')
   const { X509Crl, PublicKey } = await import('@peculiar/x509')
-  const checked = await Promise.all(lists.map(check))
+  const all = await Promise.all(lists.map(check))
+  const places = new Set(all.flatMap((one) => ('list' in one ? [one.place] : [])))
+  for (const one of all) {
+    if ('list' in one) continue
+    if (!places.has(one.place)) throw new SidecarError('CRL_INVALID', one.foreign)
+    warn(one.foreign)
+  }
+  const checked = all.filter((one) => 'list' in one)
   const found = checked.map(({ list }) => list).toSorted((a, b) => Number(a.isDelta) - Number(b.isDelta))
   for (const { list, base } of checked) if (list.isDelta) assertFits(list, base, found)
   return found
 
-  async function check({ der, place }: FoundList): Promise<Checked> {
+  async function check({ der, place }: FoundList): Promise<Checked | Foreign> {
     const crl = parse(der, place)
     const issuer = await signerOf(crl)
     const name = `the revocation list of "${crl.issuer}" (${place})`
-    if (!issuer)
-      throw new SidecarError('CRL_INVALID', `${name} is signed by none of the CAs of this trust or their issuers`)
+    if (!issuer) return { place, foreign: `${name} is signed by none of the CAs of this trust or their issuers` }
     const nextUpdate = crl.nextUpdate?.getTime() ?? NEVER
     if (nextUpdate <= now)
       throw new SidecarError('CRL_INVALID', `${name} has ended at ${new Date(nextUpdate).toISOString()}`)
@@ -50,7 +56,7 @@ export async function checkLists(
       number: integerIn(crl.getExtension(CRL_NUMBER)?.value),
       isDelta: indicator !== null,
     }
-    return { list, base: integerIn(indicator?.value) }
+    return { place, list, base: integerIn(indicator?.value) }
   }
 
   function parse(der: Buffer, place: string) {
@@ -70,7 +76,21 @@ export async function checkLists(
   }
 }
 
+interface Circumstances {
+  /** Whose lists are wanted. */
+  readonly authorities: readonly X509Certificate[]
+  readonly now: Instant
+  readonly warn: (message: string) => void
+}
+
+interface Foreign {
+  readonly place: string
+  /** What is wrong with it. */
+  readonly foreign: string
+}
+
 interface Checked {
+  readonly place: string
   readonly list: RevocationList
   /** Of a delta: the number of the complete list, which or any later one it may be added to (RFC 5280 §5.2.4). */
   readonly base: bigint | undefined

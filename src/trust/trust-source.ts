@@ -20,6 +20,8 @@ export interface TrustParts {
   readonly isUsed: (anchor: X509Certificate) => boolean
   /** Told of the CAs at each look. */
   readonly mind: (anchors: readonly Anchor[], now: Instant) => void
+  /** Told of what is left out, at each look. */
+  readonly warn: (message: string) => void
   readonly clock: Pick<Clock, 'now' | 'random'>
 }
 
@@ -29,7 +31,7 @@ const SOONEST_MS = 1_000
 
 /** All anchors and revocation lists of a trust as one source. Somebody else decides when there is something new. */
 export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
-  const { name, anchors, lists, pollMs, keepMs, isUsed, mind, clock } = parts
+  const { name, anchors, lists, pollMs, keepMs, isUsed, mind, warn, clock } = parts
   const origin = `trust ${name}: ${[...anchors, ...lists].map((one) => one.origin).join(', ')}`
 
   const gather = async (signal: AbortSignal, before: TrustSet | undefined): Promise<TrustSet> => {
@@ -41,11 +43,11 @@ export function createTrustSource(parts: TrustParts): Origin<TrustSet> {
     const now = clock.now()
     const kept = nextAnchors(named, before?.anchors ?? [], { now, keepMs, isUsed })
     mind(kept, now)
-    const signers = descendantsOf(
+    const authorities = descendantsOf(
       kept.map(({ certificate }) => certificate),
       issuers.flat(),
     )
-    const checked = await checkLists(found, signers, now)
+    const checked = await checkLists(found, { authorities, now, warn })
     assertNotOlder(checked, before?.lists ?? [])
     return toTrustSet({ anchors: kept, lists: checked, origin, receivedAt: now })
   }

@@ -17,12 +17,13 @@ const at = (name: string) => join(folder, name)
 writeFileSync(at('ca.pem'), ca.rootPem + other.rootPem)
 
 /** A trust whose lists are in these files, one place each. */
-function open(files: Readonly<Record<string, string | Buffer>>, now?: () => number) {
+function open(files: Readonly<Record<string, string | Buffer>>, now?: () => number, warn?: (message: string) => void) {
   for (const [name, content] of Object.entries(files)) writeFileSync(at(name), content)
   return createTrust({
     anchors: [{ kind: 'file', file: at('ca.pem') }],
     crls: Object.keys(files).map((name) => ({ kind: 'file', file: at(name) })),
     ...(now && { now }),
+    ...(warn && { warn }),
   })
 }
 const refusal = async (source: ReturnType<typeof open>) => {
@@ -107,12 +108,21 @@ describe('a list', () => {
     assert.equal(set.notAfter, Math.max(...[ca, other].map(({ root }) => root.validToDate.getTime())))
   })
 
-  it('K5 of a CA that is not in the trust, or that is none, is refused', async () => {
+  it('K5 of a CA that is not in the trust, or that is none, is refused, or left out beside others in its place', async () => {
     const foreign = await createTestCa({ commonName: 'Foreign' })
     assert.match(
       await refusal(open({ list: await foreign.crl() })),
       /"CN=Foreign" \(file \S+\) is signed by none of the CAs/,
     )
+    // As of a CA that is not trusted any more, in a file that somebody still writes.
+    const warnings: string[] = []
+    const [ours, theirs] = [await ca.crl({ number: 7 }), await foreign.crl()]
+    const mixed = await open({ list: pemOfLists(theirs, ours) }, undefined, (told) => warnings.push(told)).fetch(
+      forever,
+    )
+    assert.deepEqual(numbers(mixed), ['7'])
+    assert.match(warnings.join(), /^the revocation list of "CN=Foreign" \(file \S+\) is signed by none of the CAs/)
+    assert.match(await refusal(open({ list: ours, other: theirs })), /"CN=Foreign" \(file \S+other\) is signed by none/)
     const forged = await createTestCa()
     assert.match(
       await refusal(open({ list: await forged.crl() })),

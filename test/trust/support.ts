@@ -9,10 +9,17 @@ export interface Place {
   readonly crls?: readonly object[]
   readonly now?: () => number
   readonly mind?: (anchors: readonly Anchor[]) => void
+  readonly warn?: (message: string) => void
 }
 
 /** A trust source as the config would make it, of places that need no Vault. */
-export function createTrust({ anchors: from, crls = [], now = Date.now, mind = () => {} }: Place): Origin<TrustSet> {
+export function createTrust({
+  anchors: from,
+  crls = [],
+  now = Date.now,
+  mind = () => {},
+  warn = () => {},
+}: Place): Origin<TrustSet> {
   const clock = { now, random: () => 0 }
   const vault = () => {
     throw new Error('this trust should not need Vault')
@@ -25,6 +32,7 @@ export function createTrust({ anchors: from, crls = [], now = Date.now, mind = (
     keepMs: 60_000,
     isUsed: () => false,
     mind,
+    warn,
     clock,
   })
 }
