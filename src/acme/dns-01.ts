@@ -1,9 +1,9 @@
 import { SidecarError } from '../errors.ts'
 import { readPlainFile } from '../plain-file.ts'
 import { commandLine, inherited, run } from '../reloaders/command.ts'
-import type { Responder, ResponderDeps, Wanted } from './challenge.ts'
 import { createUpdates } from './dns-update.ts'
 import type { ChallengeOptions, HookOptions } from './options.ts'
+import type { Responder, ResponderDeps, Wanted } from './responder.ts'
 
 /** Makes and removes a TXT record (RFC 8555 §8.4). */
 interface Records {

@@ -2,8 +2,8 @@ import { chmod, mkdir, rename, unlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { SidecarError, systemCode } from '../errors.ts'
-import type { Responder } from './challenge.ts'
 import { listenOn, takeTurn } from './listen.ts'
+import type { Responder } from './responder.ts'
 
 const PREFIX = '/.well-known/acme-challenge/'
 /** RFC 8555 §8.1: base64url, so a name of a file as it is. */

@@ -1,9 +1,10 @@
 import type { Authorization, Order } from 'acme-client'
 import type { Names } from '../core/names.ts'
 import { SidecarError } from '../errors.ts'
-import { openResponder, type Responder, type ResponderDeps, type Wanted } from './challenge.ts'
+import { openResponder } from './challenge.ts'
 import { type Acme, AcmeRefusal } from './client.ts'
 import type { AcmeOptions } from './options.ts'
+import type { Responder, ResponderDeps, Wanted } from './responder.ts'
 import { parseProblem } from './transport.ts'
 
 export interface OrderRequest {

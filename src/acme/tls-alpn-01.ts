@@ -4,8 +4,8 @@ import { createSecureContext, createServer, type SecureContext } from 'node:tls'
 import { keyPem } from '../core/bundle.ts'
 import { isIP } from '../core/ip.ts'
 import { generateKey } from '../core/key.ts'
-import type { Responder, Wanted } from './challenge.ts'
 import { listenOn, takeTurn } from './listen.ts'
+import type { Responder, Wanted } from './responder.ts'
 
 /** RFC 8737 §3. */
 const PROTOCOL = 'acme-tls/1'
