@@ -6,12 +6,10 @@ import { createTestCa, type IssueRequest } from '../../support/ca.ts'
 import { skipReason } from '../../support/components.ts'
 import { startFaultProxy } from '../../support/fault-proxy.ts'
 import { bundleOnce, createRig, type FaultPlan, survive } from '../../support/fault-rig.ts'
-import { until } from '../../support/until.ts'
 import { freePort, startVault } from '../../support/vault.ts'
 import { makeVolume } from '../../support/volume.ts'
-import { createWallClock } from '../../support/wall-clock.ts'
 
-const skip = await skipReason('vault', 'nginx', 'faketime')
+const skip = await skipReason('vault', 'nginx')
 const vault = skip ? undefined : await startVault()
 after(() => vault?.[Symbol.asyncDispose]())
 await vault?.setupPki()
@@ -89,22 +87,6 @@ describe('the way to Vault', { skip, concurrency: 8 }, () => {
       rig,
       untrusted(rig, shown, { repair: ({ caFile }) => writeFileSync(caFile, `${ca.rootPem}${next.rootPem}`) }),
     )
-  })
-
-  test('V25 a certificate that begins in the future, by a clock a minute behind, is kept and delivered once valid', async (t) => {
-    const clock = await createWallClock(join(makeVolume(t), 'clock'))
-    await using rig = await createRig({ vault: vaultOf(), program, web: { ttl: '72h' }, certferry: { env: clock.env } })
-    await survive(rig, {
-      reason: 'not_yet_valid',
-      inject: () => clock.set('-63s'),
-      meanwhile: { phase: 'ACTIVE' },
-      // The clock stays wrong; time passes.
-      repair: () =>
-        until('it is delivered', () => rig.certferry.log('rotation.recovered').length > 0, { timeoutMs: 90_000 }).then(
-          () => undefined,
-        ),
-      afterwards: { also: ({ rig: { certferry } }) => assert.equal(certferry.log('certificate.issued').length, 2) },
-    })
   })
 })
 
