@@ -21,6 +21,6 @@ const java: Consumer = {
   },
 }
 
-test('Java takes twenty PKCS#12 key stores without being told, while clients connect', { skip }, () =>
-  assertConsumer(java, { rotations: 20 }),
+test('Java takes twenty PKCS#12 key stores without being told, while clients connect', { skip }, (t) =>
+  assertConsumer(t, java, { rotations: 20 }),
 )

@@ -26,6 +26,6 @@ const kafka: Consumer = {
   },
 }
 
-test('Kafka takes twenty PEM key stores through its admin API while clients connect', { skip }, () =>
-  assertConsumer(kafka, { rotations: 20 }),
+test('Kafka takes twenty PEM key stores through its admin API while clients connect', { skip }, (t) =>
+  assertConsumer(t, kafka, { rotations: 20 }),
 )

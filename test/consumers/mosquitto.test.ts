@@ -16,6 +16,6 @@ const mosquitto: Consumer = {
   },
 }
 
-test('Mosquitto takes twenty certificates by SIGHUP while clients connect', { skip }, () =>
-  assertConsumer(mosquitto, { rotations: 20 }),
+test('Mosquitto takes twenty certificates by SIGHUP while clients connect', { skip }, (t) =>
+  assertConsumer(t, mosquitto, { rotations: 20 }),
 )

@@ -20,6 +20,6 @@ const nats: Consumer = {
   },
 }
 
-test('NATS takes twenty certificates by SIGHUP while clients connect', { skip }, () =>
-  assertConsumer(nats, { rotations: 20 }),
+test('NATS takes twenty certificates by SIGHUP while clients connect', { skip }, (t) =>
+  assertConsumer(t, nats, { rotations: 20 }),
 )

@@ -5,6 +5,6 @@ import { assertConsumer } from '../support/consumer-rig.ts'
 
 const skip = await skipReason('postgres')
 
-test('PostgreSQL takes twenty certificates by SIGHUP while clients connect', { skip }, () =>
-  assertConsumer(postgresConsumer(), { rotations: 20 }),
+test('PostgreSQL takes twenty certificates by SIGHUP while clients connect', { skip }, (t) =>
+  assertConsumer(t, postgresConsumer(), { rotations: 20 }),
 )

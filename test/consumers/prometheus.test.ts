@@ -26,6 +26,6 @@ const prometheus: Consumer = {
   },
 }
 
-test('Prometheus takes twenty certificates without being told, as a server and as a client', { skip }, () =>
-  assertConsumer(prometheus, { rotations: 20 }),
+test('Prometheus takes twenty certificates without being told, as a server and as a client', { skip }, (t) =>
+  assertConsumer(t, prometheus, { rotations: 20 }),
 )

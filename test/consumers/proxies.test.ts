@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { existsSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
-import { describe, test } from 'node:test'
+import { describe, type TestContext, test } from 'node:test'
 import { createTestCa } from '../support/ca.ts'
 import { component, skipReason } from '../support/components.ts'
 import { haproxyConsumer } from '../support/consumer-haproxy.ts'
@@ -9,7 +9,7 @@ import { nginxConsumer, upgradedNginx } from '../support/consumer-nginx.ts'
 import { assertConsumer, type Consumer, exampleFile, runConsumer, startServer } from '../support/consumer-rig.ts'
 import { until } from '../support/until.ts'
 
-const twenty = (consumer: Consumer) => assertConsumer(consumer, { rotations: 20 })
+const twenty = (t: TestContext, consumer: Consumer) => assertConsumer(t, consumer, { rotations: 20 })
 
 const skip = {
   nginx: await skipReason('nginx'),
@@ -22,22 +22,22 @@ const skip = {
 
 describe('twenty rotations while clients connect, none fails and none sees a mixed pair', () => {
   for (const layout of ['nginx-include', 'generation', 'flat', 'combined'] as const)
-    test(`nginx, ${layout}`, { skip: skip.nginx }, () => twenty(nginxConsumer(layout)))
+    test(`nginx, ${layout}`, { skip: skip.nginx }, (t) => twenty(t, nginxConsumer(layout)))
 
-  test('nginx, upgraded to another binary meanwhile', { skip: skip.nginx }, () =>
-    twenty(upgradedNginx('nginx-include')),
+  test('nginx, upgraded to another binary meanwhile', { skip: skip.nginx }, (t) =>
+    twenty(t, upgradedNginx('nginx-include')),
   )
 
   for (const via of ['runtime', 'master'] as const)
-    test(`HAProxy, ${via}`, { skip: skip.haproxy }, () => twenty(haproxyConsumer(via)))
+    test(`HAProxy, ${via}`, { skip: skip.haproxy }, (t) => twenty(t, haproxyConsumer(via)))
 
-  test('Envoy, by file SDS', { skip: skip.envoy }, () => twenty(envoy()))
+  test('Envoy, by file SDS', { skip: skip.envoy }, (t) => twenty(t, envoy()))
 
-  test('Traefik', { skip: skip.traefik }, () => twenty(traefik()))
+  test('Traefik', { skip: skip.traefik }, (t) => twenty(t, traefik()))
 
-  test('Apache httpd', { skip: skip.apache }, async () => twenty(await apache()))
+  test('Apache httpd', { skip: skip.apache }, async (t) => twenty(t, await apache()))
 
-  test('Caddy', { skip: skip.caddy }, () => twenty(caddy()))
+  test('Caddy', { skip: skip.caddy }, (t) => twenty(t, caddy()))
 })
 
 describe('what the documentation warns of is so', () => {

@@ -16,6 +16,6 @@ const redis: Consumer = {
   },
 }
 
-test('Redis takes twenty certificates by CONFIG SET while clients connect', { skip }, () =>
-  assertConsumer(redis, { rotations: 20 }),
+test('Redis takes twenty certificates by CONFIG SET while clients connect', { skip }, (t) =>
+  assertConsumer(t, redis, { rotations: 20 }),
 )

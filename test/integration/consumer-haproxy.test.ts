@@ -15,8 +15,8 @@ import { until } from '../support/until.ts'
 
 const skip = await skipReason('haproxy')
 
-test('HAProxy takes three certificates by its runtime API while clients connect: no handshake fails', { skip }, () =>
-  assertConsumer(haproxyConsumer('runtime'), { rotations: 3 }),
+test('HAProxy takes three certificates by its runtime API while clients connect: no handshake fails', { skip }, (t) =>
+  assertConsumer(t, haproxyConsumer('runtime'), { rotations: 3 }),
 )
 
 describe('the reloader haproxy', { skip }, async () => {

@@ -6,8 +6,8 @@ import { assertConsumer, runConsumer } from '../support/consumer-rig.ts'
 
 const skip = await skipReason('nginx')
 
-test('nginx takes three certificates while clients connect: no handshake fails, no pair is mixed', { skip }, () =>
-  assertConsumer(nginxConsumer('nginx-include'), { rotations: 3 }),
+test('nginx takes three certificates while clients connect: no handshake fails, no pair is mixed', { skip }, (t) =>
+  assertConsumer(t, nginxConsumer('nginx-include'), { rotations: 3 }),
 )
 
 test('the rig counts the handshakes that fail, and the rotation that is not proven, where the server has gone', {

@@ -5,6 +5,6 @@ import { assertConsumer } from '../support/consumer-rig.ts'
 
 const skip = await skipReason('postgres')
 
-test('PostgreSQL takes two certificates while clients connect, each proven after an SSLRequest', { skip }, () =>
-  assertConsumer(postgresConsumer(), { rotations: 2 }),
+test('PostgreSQL takes two certificates while clients connect, each proven after an SSLRequest', { skip }, (t) =>
+  assertConsumer(t, postgresConsumer(), { rotations: 2 }),
 )

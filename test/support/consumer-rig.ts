@@ -5,6 +5,7 @@ import { mkdtemp, readFile, rename, writeFile } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect as connectTls, createSecureContext, type SecureContext } from 'node:tls'
 import { fileURLToPath } from 'node:url'
@@ -114,10 +115,10 @@ export async function runConsumer(consumer: Consumer, options: ConsumerOptions):
 }
 
 /** Runs it, prints its line, and asserts what is promised: nothing failed, nothing mismatched, every rotation proven. */
-export async function assertConsumer(consumer: Consumer, options: ConsumerOptions): Promise<void> {
+export async function assertConsumer(t: TestContext, consumer: Consumer, options: ConsumerOptions): Promise<void> {
   const run = await runConsumer(consumer, options)
   const { complaints, ...figures } = run
-  console.log(JSON.stringify(figures))
+  t.diagnostic(JSON.stringify(figures))
   assert.deepEqual(complaints, [])
   assert.deepEqual([run.failed, run.mismatched, run.served], [0, 0, options.rotations])
   assert.ok(run.handshakes > 5 * options.rotations, `only ${run.handshakes} handshakes: that was no load`)
