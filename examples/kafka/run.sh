@@ -21,7 +21,7 @@ cp "$here/certferry.yaml" "$CERTFERRY_CONFIG"
 cp "$here/admin.properties" "$DIR"
 sed "s#\${DIR}#$DIR#; s/\${PORT}/$PORT/; s/\${ADMIN_LISTENER_PORT}/$ADMIN_LISTENER_PORT/; s/\${CONTROLLER_PORT}/$CONTROLLER_PORT/" \
   "$here/server.properties" >"$DIR/server.properties"
-kafka=(java -Xmx256m -XX:TieredStopAtLevel=1 -cp "$KAFKA_LIB/*")
+kafka=(java -Xmx1g -XX:TieredStopAtLevel=1 -cp "$KAFKA_LIB/*")
 
 say 'the first certificate, before Kafka starts'
 show validate

@@ -19,7 +19,7 @@ const kafka: Consumer = {
     const filled = text.replace(/\$\{([A-Z_]+)\}/g, (whole, name: string) => variables[name] ?? whole)
     const file = await write('server.properties', filled)
     const program = await component('java')
-    const flags = ['-Xmx256m', '-XX:TieredStopAtLevel=1', '-cp', `${variables.KAFKA_LIB}/*`]
+    const flags = ['-Xmx1g', '-XX:TieredStopAtLevel=1', '-cp', `${variables.KAFKA_LIB}/*`]
     const format = ['kafka.tools.StorageTool', 'format', '-t', 'AAAAAAAAAAAAAAAAAAAAAA', '-c', file]
     await promisify(execFile)(program, [...flags, ...format])
     return startServer({ argv: [program, ...flags, 'kafka.Kafka', file] })
