@@ -2,7 +2,7 @@ import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
 import { loadConfig } from '../config/config.ts'
 import type { Finding } from '../core/finding.ts'
-import { toSidecarError } from '../errors.ts'
+import { type ErrorCode, toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import type { ManagedCertificate } from '../rotation.ts'
 import type { Rehearsal } from '../sources/source.ts'
@@ -13,8 +13,8 @@ const FAILED = 69
 
 /**
  * `once --dry-run`: each certificate is obtained for a trial where its source has a place for that, as an ACME server has in its staging
- * directory, and thrown away; what others hold is looked at, and those who issue are asked whether they would. No directory is opened, no target told. Returns the
- * exit code: 0, or 69 when something failed.
+ * directory, and thrown away; what others hold is looked at, and those who issue are asked whether they would. No directory is opened, no
+ * target told. Returns the exit code: 0, or 69 when something failed.
  */
 export async function rehearse(file: string, timeoutMs: number, io: Io): Promise<number> {
   const config = loadConfig(file, io.env)
@@ -48,15 +48,21 @@ async function rehearsed(cert: ManagedCertificate, signal: AbortSignal): Promise
   }
 }
 
-/** As before a delivery. A staging CA has a root of its own, which nobody trusts. */
+/** What a staging CA does not have, and the CA itself may. */
+const LACKING: ReadonlyMap<ErrorCode, string> = new Map([
+  ['CHAIN_INVALID', 'of a root that is not trusted here'],
+  ['OCSP_UNAVAILABLE', 'without an OCSP response'],
+])
+
+/** As before a delivery. */
 function judged({ assertUsable }: ManagedCertificate, { what, bundle, isStaging }: Rehearsal): Finding {
   try {
     assertUsable(bundle, systemClock.now())
     return { ok: true, what }
   } catch (thrown) {
     const { code, message, kind } = toSidecarError(thrown)
-    if (code === 'CHAIN_INVALID' && isStaging)
-      return { ok: true, what: `${what}; of a root that is not trusted here, as is usual for staging` }
+    const lacking = isStaging ? LACKING.get(code) : undefined
+    if (lacking !== undefined) return { ok: true, what: `${what}; ${lacking}, as is usual for staging` }
     return { ok: false, what: `${what}, and could not be put into service: ${message}`, fix: kind.hint }
   }
 }

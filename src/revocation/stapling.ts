@@ -27,12 +27,20 @@ export function stapling(
   source: Source,
   { ocspUrl, now }: { readonly ocspUrl: string | undefined; readonly now: () => Instant },
 ): Stapling {
-  const { polling } = source
+  const { polling, rehearse } = source
   let trouble: string | undefined
   return {
     source: {
       ...source,
       fetch: async (signal, current) => stapledIfCan(await source.fetch(signal, current), signal),
+      ...(rehearse && {
+        rehearse: async (signal) => {
+          const trials = await rehearse(signal)
+          return Promise.all(
+            trials.map(async (trial) => ({ ...trial, bundle: await stapledIfCan(trial.bundle, signal) })),
+          )
+        },
+      }),
       polling: {
         ...polling,
         ...(polling ? {} : { renewAt: () => undefined }),

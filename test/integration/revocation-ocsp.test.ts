@@ -198,6 +198,15 @@ describe('stapling', () => {
     assert.equal(again.staple?.nextUpdate, stapled.staple.nextUpdate)
   })
 
+  it('puts one beside what comes of a trial as well, so that it is judged like the real one', async () => {
+    const trial = { what: 'a trial', bundle, isStaging: false }
+    const { source, assertStapled } = stapling({ ...plain, rehearse: async () => [trial] }, { ocspUrl: url, now })
+    const [rehearsed] = (await source.rehearse?.(never)) ?? []
+    assert.ok(rehearsed?.bundle.staple)
+    assertStapled(rehearsed.bundle, undefined, now())
+    assert.equal(stapling(plain, { ocspUrl: url, now }).source.rehearse, undefined)
+  })
+
   it('holds a new certificate back while there is none, and lets it pass when the one in service is about to end', async () => {
     isAway = true
     const { source, assertStapled } = stapling(plain, { ocspUrl: url, now })
