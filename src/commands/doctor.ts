@@ -1,18 +1,19 @@
 import { styleText } from 'node:util'
 import { loadConfig } from '../config/config.ts'
+import type { Bundle } from '../core/bundle.ts'
 import type { Content } from '../core/content.ts'
-import type { Finding } from '../core/finding.ts'
+import { type Finding, findingOf } from '../core/finding.ts'
 import type { Snapshot } from '../core/snapshot.ts'
 import type { TrustSet } from '../core/trust.ts'
 import { formatDuration } from '../core/units.ts'
-import { ERRORS, toSidecarError } from '../errors.ts'
+import { ERRORS } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import { peek, peekAs } from '../outputs/peek.ts'
 import { trustFile } from '../outputs/trust-file.ts'
 import { examineVolume } from '../outputs/volume.ts'
 import type { Managed, ManagedCertificate } from '../rotation.ts'
 import type { TokenInfo, Vault } from '../vault/client.ts'
-import { count, counts, type Io, print } from './io.ts'
+import { count, counts, type Io, print, printFinding } from './io.ts'
 import { examineSource } from './source-findings.ts'
 
 const FAILED = 69
@@ -102,7 +103,7 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
   }
   const { current } = await peek(cert.outputs[0]?.directory ?? '')
   yield* ofTarget(current, askTarget(cert, limit))
-  yield* examineRevocation(cert, limit)
+  if (current) yield* examineRevocation(cert, current, limit)
   if (cert.verifiers.length === 0) {
     yield {
       ok: undefined,
@@ -113,9 +114,12 @@ async function* examineCertificate(cert: ManagedCertificate, limit: Limit): Asyn
 }
 
 /** Of the certificate on disk, where the config has it asked about. */
-async function* examineRevocation({ outputs, revocation }: ManagedCertificate, limit: Limit): AsyncGenerator<Finding> {
-  const { current } = await peek(outputs[0]?.directory ?? '')
-  if (!current || !revocation?.check) return
+async function* examineRevocation(
+  { revocation }: ManagedCertificate,
+  current: Bundle,
+  limit: Limit,
+): AsyncGenerator<Finding> {
+  if (!revocation?.check) return
   const what = `certificate ${current.serial}`
   try {
     const { status, by, reason } = await revocation.check(current, limit())
@@ -238,30 +242,24 @@ async function* attempt<T>(work: () => Promise<T>, say: (result: T) => string): 
 function failed(thrown: unknown): Finding {
   if (thrown instanceof DOMException && thrown.name === 'TimeoutError')
     return { ok: false, what: `no answer within ${formatDuration(LIMIT_MS)}`, fix: ERRORS.VAULT_TIMEOUT.hint }
-  const error = toSidecarError(thrown)
-  return { ok: false, what: error.message, fix: error.kind.hint }
+  return findingOf(thrown)
 }
 
 function createTeller(io: Io) {
   const paint = (style: Parameters<typeof styleText>[0], text: string) => styleText(style, text, { stream: io.stdout })
-  const tally = { bad: 0, unsure: 0 }
+  let bad = 0
   return {
     section: (title: string) => print(io, paint('bold', title)),
-    finding: ({ ok, what, fix }: Finding) => {
-      if (ok === false) tally.bad += 1
-      if (ok === undefined) tally.unsure += 1
-      const mark = ok ? paint('green', '✓') : ok === false ? paint('red', '✗') : paint('yellow', '?')
-      print(io, `  ${mark} ${what}`)
-      if (!ok && fix) print(io, `    ${paint('dim', `→ ${fix}`)}`)
+    finding: (finding: Finding) => {
+      if (finding.ok === false) bad += 1
+      printFinding(io, finding, '  ')
     },
     total: (): number => {
       print(
         io,
-        tally.bad > 0
-          ? paint('red', `${count(tally.bad, 'problem')} found`)
-          : paint('green', 'nothing found that would fail'),
+        bad > 0 ? paint('red', `${count(bad, 'problem')} found`) : paint('green', 'nothing found that would fail'),
       )
-      return tally.bad > 0 ? FAILED : 0
+      return bad > 0 ? FAILED : 0
     },
   }
 }

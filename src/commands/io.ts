@@ -1,4 +1,6 @@
 import type { Writable } from 'node:stream'
+import { styleText } from 'node:util'
+import type { Finding } from '../core/finding.ts'
 import type { Ending } from '../supervisor/ending.ts'
 import type { Self } from '../supervisor/init.ts'
 import type { SignalSource } from '../supervisor/signals.ts'
@@ -22,6 +24,17 @@ export interface Io {
 
 export const print = (io: Pick<Io, 'stdout'>, text: string): void => {
   io.stdout.write(text.endsWith('\n') ? text : `${text}\n`)
+}
+
+/** With its mark, and what to do about it beneath. */
+export function printFinding(io: Pick<Io, 'stdout'>, { ok, what, fix }: Finding, indent = ''): void {
+  const [style, sign] = ok
+    ? (['green', '✓'] as const)
+    : ok === false
+      ? (['red', '✗'] as const)
+      : (['yellow', '?'] as const)
+  print(io, `${indent}${styleText(style, sign, { stream: io.stdout })} ${what}`)
+  if (!ok && fix) print(io, `${indent}  ${styleText('dim', `→ ${fix}`, { stream: io.stdout })}`)
 }
 
 /** `1 certificate`, `2 certificates`. */

@@ -15,6 +15,7 @@ import { peekAs } from '../outputs/peek.ts'
 import { readingsFile } from '../outputs/readings-file.ts'
 import type { Codec } from '../outputs/store.ts'
 import { trustFile } from '../outputs/trust-file.ts'
+import { AUTO } from '../revocation/revocation.ts'
 import type { Managed } from '../rotation.ts'
 import { type Io, print } from './io.ts'
 
@@ -92,7 +93,7 @@ function heededBy(
 ): string[] {
   const spread = trusts.find(({ config }) => config.name === trust)?.config.spread
   const { check = 'none', every = 0, onRevoked } = revocation ?? {}
-  const asked = check === 'auto' ? 'vault, ocsp, crl' : check === 'none' ? undefined : check.join(', ')
+  const asked = check === 'none' ? undefined : (check === 'auto' ? AUTO : check).join(', ')
   return [
     ...(trust === undefined
       ? []

@@ -1,12 +1,12 @@
 import { styleText } from 'node:util'
 import { systemClock } from '../clock.ts'
 import { loadConfig } from '../config/config.ts'
-import type { Finding } from '../core/finding.ts'
+import { type Finding, findingOf } from '../core/finding.ts'
 import { type ErrorCode, toSidecarError } from '../errors.ts'
 import { openIdle } from '../idle.ts'
 import type { ManagedCertificate } from '../rotation.ts'
 import type { Rehearsal } from '../sources/source.ts'
-import { type Io, print } from './io.ts'
+import { type Io, print, printFinding } from './io.ts'
 import { examineSource } from './source-findings.ts'
 
 const FAILED = 69
@@ -22,16 +22,14 @@ export async function rehearse(file: string, timeoutMs: number, io: Io): Promise
   const signal = AbortSignal.any([io.signal, AbortSignal.timeout(timeoutMs)])
   let failures = 0
   const tell = (name: string, findings: readonly Finding[]) => {
-    for (const { ok, what, fix } of findings) {
-      if (ok === false) failures += 1
-      const mark = ok ? 'green' : ok === false ? 'red' : 'yellow'
-      const sign = { green: '✓', red: '✗', yellow: '?' }[mark]
-      print(io, `${styleText(mark, sign, { stream: io.stdout })} ${name}  ${what}`)
-      if (!ok && fix) print(io, `  ${styleText('dim', `→ ${fix}`, { stream: io.stdout })}`)
+    for (const finding of findings) {
+      if (finding.ok === false) failures += 1
+      printFinding(io, { ...finding, what: `${name}  ${finding.what}` })
     }
   }
   for (const { cert } of idle.certificates) tell(cert.name, await rehearsed(cert, signal))
-  for (const { trust } of idle.trust) tell(trust.name, await trust.source.examine(signal))
+  for (const { trust } of idle.trust)
+    tell(trust.name, await trust.source.examine(signal).catch((error) => [findingOf(error)]))
   print(io, styleText('dim', 'dry run: nothing was written, and no target was told', { stream: io.stdout }))
   return failures > 0 ? FAILED : 0
 }
@@ -43,8 +41,7 @@ async function rehearsed(cert: ManagedCertificate, signal: AbortSignal): Promise
     const findings = await examineSource(cert, () => signal)
     return findings.map((finding) => ({ ...finding, what: `nothing to rehearse; ${finding.what}` }))
   } catch (thrown) {
-    const { message, kind } = toSidecarError(thrown)
-    return [{ ok: false, what: message, fix: kind.hint }]
+    return [findingOf(thrown)]
   }
 }
 
@@ -60,9 +57,8 @@ function judged({ assertUsable }: ManagedCertificate, { what, bundle, isStaging 
     assertUsable(bundle, systemClock.now())
     return { ok: true, what }
   } catch (thrown) {
-    const { code, message, kind } = toSidecarError(thrown)
-    const lacking = isStaging ? LACKING.get(code) : undefined
+    const lacking = isStaging ? LACKING.get(toSidecarError(thrown).code) : undefined
     if (lacking !== undefined) return { ok: true, what: `${what}; ${lacking}, as is usual for staging` }
-    return { ok: false, what: `${what}, and could not be put into service: ${message}`, fix: kind.hint }
+    return findingOf(thrown, `${what}, and could not be put into service: `)
   }
 }

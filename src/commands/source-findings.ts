@@ -1,6 +1,5 @@
 import { systemClock } from '../clock.ts'
-import type { Finding } from '../core/finding.ts'
-import { toSidecarError } from '../errors.ts'
+import { type Finding, findingOf } from '../core/finding.ts'
 import type { ManagedCertificate } from '../rotation.ts'
 
 /** What a source says of itself, and of what it holds already, whether that could be put into service. Has nothing issued. */
@@ -15,7 +14,6 @@ export async function examineSource(
     assertUsable(held, systemClock.now())
     return findings
   } catch (thrown) {
-    const { message, kind } = toSidecarError(thrown)
-    return [...findings, { ok: false, what: `cannot be put into service: ${message}`, fix: kind.hint }]
+    return [...findings, findingOf(thrown, 'cannot be put into service: ')]
   }
 }

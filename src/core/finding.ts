@@ -1,3 +1,5 @@
+import { toSidecarError } from '../errors.ts'
+
 /** One thing looked at before it can fail. */
 export interface Finding {
   /** Undefined where it could not be found out. */
@@ -6,4 +8,10 @@ export interface Finding {
   readonly what: string
   /** What to do about it. */
   readonly fix?: string
+}
+
+/** What an error says, after `before`, and what to do about it. */
+export function findingOf(thrown: unknown, before = ''): Finding {
+  const { message, kind } = toSidecarError(thrown)
+  return { ok: false, what: `${before}${message}`, fix: kind.hint }
 }

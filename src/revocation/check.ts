@@ -6,7 +6,7 @@ import type { Source } from '../sources/source.ts'
 import { askCrl, crlUrlOf } from './crl.ts'
 import { askOcsp, ocspUrlOf, type Subject } from './ocsp.ts'
 import type { RevocationOptions } from './options.ts'
-import type { CheckKind, Verdict } from './revocation.ts'
+import { AUTO, type CheckKind, type Verdict } from './revocation.ts'
 
 type Ask = (bundle: Bundle, signal: AbortSignal) => Promise<Verdict | undefined>
 
@@ -47,7 +47,7 @@ export function createCheck(
         : { status: 'good', by: 'crl' }
     },
   }
-  const order: readonly CheckKind[] = check === 'auto' ? ['vault', 'ocsp', 'crl'] : check
+  const order: readonly CheckKind[] = check === 'auto' ? AUTO : check
   return async (bundle, signal) => {
     let trouble: SidecarError | undefined
     let unknown: Verdict | undefined

@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { Duration } from '../core/units.ts'
-import { CHECKS } from './revocation.ts'
+import { AUTO, CHECKS } from './revocation.ts'
 
 const HttpUrl = z.url({ protocol: /^https?$/, error: 'must be a URL such as http://ocsp.example.com' })
 
@@ -11,7 +11,7 @@ export const RevocationOptions = z.strictObject({
     })
     .default('auto')
     .describe(
-      'auto, none, or a list such as [ocsp, crl]: who is asked, in this order, until one can say; ocsp the responder, crl the list that the certificate names, vault the mount that issued it. auto: vault, ocsp, crl, as far as there are such',
+      `auto, none, or a list such as [ocsp, crl]: who is asked, in this order, until one can say; ocsp the responder, crl the list that the certificate names, vault the mount that issued it. auto: ${AUTO.join(', ')}, as far as there are such`,
     ),
   every: Duration.refine((ms) => ms >= 1000, { error: 'must be at least 1s' })
     .prefault('10m')

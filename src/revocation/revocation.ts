@@ -4,6 +4,8 @@ import type { Outdated } from '../core/outdated.ts'
 /** Who was asked whether a certificate is revoked. */
 export const CHECKS = ['ocsp', 'crl', 'vault'] as const
 export type CheckKind = (typeof CHECKS)[number]
+/** The order of `auto`. */
+export const AUTO: readonly CheckKind[] = ['vault', 'ocsp', 'crl']
 
 /** What was found out. */
 export interface Verdict {

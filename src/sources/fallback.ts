@@ -1,6 +1,6 @@
 import type { Bundle } from '../core/bundle.ts'
 import type { Content } from '../core/content.ts'
-import type { Finding } from '../core/finding.ts'
+import { type Finding, findingOf } from '../core/finding.ts'
 import { emergencyAt } from '../core/renewal.ts'
 import { mayHaveIssued, SidecarError, toSidecarError } from '../errors.ts'
 import type { Polling, Source } from './source.ts'
@@ -152,8 +152,7 @@ const all = (watchings: readonly AsyncDisposable[]): AsyncDisposable => ({
 async function examined({ origin, examine }: Source, signal: AbortSignal): Promise<Finding[]> {
   const findings = await examine(signal).catch((thrown: unknown): Finding[] => {
     signal.throwIfAborted()
-    const { message, kind } = toSidecarError(thrown)
-    return [{ ok: false, what: message, fix: kind.hint }]
+    return [findingOf(thrown)]
   })
   return findings.map((finding) => ({ ...finding, what: `${origin}: ${finding.what}` }))
 }

@@ -78,7 +78,7 @@ export interface Source extends Origin<Bundle> {
   readonly algorithm: Expectation['algorithm']
   /** True where the issuer puts what it likes into the subject common name. */
   readonly isCommonNameFree?: true
-  /** All that `fetch` does, at a place where nothing counts, for a certificate that is thrown away. Resolves with a sentence; throws as `fetch` does, and CONFIG_INVALID where no such place is known. */
+  /** All that `fetch` does, at a place where nothing counts, for a certificate that is thrown away. Throws as `fetch` does, and CONFIG_INVALID where no such place is known. */
   rehearse?(signal: AbortSignal): Promise<readonly Rehearsal[]>
   /** Present where the issuer itself says when it revoked one of its certificates: 0 where it did not, undefined where it knows no such. */
   revokedAt?(certificate: X509Certificate, signal: AbortSignal): Promise<Instant | undefined>

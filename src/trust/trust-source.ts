@@ -2,10 +2,10 @@ import type { X509Certificate } from 'node:crypto'
 import type { Clock } from '../clock.ts'
 import { fingerprintOf, isIssuedBy } from '../core/bundle.ts'
 import type { Instant } from '../core/content.ts'
-import type { Finding } from '../core/finding.ts'
+import { type Finding, findingOf } from '../core/finding.ts'
 import { quote } from '../core/secret.ts'
 import { type Anchor, inForce, nextAnchors, type TrustSet, toTrustSet } from '../core/trust.ts'
-import { SidecarError, toSidecarError } from '../errors.ts'
+import { SidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
 import type { AnchorSource, ListSource } from './anchor.ts'
 import { assertNotOlder, checkLists, type FoundList } from './check.ts'
@@ -91,8 +91,7 @@ async function judged(gather: () => Promise<TrustSet>, now: Instant): Promise<Fi
     const what = `${set.serial}: fit to be trusted until ${new Date(set.notAfter).toISOString()}`
     return [{ ok: true, what }, ...withoutList(set)]
   } catch (thrown) {
-    const { message, kind } = toSidecarError(thrown)
-    return [{ ok: false, what: message, fix: kind.hint }]
+    return [findingOf(thrown)]
   }
 }
 
@@ -142,8 +141,7 @@ async function examined(one: AnchorSource | ListSource, signal: AbortSignal): Pr
     return { ok: true, what: `${one.origin}: ${found.length} found` }
   } catch (thrown) {
     signal.throwIfAborted()
-    const { message, kind } = toSidecarError(thrown)
-    return { ok: false, what: message, fix: kind.hint }
+    return findingOf(thrown)
   }
 }
 

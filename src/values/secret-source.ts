@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { isDeepStrictEqual } from 'node:util'
 import type { Clock } from '../clock.ts'
-import type { Finding } from '../core/finding.ts'
+import { type Finding, findingOf } from '../core/finding.ts'
 import type { Reading, Snapshot } from '../core/snapshot.ts'
-import { SidecarError, toSidecarError } from '../errors.ts'
+import { SidecarError } from '../errors.ts'
 import type { Origin } from '../sources/source.ts'
 import type { ValueSource } from './value.ts'
 
@@ -171,8 +171,7 @@ const summary = (readings: Readings) => ({
 async function examined(value: string, source: ValueSource, signal: AbortSignal): Promise<Finding> {
   const finding = await source.examine(signal).catch((thrown: unknown): Finding => {
     signal.throwIfAborted()
-    const { message, kind } = toSidecarError(thrown)
-    return { ok: false, what: message, fix: kind.hint }
+    return findingOf(thrown)
   })
   return { ...finding, what: `${value}: ${finding.what}` }
 }
